@@ -1,0 +1,36 @@
+"""kdiff: samplers, schedules and evaluation for diffusion models."""
+
+from importlib.metadata import version
+
+from kdiff import analytic, samplers
+from kdiff.betas import alphas_cumprod
+from kdiff.denoiser import Denoiser
+from kdiff.driver import NonFiniteError, Plan, State, drive, plan, sample
+from kdiff.models import load
+from kdiff.noise import Noise
+from kdiff.precond import Coefs, Precond, precond
+from kdiff.samplers import Sampler, UnknownName
+from kdiff.schedules import schedule
+
+__version__ = version("kdiff")
+
+__all__ = [
+    "Coefs",
+    "Denoiser",
+    "Noise",
+    "NonFiniteError",
+    "Plan",
+    "Precond",
+    "Sampler",
+    "State",
+    "UnknownName",
+    "alphas_cumprod",
+    "analytic",
+    "drive",
+    "load",
+    "plan",
+    "precond",
+    "sample",
+    "samplers",
+    "schedule",
+]

@@ -1,0 +1,50 @@
+"""Discrete variance-preserving noise schedules: `alphas_cumprod[t]`, and the sigma of each t."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+# An alphas_cumprod of exactly zero (zero terminal SNR) has sigma = infinity, which the
+# variance-exploding frame cannot hold; 2^-24 puts it at sigma = 4096, where D no longer sees x.
+SMALLEST_ALPHA_CUMPROD = 2.0**-24
+
+
+def _linear(steps: int, start: float = 1e-4, end: float = 0.02) -> np.ndarray:
+    return np.linspace(start, end, steps)
+
+
+def _scaled_linear(steps: int, start: float = 0.00085, end: float = 0.012) -> np.ndarray:
+    return np.linspace(start**0.5, end**0.5, steps) ** 2
+
+
+def _cosine(steps: int, s: float = 0.008, max_beta: float = 0.999) -> np.ndarray:
+    f = np.cos((np.arange(steps + 1) / steps + s) / (1 + s) * math.pi / 2) ** 2
+    return np.minimum(1 - f[1:] / f[:-1], max_beta)
+
+
+BETAS = {"linear": _linear, "scaled_linear": _scaled_linear, "cosine": _cosine}
+
+
+def alphas_cumprod(kind: str = "linear", steps: int = 1000, **settings: float) -> list[float]:
+    """`prod_{i <= t} (1 - beta_i)` for t = 0 .. steps - 1, in float64.
+
+    `linear`: beta from `start` to `end` (Ho et al. 2020); `scaled_linear`: its square root is
+    linear (Stable Diffusion); `cosine`: Nichol & Dhariwal 2021, eq. 17. ValueError on another name.
+    """
+    if kind not in BETAS:
+        raise ValueError(f"unknown beta schedule {kind!r}; use one of {', '.join(BETAS)}")
+    return [float(a) for a in np.cumprod(1 - BETAS[kind](steps, **settings))]
+
+
+def sigmas_of(alphas_cumprod: Sequence[float]) -> list[float]:
+    """sigma_t = sqrt((1 - a_t) / a_t): the noise level of step t once x_t is divided by sqrt(a_t).
+
+    ValueError unless `alphas_cumprod` decreases strictly within [0, 1).
+    """
+    a = np.maximum(np.asarray(alphas_cumprod, dtype=np.float64), SMALLEST_ALPHA_CUMPROD)
+    if a.ndim != 1 or len(a) < 2 or not (np.diff(a) < 0).all() or not a[0] < 1:
+        raise ValueError("alphas_cumprod must be a list that decreases strictly within [0, 1)")
+    return [float(s) for s in np.sqrt((1 - a) / a)]

@@ -1,0 +1,70 @@
+"""The one model contract: `denoise(x, sigma, **cond) -> x0`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdiff.precond import Precond, precond
+
+
+class Denoiser:
+    """A network and its preconditioner: `D(x; sigma) = c_skip x + c_out F(c_in x; c_noise)`.
+
+    `network(x, c_noise, **cond)` gets `x` `[N, *shape]` in its own dtype and `c_noise` `[N]`.
+    If it returns twice as many channels as `x` has, the second half is a learned variance and is
+    dropped. `conditional` models take `class_labels`, `[N]` integers, -1 for the null class.
+
+    Attributes: `shape` of one sample, `classes` (names, or empty), `sigma_min` and `sigma_max`
+    (the default range of schedules), `sigmas` (a discrete model's table, or None).
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        precond_: Precond | str,
+        *,
+        shape: Sequence[int],
+        classes: Sequence[str] = (),
+        sigma_min: float | None = None,
+        sigma_max: float | None = None,
+        name: str = "unnamed",
+    ):
+        self.network = network
+        self.precond = precond(precond_) if isinstance(precond_, str) else precond_
+        self.shape = tuple(shape)
+        self.classes = tuple(classes)
+        self.sigma_min = self.precond.sigma_min if sigma_min is None else sigma_min
+        self.sigma_max = self.precond.sigma_max if sigma_max is None else sigma_max
+        self.sigmas = self.precond.sigmas
+        self.name = name
+
+    def __call__(self, x: Tensor, sigma: float, **cond: Any) -> Tensor:
+        """`x` `[N, *shape]` at noise level `sigma` (a Python float) -> the clean data, as `x`."""
+        c = self.precond(sigma)
+        dtype = self.dtype or x.dtype
+        clock = torch.promote_types(dtype, torch.float32)  # bfloat16 cannot tell t = 998 from 999
+        c_noise = torch.full((len(x),), c.c_noise, dtype=clock, device=x.device)
+        f = self.network((c.c_in * x).to(dtype), c_noise, **cond)
+        f = f[:, : x.shape[1]].to(x.dtype)
+        return c.c_skip * x + c.c_out * f
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """The network's dtype; None if it has no parameters (it then gets the dtype of `x`)."""
+        return next((p.dtype for p in self._parameters()), None)
+
+    @property
+    def device(self) -> torch.device:
+        return next((p.device for p in self._parameters()), torch.device("cpu"))
+
+    def _parameters(self):
+        return self.network.parameters() if isinstance(self.network, nn.Module) else iter(())
+
+    def to(self, device=None, dtype=None) -> Denoiser:
+        """Move the network (in place) and return self; solver state keeps its own dtype."""
+        self.network.to(device=device, dtype=dtype)
+        return self

@@ -1,0 +1,119 @@
+"""Noise as a pure function of the seed and the interval of noise levels.
+
+Every number comes from a counter-based generator (Philox, Salmon et al. 2011) keyed by the seed,
+with the interval in its counter. So a seed's noise does not depend on the batch that it is in, on
+the device, on other seeds, or on what was drawn before, and no global generator is touched.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_INITIAL, _WHITE, _BROWNIAN, _OCTAVE = range(4)
+
+# The Brownian path is resolved to 2^-LEVELS of an octave of sigma and is linear below that.
+LEVELS = 12
+# Below this, noise levels count as equal: log2 has to end somewhere, and W(0) is then finite.
+SMALLEST_SIGMA = 2.0**-60
+
+
+def _bits(value: float) -> int:
+    return struct.unpack("<Q", struct.pack("<d", value))[0]
+
+
+class Noise:
+    """The noise of a batch of seeds (each an int in [0, 2^64)), as `[len(seeds), *shape]` tensors.
+
+    All draws are made in float32 on the CPU, so that they are the same bits everywhere, and then
+    cast to `dtype` and moved to `device`.
+    """
+
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        shape: Sequence[int],
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ):
+        self.seeds = [_check_seed(seed) for seed in seeds]
+        self.shape = tuple(shape)
+        self.dtype, self.device = dtype, device
+        self._nodes: dict[tuple[int, int, int], np.ndarray] = {}
+
+    def initial(self) -> Tensor:
+        """Standard normal: the start, before it is scaled by the first sigma."""
+        return self._tensor(self._normals(_INITIAL, 0, 0))
+
+    def white(self, s: float, t: float) -> Tensor:
+        """Standard normal, independent for each different (s, t)."""
+        return self._tensor(self._normals(_WHITE, _bits(s), _bits(t)))
+
+    def brownian(self, s: float, t: float) -> Tensor:
+        """(W(t) - W(s)) / sqrt(|lambda_t - lambda_s|) for one Brownian path W over
+        lambda = -log2(sigma): standard normal, independent over disjoint intervals, and adding up
+        over adjoining ones, however the steps are chosen. ValueError if s = t.
+        """
+        terms = _increment(s, t)
+        norm = math.sqrt(sum(c * c for c in terms.values()))
+        if norm == 0:
+            raise ValueError(f"no Brownian increment between equal noise levels {s} and {t}")
+        # The next interval shares an end, and most nodes, with this one.
+        self._nodes = {node: self._node(node) for node in terms}
+        total = sum(np.float32(c / norm) * self._nodes[node] for node, c in terms.items())
+        return self._tensor(np.asarray(total))
+
+    def _node(self, node: tuple[int, int, int]) -> np.ndarray:
+        return self._nodes[node] if node in self._nodes else self._normals(*node)
+
+    def _normals(self, stream: int, a: int, b: int) -> np.ndarray:
+        counter = np.array([0, a % 2**64, b, stream], dtype=np.uint64)
+        draws = np.empty((len(self.seeds), *self.shape), dtype=np.float32)
+        for seed, out in zip(self.seeds, draws, strict=True):
+            bits = np.random.Philox(key=seed, counter=counter)
+            np.random.Generator(bits).standard_normal(out=out, dtype=np.float32)
+        return draws
+
+    def _tensor(self, draws: np.ndarray) -> Tensor:
+        return torch.from_numpy(draws).to(device=self.device, dtype=self.dtype)
+
+
+def _check_seed(seed: int) -> int:
+    if not 0 <= int(seed) < 2**64:
+        raise ValueError(f"a seed must be a whole number from 0 to 2^64 - 1, not {seed}")
+    return int(seed)
+
+
+def _increment(s: float, t: float) -> dict[tuple[int, int, int], float]:
+    """W(t) - W(s) as a combination of independent standard normals, each named by a node.
+
+    The path is a sum over octaves of sigma, and in each a Levy-Ciesielski series: the increment
+    over the whole octave, then a tent of height 2^(-level / 2 - 1) for each dyadic interval.
+    """
+    terms: dict[tuple[int, int, int], float] = {}
+    high, low = -math.log2(max(t, SMALLEST_SIGMA)), -math.log2(max(s, SMALLEST_SIGMA))
+    sign = 1.0
+    if high < low:
+        high, low, sign = low, high, -1.0
+    for octave in range(math.floor(low), math.floor(high)):
+        terms[_OCTAVE, octave, 0] = sign
+    for end, weight in ((high, sign), (low, -sign)):
+        for node, value in _within_octave(end):
+            terms[node] = terms.get(node, 0.0) + weight * value
+    return {node: c for node, c in terms.items() if c}
+
+
+def _within_octave(clock: float) -> list[tuple[tuple[int, int, int], float]]:
+    octave = math.floor(clock)
+    x = clock - octave
+    terms = [((_OCTAVE, octave, 0), x)]
+    for level in range(LEVELS):
+        index, y = divmod(x * 2**level, 1.0)
+        node = (_BROWNIAN, octave, 2**level + int(index))
+        terms.append((node, 2 ** (-level / 2 - 1) * (1 - abs(2 * y - 1))))
+    return terms

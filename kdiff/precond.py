@@ -1,0 +1,193 @@
+"""Preconditioners: what a network's output means, as the four coefficients of
+
+    D(x; sigma) = c_skip(sigma) x + c_out(sigma) F(c_in(sigma) x; c_noise(sigma))
+
+(Karras et al. 2022, eq. 7). D is the denoiser, F the network, and x = x0 + sigma n is in the
+variance-exploding frame: a variance-preserving or flow state is divided by its alpha first.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kdiff.betas import alphas_cumprod as make_alphas_cumprod
+from kdiff.betas import sigmas_of
+
+
+class Coefs(NamedTuple):
+    """The four coefficients at one sigma, all Python floats."""
+
+    c_skip: float
+    c_out: float
+    c_in: float
+    c_noise: float
+
+
+Row = Callable[[float], tuple[float, float, float]]
+Clock = Callable[[float], float]
+
+
+@dataclass(frozen=True)
+class Precond:
+    """One preconditioner. Call it with sigma (a float, >= 0) to get its `Coefs`.
+
+    `sigma_min`, `sigma_max`: the range that the network was trained for.
+    `sigmas`: for a discrete-time model, the sigma of each timestep 0 .. T-1, else None.
+    `settings`: the arguments that `precond(name, **settings)` rebuilds it from.
+    """
+
+    name: str
+    row: Row
+    clock: Clock
+    sigma_min: float
+    sigma_max: float
+    sigmas: Sequence[float] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, sigma: float) -> Coefs:
+        return Coefs(*self.row(sigma), self.clock(sigma))
+
+
+def alpha_vp(sigma: float) -> float:
+    """The variance-preserving scale of a sample at noise level sigma: alpha^2 (1 + sigma^2) = 1."""
+    return 1 / math.sqrt(1 + sigma * sigma)
+
+
+def _edm_row(sigma: float, sigma_data: float = 0.5) -> tuple[float, float, float]:
+    total = math.hypot(sigma, sigma_data)
+    return (sigma_data / total) ** 2, sigma * sigma_data / total, 1 / total
+
+
+# c_skip, c_out, c_in of each parameterisation, as functions of sigma.
+ROWS: dict[str, Row] = {
+    "edm": _edm_row,
+    "ve": lambda s: (1.0, s, 1.0),
+    "eps": lambda s: (1.0, -s, alpha_vp(s)),
+    "v": lambda s: (alpha_vp(s) ** 2, -s * alpha_vp(s), alpha_vp(s)),
+    "x0": lambda s: (0.0, 1.0, alpha_vp(s)),
+    "flow": lambda s: (1 / (1 + s), -s / (1 + s), 1 / (1 + s)),
+}
+
+
+def discrete_clock(sigmas: Sequence[float], round: bool = False) -> Clock:
+    """The timestep t in [0, T-1] of a sigma: linear in log sigma between the two neighbouring
+    steps, clamped at both ends; `round` gives the nearest step in sigma instead."""
+    table = np.asarray(sigmas, dtype=np.float64)
+    log_table, steps = np.log(table), np.arange(len(table), dtype=np.float64)
+    if round:
+        return lambda sigma: float(np.abs(table - sigma).argmin())
+    return lambda s: float(np.interp(math.log(s), log_table, steps)) if s > 0 else 0.0
+
+
+def edm(sigma_data: float = 0.5, sigma_min: float = 0.002, sigma_max: float = 80.0) -> Precond:
+    """EDM (Karras et al. 2022, table 1, "ours"): unit-variance input and training target for
+    data of standard deviation `sigma_data`; c_noise = ln(sigma) / 4."""
+    return Precond(
+        "edm",
+        lambda s: _edm_row(s, sigma_data),
+        lambda s: math.log(s) / 4,
+        sigma_min,
+        sigma_max,
+    )
+
+
+def ve(sigma_min: float = 0.02, sigma_max: float = 100.0) -> Precond:
+    """VE of Song et al. 2021 (Karras et al. 2022, table 1); c_noise = ln(sigma / 2)."""
+    return Precond("ve", ROWS["ve"], lambda s: math.log(s / 2), sigma_min, sigma_max)
+
+
+def vp_sigma(t: float, beta_d: float = 19.9, beta_min: float = 0.1) -> float:
+    """sigma(t) = sqrt(exp(beta_d t^2 / 2 + beta_min t) - 1), t in [0, 1] (Song et al. 2021)."""
+    return math.sqrt(math.expm1(beta_d * t * t / 2 + beta_min * t))
+
+
+def vp_time(sigma: float, beta_d: float = 19.9, beta_min: float = 0.1) -> float:
+    """The inverse of `vp_sigma`: the t in [0, 1] whose noise level is sigma."""
+    half = math.log1p(sigma * sigma)
+    # (sqrt(beta_min^2 + 2 beta_d half) - beta_min) / beta_d without its cancellation at small t
+    return 2 * half / (math.sqrt(beta_min**2 + 2 * beta_d * half) + beta_min)
+
+
+def vp(
+    beta_d: float = 19.9, beta_min: float = 0.1, steps: int = 1000, eps_t: float = 1e-5
+) -> Precond:
+    """VP of Song et al. 2021 (Karras et al. 2022, table 1); c_noise = (steps - 1) t(sigma)."""
+    return Precond(
+        "vp",
+        ROWS["eps"],
+        lambda s: (steps - 1) * vp_time(s, beta_d, beta_min),
+        vp_sigma(eps_t, beta_d, beta_min),
+        vp_sigma(1.0, beta_d, beta_min),
+    )
+
+
+def _discrete(name: str, row: str, sigmas: Sequence[float], round: bool) -> Precond:
+    clock = discrete_clock(sigmas, round)
+    return Precond(name, ROWS[row], clock, sigmas[0], sigmas[-1], tuple(sigmas))
+
+
+def iddpm(c1: float = 0.001, c2: float = 0.008, steps: int = 1000, round: bool = False) -> Precond:
+    """iDDPM (Nichol & Dhariwal 2021) as in Karras et al. 2022, table 1: noise levels
+    u_(j-1) = sqrt((u_j^2 + 1) / max(a_(j-1) / a_j, c1) - 1), a_j = sin^2(pi j / (2 steps (c2 + 1))).
+
+    Table 1 takes the nearest u_j; that is `round=True`. At the u_j themselves both agree.
+    """
+    a = [math.sin(math.pi / 2 * j / steps / (c2 + 1)) ** 2 for j in range(steps + 1)]
+    u = [0.0]
+    for j in range(steps, 0, -1):
+        u.append(math.sqrt((u[-1] ** 2 + 1) / max(a[j - 1] / a[j], c1) - 1))
+    return _discrete("iddpm", "eps", u[1:], round)
+
+
+def _from_alphas(prediction: str) -> Callable[..., Precond]:
+    def build(
+        alphas_cumprod: str | Sequence[float] = "linear",
+        steps: int = 1000,
+        round: bool = False,
+        **settings: float,
+    ) -> Precond:
+        if isinstance(alphas_cumprod, str):
+            alphas_cumprod = make_alphas_cumprod(alphas_cumprod, steps, **settings)
+        return _discrete(prediction, prediction, sigmas_of(alphas_cumprod), round)
+
+    build.__name__ = prediction
+    build.__doc__ = (
+        f"A discrete variance-preserving network that predicts {prediction}. `alphas_cumprod` is "
+        "a list, or linear | scaled_linear | cosine with `steps` and that schedule's settings; "
+        "c_noise is the timestep in [0, T-1], interpolated in log sigma unless `round`."
+    )
+    return build
+
+
+eps = _from_alphas("eps")
+v = _from_alphas("v")
+x0 = _from_alphas("x0")
+
+
+def flow(time_scale: float = 1.0, sigma_min: float = 0.002, sigma_max: float = 1000.0) -> Precond:
+    """Rectified flow (Liu et al. 2022): the network sees x_t = (1 - t) x0 + t n and predicts the
+    velocity n - x0; sigma = t / (1 - t), c_noise = `time_scale` t."""
+    return Precond("flow", ROWS["flow"], lambda s: time_scale * s / (1 + s), sigma_min, sigma_max)
+
+
+PRECONDS: dict[str, Callable[..., Precond]] = {
+    f.__name__: f for f in (edm, vp, ve, iddpm, eps, v, x0, flow)
+}
+
+
+def precond(name: str, **settings: Any) -> Precond:
+    """The preconditioner of that name: edm, vp, ve, iddpm, eps, v, x0 or flow.
+
+    ValueError on an unknown name, TypeError on a setting that it does not have.
+    """
+    if name not in PRECONDS:
+        raise ValueError(f"unknown preconditioner {name!r}; use one of {', '.join(PRECONDS)}")
+    inspect.signature(PRECONDS[name]).bind(**settings)
+    built = PRECONDS[name](**settings)
+    return Precond(**{**built.__dict__, "settings": settings})

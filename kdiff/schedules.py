@@ -1,0 +1,148 @@
+"""Noise schedules: decreasing lists of sigmas, Python floats, built in float64."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from kdiff.precond import vp_sigma, vp_time
+from kdiff.samplers.registry import Final, UnknownName, _unknown, normalise
+
+FINALS = ("zero", "sigma_min")
+
+
+def karras(n: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> np.ndarray:
+    """sigma^(1 / rho) is linear (Karras et al. 2022, eq. 5)."""
+    return np.linspace(sigma_max ** (1 / rho), sigma_min ** (1 / rho), n) ** rho
+
+
+def exponential(n: int, sigma_min: float, sigma_max: float) -> np.ndarray:
+    """ln sigma is linear: even in log SNR (Lu et al. 2022, DPM-Solver)."""
+    return np.exp(np.linspace(math.log(sigma_max), math.log(sigma_min), n))
+
+
+def polyexponential(n: int, sigma_min: float, sigma_max: float, rho: float = 1.0) -> np.ndarray:
+    """ln sigma = ln sigma_min + u^rho ln(sigma_max / sigma_min), u from 1 to 0 (k-diffusion)."""
+    return sigma_min * np.exp(np.linspace(1, 0, n) ** rho * math.log(sigma_max / sigma_min))
+
+
+def vp(
+    n: int, sigma_min: float, sigma_max: float, beta_d: float = 19.9, beta_min: float = 0.1
+) -> np.ndarray:
+    """The time of the VP SDE is linear (Song et al. 2021; Karras et al. 2022, table 1)."""
+    ends = (vp_time(sigma, beta_d, beta_min) for sigma in (sigma_max, sigma_min))
+    return np.array([vp_sigma(t, beta_d, beta_min) for t in np.linspace(*ends, n)])
+
+
+def linspace(n: int, steps: int) -> np.ndarray:
+    """Timesteps from the last to the first, evenly, in float: DDPM, `timestep_spacing="linspace"`."""
+    return np.linspace(steps - 1, 0, n)
+
+
+def leading(n: int, steps: int, steps_offset: int = 0) -> np.ndarray:
+    """Every (steps // n)-th timestep from `steps_offset` up: DDIM's and PLMS's own grid."""
+    return np.arange(n)[::-1] * (steps // n) + float(steps_offset)
+
+
+def trailing(n: int, steps: int) -> np.ndarray:
+    """Evenly down from the last timestep, not to the first (Lin et al. 2023, table 2)."""
+    return np.round(np.arange(steps, 0, -steps / n))[:n] - 1.0
+
+
+# The grids of continuous models, over (sigma_min, sigma_max); those of discrete ones, over 0..T-1.
+CONTINUOUS = {f.__name__: f for f in (karras, exponential, polyexponential, vp)}
+DISCRETE = {f.__name__: f for f in (linspace, leading, trailing)}
+SCHEDULES: dict[str, Callable[..., np.ndarray]] = {**CONTINUOUS, **DISCRETE}
+
+
+@dataclass(frozen=True)
+class Range:
+    """Where a schedule may go: what a `Denoiser` also has. `sigmas`: a discrete model's table."""
+
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    sigmas: Sequence[float] | None = None
+
+
+def find_schedule(name: str) -> str:
+    """The schedule's own name; case and punctuation do not count. UnknownName if there is none."""
+    for known in SCHEDULES:
+        if normalise(known) == normalise(name):
+            return known
+    raise UnknownName(_unknown("schedule", name, SCHEDULES))
+
+
+def schedule(
+    name: str,
+    steps: int,
+    model: Any = None,
+    *,
+    final: Final = "zero",
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+    **settings: Any,
+) -> list[float]:
+    """`steps` + 1 decreasing sigmas, from sigma_max.
+
+    `final="zero"`: `steps` points down to sigma_min, then 0 (k-diffusion, EDM).
+    `final="sigma_min"`: `steps` + 1 points that end at sigma_min (DPM-Solver, diff-sampler); a
+    discrete grid then ends at the sigma of timestep 0.
+    The range is that of `model` (anything with sigma_min, sigma_max, sigmas) unless given.
+    ValueError says which argument is wrong; UnknownName if the schedule is.
+    """
+    name = find_schedule(name)
+    model = Range() if model is None else model
+    low = model.sigma_min if sigma_min is None else sigma_min
+    high = model.sigma_max if sigma_max is None else sigma_max
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, not {steps}")
+    if final not in FINALS:
+        raise ValueError(f"final must be zero or sigma_min, not {final!r}")
+    if not 0 < low < high < math.inf:
+        raise ValueError(f"sigma_min must be above 0 and below sigma_max, not {low:g} and {high:g}")
+    known = list(inspect.signature(SCHEDULES[name]).parameters)
+    for key in settings:
+        if key not in known:
+            raise UnknownName(f"the {name} schedule has no setting {key!r}")
+
+    if name in CONTINUOUS:
+        grid = CONTINUOUS[name](steps + (final == "sigma_min"), low, high, **settings)
+        grid[0], grid[-1] = high, (low if len(grid) > 1 else high)  # exactly, not to rounding
+    else:
+        if sigma_min is not None or sigma_max is not None:
+            raise ValueError(f"the {name} schedule is fixed by the model: it takes no sigma range")
+        grid = _discrete(name, steps, model.sigmas, final, settings)
+    sigmas = [float(s) for s in grid] + [0.0] * (final == "zero")
+    return check_sigmas(sigmas)
+
+
+def _discrete(name, steps, table, final, settings) -> np.ndarray:
+    if table is None:
+        raise ValueError(f"the {name} schedule needs a discrete-time model; try karras")
+    if steps + (final == "sigma_min") > len(table):
+        raise ValueError(f"steps must be at most the model's {len(table)} timesteps, not {steps}")
+    if final == "zero":
+        t = DISCRETE[name](steps, len(table), **settings)
+    elif name == "linspace":
+        t = linspace(steps + 1, len(table))
+    else:  # leading: from timestep 1, so that the last step, to timestep 0, has a size
+        settings = {"steps_offset": 1, **settings} if name == "leading" else settings
+        t = np.append(DISCRETE[name](steps, len(table), **settings), 0.0)
+    logs = np.interp(t, np.arange(len(table)), np.log(np.asarray(table)))
+    return np.exp(logs)
+
+
+def check_sigmas(sigmas: Sequence[float]) -> list[float]:
+    """The same, as floats; ValueError unless at least two, finite, >= 0, strictly decreasing."""
+    result = [float(s) for s in sigmas]
+    if len(result) < 2 or not all(a > b for a, b in pairwise(result)) or result[-1] < 0:
+        raise ValueError("sigmas must be two or more, strictly decreasing, and end at or above 0")
+    if not math.isfinite(result[0]):
+        raise ValueError("sigmas must be finite")
+    return result

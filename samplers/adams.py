@@ -1,0 +1,149 @@
+"""The Adams family on the noise prediction eps = (x - D) / sigma = dx/dsigma: LMS, DEIS, iPNDM and
+PLMS. All are x_t = x_s + sum_i c_i eps_i with sum_i c_i = t - s; they differ in the variable in
+which eps is taken for a polynomial."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from kdiff.samplers.coefficients import coefficients, combine, moments, orders
+from kdiff.samplers.exponential import LOWER
+from kdiff.samplers.registry import Coroutine, Option, sampler
+from kdiff.samplers.steps import eps, euler_step
+
+ORDER = Option("how many noise predictions are combined")
+
+
+def _combination(
+    variable: Callable[[Any], Any], slope: Callable[[Any], Any], at: Sequence[float], t: float
+) -> list[float]:
+    """The coefficients of eps at the sigmas `at` (newest first) for the step from at[0] to t, with
+    eps a polynomial in u = variable(sigma), and slope(u) = dsigma/du."""
+    start, length = variable(at[0]), variable(t) - variable(at[0])
+    m = moments(lambda u: length * slope(start + length * u), len(at))
+    return coefficients([(variable(s) - start) / length for s in at], m)
+
+
+def _identity(sigma: Any) -> Any:
+    return sigma
+
+
+# The time of the VP SDE (Song et al. 2021): ln(1 + sigma^2) = BETA_D t^2 / 2 + BETA_MIN t.
+BETA_D, BETA_MIN = 19.9, 0.1
+
+
+def _vp_time(sigma: float) -> float:
+    half = np.log1p(sigma * sigma)
+    return 2 * half / (np.sqrt(BETA_MIN**2 + 2 * BETA_D * half) + BETA_MIN)
+
+
+def _vp_slope(t: np.ndarray) -> np.ndarray:
+    growth = np.expm1(BETA_D * t * t / 2 + BETA_MIN * t)  # sigma^2
+    return (BETA_D * t + BETA_MIN) * (1 + growth) / (2 * np.sqrt(growth))
+
+
+# variable(sigma) and dsigma/dvariable
+VARIABLES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "rho": (_identity, np.ones_like),
+    "log_rho": (np.log, np.exp),
+    "t": (_vp_time, _vp_slope),
+}
+
+
+@sampler(
+    "lms",
+    order=lambda options: options["order"],
+    paper="Liu et al. 2022 (PNDM), in the frame of Karras et al. 2022; Adams-Bashforth",
+    aliases=("LMSDiscreteScheduler",),
+)
+def lms(
+    x: Any, sigmas: Sequence[float], *, order: Annotated[Literal[1, 2, 3, 4], ORDER] = 4
+) -> Coroutine:
+    """Linear multistep: eps is a polynomial in sigma, on the grid as it is, down to zero too."""
+    history: list[Any] = []
+    for i, (s, t) in enumerate(pairwise(sigmas)):
+        d = yield x, s
+        history = [eps(x, d, s), *history[: order - 1]]
+        at = sigmas[i::-1][: len(history)]
+        x = x + combine(_combination(*VARIABLES["rho"], at, t), history)
+    return x
+
+
+@sampler(
+    "deis",
+    order=lambda options: options["order"],
+    paper="Zhang & Chen 2023 (DEIS), eq. 15 (tAB-DEIS)",
+    aliases=("DEISMultistepScheduler",),
+)
+def deis(
+    x: Any,
+    sigmas: Sequence[float],
+    *,
+    order: Annotated[Literal[1, 2, 3, 4], ORDER] = 3,
+    variable: Annotated[
+        Literal["t", "log_rho", "rho"],
+        Option("polynomial in the VP time (the paper's), ln sigma (diffusers), or sigma (lms)"),
+    ] = "t",
+    lower_order_final: Annotated[bool, LOWER] = False,
+) -> Coroutine:
+    """eps is a polynomial in `variable`; a step to sigma = 0 is Euler's."""
+    history: list[Any] = []
+    for i, k in enumerate(orders(sigmas, order, lower_order_final)):
+        s, t = sigmas[i], sigmas[i + 1]
+        d = yield x, s
+        history = [eps(x, d, s), *history[: order - 1]]
+        if k == 1:
+            x = euler_step(x, d, s, t)
+        else:
+            at = [sigmas[i - j] for j in range(k)]
+            x = x + combine(_combination(*VARIABLES[variable], at, t), history)
+    return x
+
+
+def adams_bashforth(k: int) -> list[float]:
+    """The fixed coefficients on an even grid, newest first, with sum 1: k = 2 is 3/2, -1/2."""
+    return _combination(_identity, np.ones_like, [float(-j) for j in range(k)], 1.0)
+
+
+@sampler(
+    "ipndm",
+    order=lambda options: min(options["order"], 2),
+    paper="Liu et al. 2022 (PNDM), eq. 12; Zhang & Chen 2023 (DEIS), section 4 (iPNDM)",
+    aliases=("IPNDMScheduler",),
+)
+def ipndm(
+    x: Any, sigmas: Sequence[float], *, order: Annotated[Literal[1, 2, 3, 4], ORDER] = 4
+) -> Coroutine:
+    """Adams-Bashforth coefficients of an even grid on whatever grid there is: formally order 2,
+    and in few steps often better than samplers of higher order."""
+    history: list[Any] = []
+    for s, t in pairwise(sigmas):
+        d = yield x, s
+        history = [eps(x, d, s), *history[: order - 1]]
+        x = x + (t - s) * combine(adams_bashforth(len(history)), history)
+    return x
+
+
+@sampler(
+    "plms",
+    order=2,
+    first_calls=2,
+    paper="Liu et al. 2022 (PNDM), section 3.3, with the second-order start of Stable Diffusion",
+    aliases=("PNDM", "PNDMScheduler"),
+)
+def plms(x: Any, sigmas: Sequence[float]) -> Coroutine:
+    """`ipndm` of order 4 whose first step is a trapezoidal one (one evaluation more)."""
+    history: list[Any] = []
+    for i, (s, t) in enumerate(pairwise(sigmas)):
+        d = yield x, s
+        history = [eps(x, d, s), *history[:3]]
+        slope = combine(adams_bashforth(len(history)), history)
+        if i == 0 and t > 0:
+            x_t = euler_step(x, d, s, t)
+            d_t = yield x_t, t
+            slope = 0.5 * (history[0] + eps(x_t, d_t, t))
+        x = x + (t - s) * slope
+    return x

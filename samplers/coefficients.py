@@ -1,0 +1,49 @@
+"""The one solver behind every multistep method: integrate the polynomial through the last k
+predictions, exactly, against a weight.
+
+In units of the step, u = 0 is where it starts and u = 1 where it ends. The moments of a weight w
+are m_j = integral_0^1 w(u) u^j du; the coefficients c of predictions made at `nodes` u_i solve
+sum_i c_i u_i^j = m_j, so that sum_i c_i p(u_i) = integral w p for every polynomial p of degree
+below k. In float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+# 64 points: exact to rounding for polynomials times exp(u h) up to |h| of 30 and more.
+_POINTS, _WEIGHTS = np.polynomial.legendre.leggauss(64)
+_POINTS, _WEIGHTS = (_POINTS + 1) / 2, _WEIGHTS / 2
+
+
+def moments(weight: Callable[[np.ndarray], np.ndarray], k: int) -> np.ndarray:
+    """m_0 .. m_(k-1) of a smooth weight on [0, 1]."""
+    return (_WEIGHTS * weight(_POINTS)) @ np.vander(_POINTS, k, increasing=True)
+
+
+def coefficients(nodes: Sequence[float], moments: np.ndarray) -> list[float]:
+    """The coefficient of each prediction, in the order of `nodes` (distinct, as many as moments)."""
+    vandermonde = np.vander(np.asarray(nodes, dtype=np.float64), len(nodes), increasing=True)
+    return [float(c) for c in np.linalg.solve(vandermonde.T, moments)]
+
+
+def orders(sigmas: Sequence[float], order: int, lower_order_final: bool = False) -> list[int]:
+    """The order of each step: 1, 2, .. `order` while the history grows; 1, 2, .. again counted
+    from the end if `lower_order_final`; and 1 for a step to sigma = 0, where log sigma ends."""
+    steps = len(sigmas) - 1
+    result = [min(order, i + 1) for i in range(steps)]
+    if lower_order_final:
+        result = [min(o, steps - i) for i, o in enumerate(result)]
+    if sigmas[-1] == 0:
+        result[-1] = 1
+    return result
+
+
+def combine(coefficients: Sequence[float], predictions: Sequence[object]):
+    """sum_i c_i p_i over the predictions that have a coefficient."""
+    total = coefficients[0] * predictions[0]  # type: ignore[operator]
+    for c, p in zip(coefficients[1:], predictions[1:], strict=False):
+        total = total + c * p  # type: ignore[operator]
+    return total

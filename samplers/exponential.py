@@ -1,0 +1,220 @@
+"""The exponential multistep family on the denoised D: DPM-Solver++ (2M, 3M, their SDE forms) and
+UniPC.
+
+With lambda = -ln sigma, one step of the SDE that keeps the marginals is, exactly,
+
+    x_t = (t / s) e^(-eta h) x_s
+          + (1 + eta) integral_s^t e^((1 + eta) (lambda - lambda_t)) D dlambda
+          + t sqrt(1 - e^(-2 eta h)) n,            h = lambda_t - lambda_s
+
+(Lu et al. 2022, DPM-Solver++, eq. 8 and 18, in the variance-exploding frame; eta = 0 is the ODE).
+The members differ in the polynomial that stands for D, and in which of its moments they take
+exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from kdiff.samplers.coefficients import coefficients, combine, moments, orders
+from kdiff.samplers.euler import ETA, S_NOISE
+from kdiff.samplers.registry import Coroutine, Noise, Option, sampler
+
+History = list[tuple[Any, float]]  # (D, the sigma it was predicted at), newest first
+LOWER = Option("take the last steps with lower order, as diffusers and DPM-Solver do")
+SOLVER_TYPE = Option("midpoint: as published; heun: the linear term integrated exactly")
+
+
+def exact_moments(s: float, t: float, k: int, eta: float = 0.0) -> np.ndarray:
+    """The first k moments, over a step from s to t, of the weight of D above; their sum of order 0
+    is 1 - (t / s)^(1 + eta)."""
+    if t == 0:  # the whole weight is at the end of an infinite step; only its mass makes sense
+        return np.ones(1)
+    h = (1 + eta) * math.log(s / t)
+    return moments(lambda u: h * np.exp(h * (u - 1)), k)
+
+
+def nodes(history: History, s: float, t: float) -> list[float]:
+    """Where the predictions were made, in units of the step from s to t in log sigma."""
+    return [math.log(s / q) / math.log(s / t) if t else 0.0 for _, q in history]
+
+
+def step(x: Any, history: History, s: float, t: float, m: np.ndarray, eta: float = 0.0) -> Any:
+    """The deterministic part of a step: polynomial through as many predictions as moments."""
+    used = history[: len(m)]
+    c = coefficients(nodes(used, s, t), m)
+    return (t / s) ** (1 + eta) * x + combine(c, [d for d, _ in used])
+
+
+def sde_noise(s: float, t: float, eta: float, noise: Noise) -> Any:
+    """t sqrt(1 - (t / s)^(2 eta)) n."""
+    return t * math.sqrt(-math.expm1(-2 * eta * math.log(s / t))) * noise(s, t)
+
+
+def _second_order(s: float, t: float, k: int, eta: float, solver_type: str) -> np.ndarray:
+    m = exact_moments(s, t, k, eta)
+    if k == 2 and solver_type == "midpoint":
+        m[1] = m[0] / 2
+    return m
+
+
+def _third_order(s: float, t: float, k: int, eta: float, as_published: bool) -> np.ndarray:
+    m = exact_moments(s, t, k, eta)
+    if k == 3 and as_published:
+        m[2] = m[2] / 2
+    return m
+
+
+@sampler(
+    "dpmpp_2m",
+    order=2,
+    paper="Lu et al. 2022 (DPM-Solver++), algorithm 2",
+    aliases=("DPM++ 2M", "DPMSolverMultistepScheduler"),
+    presets={"DPM++ 2M Heun": {"solver_type": "heun"}},
+)
+def dpmpp_2m(
+    x: Any,
+    sigmas: Sequence[float],
+    *,
+    solver_type: Annotated[Literal["midpoint", "heun"], SOLVER_TYPE] = "midpoint",
+    lower_order_final: Annotated[bool, LOWER] = False,
+) -> Coroutine:
+    """x_t = (t / s) x_s + (1 - t / s) (D_0 + (D_0 - D_1) / (2 r)), r = h_last / h."""
+    history: History = []
+    steps = zip(pairwise(sigmas), orders(sigmas, 2, lower_order_final), strict=True)
+    for (s, t), k in steps:
+        d = yield x, s
+        history = [(d, s), *history[:1]]
+        x = step(x, history, s, t, _second_order(s, t, k, 0.0, solver_type))
+    return x
+
+
+@sampler(
+    "dpmpp_2m_sde",
+    order=2,
+    paper="Lu et al. 2022 (DPM-Solver++), SDE-DPM-Solver++(2M), eq. 18",
+    noise="brownian",
+    ode={"eta": 0},
+    aliases=("DPM++ 2M SDE",),
+    presets={"DPM++ 2M SDE Heun": {"solver_type": "heun"}},
+)
+def dpmpp_2m_sde(
+    x: Any,
+    sigmas: Sequence[float],
+    *,
+    noise: Noise,
+    eta: Annotated[float, ETA] = 1.0,
+    s_noise: Annotated[float, S_NOISE] = 1.0,
+    solver_type: Annotated[Literal["midpoint", "heun"], SOLVER_TYPE] = "midpoint",
+) -> Coroutine:
+    """`dpmpp_2m` on the SDE: h becomes (1 + eta) h in the weight of D, and noise is added."""
+    history: History = []
+    for (s, t), k in zip(pairwise(sigmas), orders(sigmas, 2), strict=True):
+        d = yield x, s
+        history = [(d, s), *history[:1]]
+        x = step(x, history, s, t, _second_order(s, t, k, eta, solver_type), eta)
+        if eta and t:
+            x = x + s_noise * sde_noise(s, t, eta, noise)
+    return x
+
+
+AS_PUBLISHED = Option("half the third coefficient, as in the paper's code and its copies: order 2")
+
+
+@sampler(
+    "dpmpp_3m",
+    order=lambda options: 2 if options["as_published"] else 3,
+    paper="Lu et al. 2022 (DPM-Solver++), section 4, the multistep solver of order 3, corrected",
+    aliases=("DPM++ 3M",),
+)
+def dpmpp_3m(
+    x: Any,
+    sigmas: Sequence[float],
+    *,
+    as_published: Annotated[bool, AS_PUBLISHED] = False,
+    lower_order_final: Annotated[bool, LOWER] = False,
+) -> Coroutine:
+    """The exact integral of the parabola through the last three D.
+
+    DPM-Solver's code, and k-diffusion, diffusers and others after it, multiply the second divided
+    difference by phi_3 where 2 phi_3 belongs; that halves the moment m_2 and makes it order 2.
+    """
+    history: History = []
+    steps = zip(pairwise(sigmas), orders(sigmas, 3, lower_order_final), strict=True)
+    for (s, t), k in steps:
+        d = yield x, s
+        history = [(d, s), *history[:2]]
+        x = step(x, history, s, t, _third_order(s, t, k, 0.0, as_published))
+    return x
+
+
+@sampler(
+    "dpmpp_3m_sde",
+    order=lambda options: 2 if options["as_published"] else 3,
+    paper="Lu et al. 2022 (DPM-Solver++), eq. 18, with the polynomial of `dpmpp_3m`",
+    noise="brownian",
+    ode={"eta": 0},
+    aliases=("DPM++ 3M SDE",),
+)
+def dpmpp_3m_sde(
+    x: Any,
+    sigmas: Sequence[float],
+    *,
+    noise: Noise,
+    eta: Annotated[float, ETA] = 1.0,
+    s_noise: Annotated[float, S_NOISE] = 1.0,
+    as_published: Annotated[bool, AS_PUBLISHED] = False,
+) -> Coroutine:
+    """`dpmpp_3m` on the SDE."""
+    history: History = []
+    for (s, t), k in zip(pairwise(sigmas), orders(sigmas, 3), strict=True):
+        d = yield x, s
+        history = [(d, s), *history[:2]]
+        x = step(x, history, s, t, _third_order(s, t, k, eta, as_published), eta)
+        if eta and t:
+            x = x + s_noise * sde_noise(s, t, eta, noise)
+    return x
+
+
+def _unipc_moments(s: float, t: float, k: int, degenerate: int, variant: str) -> np.ndarray:
+    """Exact moments; where only one coefficient is unknown (k == `degenerate`), the paper sets it
+    to 1/2 against B(h) = h (bh1) or e^h - 1 (bh2) instead of solving for it."""
+    m = exact_moments(s, t, k)
+    if k == degenerate and len(m) == 2:
+        m[1] = (math.log(s / t) if variant == "bh1" else m[0]) / 2
+    return m
+
+
+@sampler(
+    "unipc",
+    order=lambda options: options["order"] + 1,
+    paper="Zhao et al. 2023 (UniPC), algorithms 3 and 4 (data prediction)",
+    aliases=("UniPCMultistepScheduler", "uni_pc"),
+    presets={"uni_pc_bh2": {"variant": "bh2"}, "uni_pc_bh1": {"variant": "bh1"}},
+)
+def unipc(
+    x: Any,
+    sigmas: Sequence[float],
+    *,
+    order: Annotated[Literal[1, 2, 3, 4], Option("order of the predictor")] = 3,
+    variant: Annotated[Literal["bh1", "bh2"], Option("B(h) = h or e^h - 1")] = "bh2",
+    lower_order_final: Annotated[bool, LOWER] = False,
+) -> Coroutine:
+    """UniP-p predicts x_t from the last p predictions; the evaluation there is then also used to
+    correct it (UniC-p, order p + 1), at no further cost. `order` p gives order p + 1."""
+    history: History = []
+    for i, k in enumerate(orders(sigmas, order, lower_order_final)):
+        s, t = sigmas[i], sigmas[i + 1]
+        d = yield x, s
+        if i > 0:  # x is a prediction from x_last: correct it with what was found at its end
+            corrected = [*history[:k_last], (d, s)]
+            m = _unipc_moments(sigmas[i - 1], s, k_last + 1, 2, variant)
+            x = step(x_last, corrected, sigmas[i - 1], s, m)
+        history = [(d, s), *history[: order - 1]]
+        x_last, k_last = x, k
+        x = step(x, history, s, t, _unipc_moments(s, t, k, 2, variant))
+    return x
