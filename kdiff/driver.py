@@ -111,7 +111,8 @@ def drive(denoise: Denoise, plan: Plan, x: Tensor, noise: Noise, **cond: Any) ->
     asks = plan.sampler.start(x, plan.sigmas, source, plan.options)
     calls = plan.sampler.calls_per_step(plan.steps, plan.final)
     watch = FiniteWatch(plan)
-    nfe, denoised = 0, None
+    nfe = 0
+    denoised: Any = None  # a coroutine starts on None
     for step, n in enumerate(calls):
         for _ in range(n):
             x, sigma = asks.send(denoised)
@@ -186,7 +187,7 @@ def sample(
         raise ValueError(f"batch must be at least 1, not {batch}")
     what = plan(model, sampler, **planned)
     device = getattr(model, "device", "cpu")
-    shape = tuple(shape or getattr(model, "shape", ()))
+    shape = model.shape if shape is None else tuple(shape)
     rows = _rows({**(cond or {}), "class_labels": class_labels}, len(seeds), device)
     denoise = fixed_batch(model) if deterministic else model
     results = []

@@ -134,7 +134,8 @@ def _discrete(name: str, row: str, sigmas: Sequence[float], round: bool) -> Prec
 
 def iddpm(c1: float = 0.001, c2: float = 0.008, steps: int = 1000, round: bool = False) -> Precond:
     """iDDPM (Nichol & Dhariwal 2021) as in Karras et al. 2022, table 1: noise levels
-    u_(j-1) = sqrt((u_j^2 + 1) / max(a_(j-1) / a_j, c1) - 1), a_j = sin^2(pi j / (2 steps (c2 + 1))).
+    u_(j-1) = sqrt((u_j^2 + 1) / max(a_(j-1) / a_j, c1) - 1), u_steps = 0, with
+    a_j = sin^2(pi j / (2 steps (c2 + 1))).
 
     Table 1 takes the nearest u_j; that is `round=True`. At the u_j themselves both agree.
     """

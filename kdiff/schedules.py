@@ -36,12 +36,12 @@ def vp(
     n: int, sigma_min: float, sigma_max: float, beta_d: float = 19.9, beta_min: float = 0.1
 ) -> np.ndarray:
     """The time of the VP SDE is linear (Song et al. 2021; Karras et al. 2022, table 1)."""
-    ends = (vp_time(sigma, beta_d, beta_min) for sigma in (sigma_max, sigma_min))
-    return np.array([vp_sigma(t, beta_d, beta_min) for t in np.linspace(*ends, n)])
+    first, last = vp_time(sigma_max, beta_d, beta_min), vp_time(sigma_min, beta_d, beta_min)
+    return np.array([vp_sigma(t, beta_d, beta_min) for t in np.linspace(first, last, n)])
 
 
 def linspace(n: int, steps: int) -> np.ndarray:
-    """Timesteps from the last to the first, evenly, in float: DDPM, `timestep_spacing="linspace"`."""
+    """Timesteps from the last to the first, evenly, unrounded: DDPM's grid."""
     return np.linspace(steps - 1, 0, n)
 
 

@@ -24,7 +24,7 @@ def moments(weight: Callable[[np.ndarray], np.ndarray], k: int) -> np.ndarray:
 
 
 def coefficients(nodes: Sequence[float], moments: np.ndarray) -> list[float]:
-    """The coefficient of each prediction, in the order of `nodes` (distinct, as many as moments)."""
+    """The coefficient of each prediction, as `nodes` has them (distinct, as many as moments)."""
     vandermonde = np.vander(np.asarray(nodes, dtype=np.float64), len(nodes), increasing=True)
     return [float(c) for c in np.linalg.solve(vandermonde.T, moments)]
 

@@ -180,11 +180,11 @@ def dpmpp_3m_sde(
     return x
 
 
-def _unipc_moments(s: float, t: float, k: int, degenerate: int, variant: str) -> np.ndarray:
-    """Exact moments; where only one coefficient is unknown (k == `degenerate`), the paper sets it
-    to 1/2 against B(h) = h (bh1) or e^h - 1 (bh2) instead of solving for it."""
+def _unipc_moments(s: float, t: float, k: int, variant: str) -> np.ndarray:
+    """Exact moments, but for two predictions: there the paper sets the one unknown coefficient to
+    1/2 against B(h) = h (bh1) or 1 - e^-h (bh2), instead of solving for it."""
     m = exact_moments(s, t, k)
-    if k == degenerate and len(m) == 2:
+    if len(m) == 2:
         m[1] = (math.log(s / t) if variant == "bh1" else m[0]) / 2
     return m
 
@@ -201,20 +201,20 @@ def unipc(
     sigmas: Sequence[float],
     *,
     order: Annotated[Literal[1, 2, 3, 4], Option("order of the predictor")] = 3,
-    variant: Annotated[Literal["bh1", "bh2"], Option("B(h) = h or e^h - 1")] = "bh2",
+    variant: Annotated[Literal["bh1", "bh2"], Option("B(h) = h, or 1 - e^-h")] = "bh2",
     lower_order_final: Annotated[bool, LOWER] = False,
 ) -> Coroutine:
     """UniP-p predicts x_t from the last p predictions; the evaluation there is then also used to
     correct it (UniC-p, order p + 1), at no further cost. `order` p gives order p + 1."""
     history: History = []
-    for i, k in enumerate(orders(sigmas, order, lower_order_final)):
-        s, t = sigmas[i], sigmas[i + 1]
+    x_last, s_last, k_last = x, sigmas[0], 0
+    steps = zip(pairwise(sigmas), orders(sigmas, order, lower_order_final), strict=True)
+    for (s, t), k in steps:
         d = yield x, s
-        if i > 0:  # x is a prediction from x_last: correct it with what was found at its end
-            corrected = [*history[:k_last], (d, s)]
-            m = _unipc_moments(sigmas[i - 1], s, k_last + 1, 2, variant)
-            x = step(x_last, corrected, sigmas[i - 1], s, m)
+        if k_last:  # UniC: x came from x_last; take that step again, now with D at its end too
+            m = _unipc_moments(s_last, s, k_last + 1, variant)
+            x = step(x_last, [*history[:k_last], (d, s)], s_last, s, m)
         history = [(d, s), *history[: order - 1]]
-        x_last, k_last = x, k
-        x = step(x, history, s, t, _unipc_moments(s, t, k, 2, variant))
+        x_last, s_last, k_last = x, s, k
+        x = step(x, history, s, t, _unipc_moments(s, t, k, variant))  # UniP
     return x

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -40,8 +41,8 @@ class Linear(nn.Linear):
 
 
 class Conv2d(nn.Module):
-    """A k x k convolution (k = 0: none), after an optional 2x resampling with a separable FIR
-    filter. `[N, C, H, W] -> [N, C', H', W']` with H' in (H / 2, H, 2 H)."""
+    """A k x k convolution, after an optional 2x resampling ("up" or "down") with a separable FIR
+    filter. `[N, C, H, W] -> [N, C', H', W']` with H' = H, 2 H or H / 2."""
 
     def __init__(
         self,
@@ -55,10 +56,9 @@ class Conv2d(nn.Module):
     ):
         super().__init__()
         self.resample = resample
-        self.weight = self.bias = None
-        if kernel:
-            self.weight = nn.Parameter(init(torch.empty(out_channels, in_channels, kernel, kernel)))
-            self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.weight = nn.Parameter(init(torch.empty(out_channels, in_channels, kernel, kernel)))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.resample_filter: Tensor
         if resample:
             f = torch.tensor(resample_filter, dtype=torch.float32)
             self.register_buffer("resample_filter", torch.outer(f, f)[None, None] / f.sum() ** 2)
@@ -66,21 +66,29 @@ class Conv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.resample:
             x = self._resample(x)
-        if self.weight is not None:
-            x = F.conv2d(x, self.weight, self.bias, padding=self.weight.shape[-1] // 2)
-        return x
+        return F.conv2d(x, self.weight, self.bias, padding=self.weight.shape[-1] // 2)
 
     def _resample(self, x: Tensor) -> Tensor:
-        f = self.resample_filter.to(x.dtype)
-        if f.shape[-1] == 2 and self.resample == "down":  # the box filter: same numbers, faster
+        size, channels = self.resample_filter.shape[-1], x.shape[1]
+        if size == 2 and self.resample == "down":  # the box filter: same numbers, faster
             return F.avg_pool2d(x, 2)
-        if f.shape[-1] == 2:
+        if size == 2:
             return F.interpolate(x, scale_factor=2, mode="nearest")
-        channels, pad = x.shape[1], (f.shape[-1] - 1) // 2
-        f = f.expand(channels, 1, -1, -1)
+        f, pad = self.resample_filter.to(x.dtype).expand(channels, 1, -1, -1), (size - 1) // 2
         if self.resample == "down":
             return F.conv2d(x, f, stride=2, padding=pad, groups=channels)
         return F.conv_transpose2d(x, 4 * f, stride=2, padding=pad, groups=channels)
+
+
+class ConvThenDown(Conv2d):
+    """The other order, which NCSN++ uses for its residual image pyramid: convolve, then halve. What
+    the filter sees beyond the border is the convolution of the zero padding, not zeros."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        f = self.resample_filter.to(x.dtype).expand(self.weight.shape[0], 1, -1, -1)
+        pad = self.weight.shape[-1] // 2 + (f.shape[-1] - 1) // 2
+        x = F.conv2d(x, self.weight, self.bias, padding=pad)
+        return F.conv2d(x, f, stride=2, groups=len(f))
 
 
 class UNetBlock(nn.Module):
@@ -100,16 +108,16 @@ class UNetBlock(nn.Module):
     ):
         super().__init__()
         self.in_channels, self.out_channels, self.dropout = in_channels, out_channels, dropout
-        scale = dict(resample=resample, resample_filter=resample_filter)
+        scaled = partial(Conv2d, resample=resample, resample_filter=resample_filter)
         self.norm0 = group_norm(in_channels)
-        self.conv0 = Conv2d(in_channels, out_channels, 3, **scale)
+        self.conv0 = scaled(in_channels, out_channels, 3)
         self.affine = Linear(emb_channels, out_channels)
         self.norm1 = group_norm(out_channels)
         self.conv1 = Conv2d(out_channels, out_channels, 3, init=ZERO_INIT)
-        self.skip = None
+        self.skip: Conv2d | None = None
         if resample or in_channels != out_channels:
-            self.skip = Conv2d(in_channels, out_channels, 1, **scale)
-        self.norm2 = None
+            self.skip = scaled(in_channels, out_channels, 1)
+        self.norm2: nn.GroupNorm | None = None
         if attention:
             self.norm2 = group_norm(out_channels)
             self.qkv = Conv2d(out_channels, 3 * out_channels, 1, init=xavier(math.sqrt(0.2)))
@@ -120,12 +128,12 @@ class UNetBlock(nn.Module):
         h = F.silu(self.norm1(h + self.affine(emb)[:, :, None, None]))
         h = self.conv1(F.dropout(h, self.dropout, self.training))
         x = (h + (x if self.skip is None else self.skip(x))) * SKIP_SCALE
-        return x if self.norm2 is None else (x + self._attention(x)) * SKIP_SCALE
+        return x if self.norm2 is None else (x + self._attention(self.norm2(x))) * SKIP_SCALE
 
     def _attention(self, x: Tensor) -> Tensor:
         n, c, height, width = x.shape
         # The published layout interleaves q, k, v: channel 3 i + j is component i of (q, k, v)[j].
-        qkv = self.qkv(self.norm2(x)).reshape(n, c, 3, height * width)
+        qkv = self.qkv(x).reshape(n, c, 3, height * width)
         q, k, v = qkv.permute(2, 0, 3, 1).unbind(0)
         h = F.scaled_dot_product_attention(q, k, v)
         return self.proj(h.transpose(1, 2).reshape(n, c, height, width))
@@ -149,6 +157,7 @@ class FourierEmbedding(nn.Module):
 
     def __init__(self, channels: int, scale: float = 16):
         super().__init__()
+        self.freqs: Tensor
         self.register_buffer("freqs", torch.randn(channels // 2) * scale)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -220,7 +229,7 @@ class SongUNet(nn.Module):
                 self.enc[f"{name}_down"] = block(c, c, "down")
                 skips.append(c)
                 if encoder_type == "residual":
-                    self.enc[f"{name}_aux_residual"] = Conv2d(
+                    self.enc[f"{name}_aux_residual"] = ConvThenDown(
                         aux, c, 3, resample="down", resample_filter=resample_filter
                     )
                     aux = c
@@ -250,7 +259,8 @@ class SongUNet(nn.Module):
         augment_labels: Tensor | None = None,
     ) -> Tensor:
         emb = self._embed(c_noise, class_labels, augment_labels, x.dtype)
-        skips, aux = [], x
+        skips: list[Tensor] = []
+        aux = x
         for name, layer in self.enc.items():
             if "aux_residual" in name:
                 x = skips[-1] = aux = (x + layer(aux)) * SKIP_SCALE
@@ -265,10 +275,9 @@ class SongUNet(nn.Module):
         return conv(F.silu(norm(x)))
 
     def _embed(self, c_noise, class_labels, augment_labels, dtype) -> Tensor:
-        # The published weights expect cos before sin.
-        emb = self.map_noise(c_noise).unflatten(1, (2, -1)).flip(1).flatten(1).to(dtype)
+        emb = self.map_noise(c_noise).to(dtype)
         if self.map_label is not None:
-            labels = self._one_hot(class_labels, len(emb)).to(emb)
+            labels = self._one_hot(class_labels, emb)
             if self.training and self.label_dropout:
                 labels = labels * (torch.rand_like(labels[:, :1]) >= self.label_dropout)
             emb = emb + self.map_label(labels * math.sqrt(self.label_dim))
@@ -277,11 +286,9 @@ class SongUNet(nn.Module):
         emb = F.silu(self.map_layer0(emb))
         return F.silu(self.map_layer1(emb))
 
-    def _one_hot(self, labels: Tensor | None, n: int) -> Tensor:
-        device = self.map_label.weight.device
+    def _one_hot(self, labels: Tensor | None, emb: Tensor) -> Tensor:
         if labels is None:
-            return torch.zeros(n, self.label_dim, device=device)
-        if labels.is_floating_point():
-            return labels
-        classes = torch.arange(self.label_dim, device=labels.device)
-        return (labels[:, None] == classes).float()  # -1 matches no class: the null class
+            return emb.new_zeros(len(emb), self.label_dim)
+        if not labels.is_floating_point():  # -1 matches no class: the null class
+            labels = labels[:, None] == torch.arange(self.label_dim, device=labels.device)
+        return labels.to(emb)
