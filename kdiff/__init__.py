@@ -5,7 +5,7 @@ from importlib.metadata import version
 from kdiff import analytic, samplers
 from kdiff.betas import alphas_cumprod
 from kdiff.denoiser import Denoiser
-from kdiff.driver import NonFiniteError, Plan, State, drive, plan, sample
+from kdiff.driver import NonFiniteError, Plan, State, drive, plan, run, sample
 from kdiff.models import load
 from kdiff.noise import Noise
 from kdiff.precond import Coefs, Precond, precond
@@ -30,6 +30,7 @@ __all__ = [
     "load",
     "plan",
     "precond",
+    "run",
     "sample",
     "samplers",
     "schedule",

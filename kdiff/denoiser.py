@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,9 +14,10 @@ from kdiff.precond import Precond, precond
 class Denoiser:
     """A network and its preconditioner: `D(x; sigma) = c_skip x + c_out F(c_in x; c_noise)`.
 
-    `network(x, c_noise, **cond)` gets `x` `[N, *shape]` in its own dtype and `c_noise` `[N]`.
-    If it returns twice as many channels as `x` has, the second half is a learned variance and is
-    dropped. `conditional` models take `class_labels`, `[N]` integers, -1 for the null class.
+    `network`, a module (put into channels_last if it has convolutions) or any function, is called
+    as `network(x, c_noise, **cond)`: `x` `[N, *shape]` in the network's dtype, `c_noise` `[N]`. If
+    it returns twice as many channels as `x` has, the second half is a learned variance and is
+    dropped. A model with classes takes `class_labels`, `[N]` integers, -1 for the null class.
 
     Attributes: `shape` of one sample, `classes` (names, or empty), `sigma_min` and `sigma_max`
     (the default range of schedules), `sigmas` (a discrete model's table, or None).
@@ -33,6 +34,8 @@ class Denoiser:
         sigma_max: float | None = None,
         name: str = "unnamed",
     ):
+        if any(p.ndim == 4 for p in _parameters(network)):  # convolutions are faster so
+            network.to(memory_format=torch.channels_last)
         self.network = network
         self.precond = precond(precond_) if isinstance(precond_, str) else precond_
         self.shape = tuple(shape)
@@ -55,16 +58,22 @@ class Denoiser:
     @property
     def dtype(self) -> torch.dtype | None:
         """The network's dtype; None if it has no parameters (it then gets the dtype of `x`)."""
-        return next((p.dtype for p in self._parameters()), None)
+        return next((p.dtype for p in _parameters(self.network)), None)
 
     @property
     def device(self) -> torch.device:
-        return next((p.device for p in self._parameters()), torch.device("cpu"))
-
-    def _parameters(self):
-        return self.network.parameters() if isinstance(self.network, nn.Module) else iter(())
+        return next((p.device for p in _parameters(self.network)), torch.device("cpu"))
 
     def to(self, device=None, dtype=None) -> Denoiser:
         """Move the network (in place) and return self; solver state keeps its own dtype."""
         self.network.to(device=device, dtype=dtype)
         return self
+
+    def compile(self) -> Denoiser:
+        """Compile the network (torch.compile, in place, at its first call) and return self."""
+        self.network.compile()
+        return self
+
+
+def _parameters(network: Any) -> Iterator[nn.Parameter]:
+    return network.parameters() if isinstance(network, nn.Module) else iter(())

@@ -46,6 +46,18 @@ class Plan:
     def nfe(self) -> int:
         return self.sampler.nfe(self.steps, self.final)
 
+    def record(self) -> dict[str, Any]:
+        """All of it as plain values, for results to carry."""
+        return {
+            "sampler": self.sampler.name,
+            "options": dict(self.options),
+            "schedule": self.schedule,
+            "final": self.final,
+            "steps": self.steps,
+            "nfe": self.nfe,
+            "sigmas": list(self.sigmas),
+        }
+
 
 def plan(
     model: Any = None,
@@ -179,27 +191,54 @@ def sample(
     ValueError on bad arguments, NonFiniteError if the model breaks down.
     """
     seeds = range(seed, seed + (1 if n is None else n)) if seeds is None else list(seeds)
-    if len(seeds) < 1:
-        raise ValueError("nothing to sample: give at least one image or seed")
     if n is not None and n != len(seeds):
         raise ValueError(f"n = {n}, but there are {len(seeds)} seeds")
-    if batch < 1:
-        raise ValueError(f"batch must be at least 1, not {batch}")
+    cond = {**(cond or {}), "class_labels": class_labels}
     what = plan(model, sampler, **planned)
-    device = getattr(model, "device", "cpu")
-    shape = model.shape if shape is None else tuple(shape)
-    rows = _rows({**(cond or {}), "class_labels": class_labels}, len(seeds), device)
-    denoise = fixed_batch(model) if deterministic else model
     results = []
-    for start in range(0, len(seeds), batch):
-        part = slice(start, start + batch)
-        noise = Noise(seeds[part], shape, dtype, device)
-        x = what.sigmas[0] * noise.initial()
-        for state in drive(denoise, what, x, noise, **{k: v[part] for k, v in rows.items()}):
+    for _, states in run(
+        model,
+        what,
+        seeds,
+        batch=batch,
+        shape=shape,
+        dtype=dtype,
+        deterministic=deterministic,
+        cond=cond,
+    ):
+        for state in states:
             if callback is not None:
                 callback(state)
         results.append(state.x)
     return torch.cat(results)
+
+
+def run(
+    model: Any,
+    plan: Plan,
+    seeds: Sequence[int],
+    *,
+    batch: int = 64,
+    shape: Sequence[int] | None = None,
+    dtype: torch.dtype = torch.float32,
+    deterministic: bool = False,
+    cond: Mapping[str, Any] | None = None,
+) -> Iterator[tuple[Sequence[int], Iterator[State]]]:
+    """What `sample` does, batch by batch: the seeds of each, and its states to iterate over."""
+    if len(seeds) < 1:
+        raise ValueError("nothing to sample: give at least one image or seed")
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, not {batch}")
+    device = getattr(model, "device", "cpu")
+    shape = model.shape if shape is None else tuple(shape)
+    rows = _rows(cond or {}, len(seeds), device)
+    denoise = fixed_batch(model) if deterministic else model
+    for start in range(0, len(seeds), batch):
+        part = slice(start, start + batch)
+        noise = Noise(seeds[part], shape, dtype, device)
+        x = plan.sigmas[0] * noise.initial()
+        states = drive(denoise, plan, x, noise, **{k: v[part] for k, v in rows.items()})
+        yield seeds[part], states
 
 
 def _rows(cond: Mapping[str, Any], n: int, device) -> dict[str, Tensor]:

@@ -94,7 +94,8 @@ def heun(
     S_tmax: Annotated[float, S_TMAX] = math.inf,
     S_noise: Annotated[float, S_NOISE] = 1.0,
 ) -> Coroutine:
-    """`heun_step` after `churn`."""
+    """Noise is added (churn), then an Euler step is taken and corrected by the trapezoidal rule:
+    x_t = x_s + (t - s) (e_s + e_t) / 2, e = (x - D) / sigma at both ends."""
     for s, t in pairwise(sigmas):
         x, s = churn(x, s, len(sigmas) - 1, noise, S_churn, S_tmin, S_tmax, S_noise)
         x = yield from heun_step(x, s, t)
@@ -121,7 +122,8 @@ def dpm_2(
     S_tmax: Annotated[float, S_TMAX] = math.inf,
     S_noise: Annotated[float, S_NOISE] = 1.0,
 ) -> Coroutine:
-    """`dpm_2_step` after `churn`."""
+    """Noise is added (churn), then the slope in the middle, m = sqrt(s t), is taken for the whole
+    step: x_t = x_s + (t - s) e_m, e = (x - D) / sigma, x_m by Euler."""
     for s, t in pairwise(sigmas):
         x, s = churn(x, s, len(sigmas) - 1, noise, S_churn, S_tmin, S_tmax, S_noise)
         x = yield from dpm_2_step(x, s, t)
@@ -146,7 +148,8 @@ def dpm_2_ancestral(
     eta: Annotated[float, ETA] = 1.0,
     s_noise: Annotated[float, S_NOISE] = 1.0,
 ) -> Coroutine:
-    """`dpm_2_step` from s to sigma_down, then noise of sigma_up."""
+    """`dpm_2` from s to sigma_down, x_down = x_s + (sigma_down - s) e_m with m = sqrt(s sigma_down),
+    then x_t = x_down + sigma_up n."""
     for s, t in pairwise(sigmas):
         down, up = ancestral_split(s, t, eta)
         x = yield from dpm_2_step(x, s, down)
@@ -173,7 +176,8 @@ def dpmpp_2s_ancestral(
     eta: Annotated[float, ETA] = 1.0,
     s_noise: Annotated[float, S_NOISE] = 1.0,
 ) -> Coroutine:
-    """`dpmpp_2s_step` from s to sigma_down, then noise of sigma_up."""
+    """The denoised in the middle, m = sqrt(s sigma_down), for the whole step to sigma_down, then
+    noise: x_t = (sigma_down / s) x_s + (1 - sigma_down / s) D_m + sigma_up n."""
     for s, t in pairwise(sigmas):
         down, up = ancestral_split(s, t, eta)
         x = yield from dpmpp_2s_step(x, s, down)
@@ -201,7 +205,9 @@ def dpmpp_sde(
     s_noise: Annotated[float, S_NOISE] = 1.0,
     r: Annotated[float, Option("where in the step, in log sigma, the middle is", 0.05, 1)] = 0.5,
 ) -> Coroutine:
-    """`dpmpp_sde_step` over and over."""
+    """A noisy step to m = s^(1 - r) t^r gives D_m; then one with it to t:
+    x_t = (sigma_down / s) x_s + (1 - sigma_down / s) ((1 - 1 / (2 r)) D_s + D_m / (2 r))
+    + sigma_up n."""
     for s, t in pairwise(sigmas):
         x = yield from dpmpp_sde_step(x, s, t, r, eta, s_noise, noise)
     return x

@@ -103,15 +103,14 @@ def update_ema(ema: nn.Module, network: nn.Module, kimg: float, batch: int, half
 
 
 def sample_grid(ema: nn.Module, path: Path, device: torch.device) -> None:
-    from kdiff.images import save_grid, to_uint8
-
     import kdiff
+    from kdiff.images import grid, save_image, to_uint8
 
     model = native.build(CONFIG, ema.state_dict(), "ema").to(device)
     labels = [i % 10 for i in range(80)]
     images = kdiff.sample(model, "dpmpp_2m", steps=20, seeds=range(80), class_labels=labels)
     with whole_file(path) as temporary:
-        save_grid(to_uint8(images), temporary, columns=10)
+        save_image(grid(to_uint8(images), columns=10), temporary)
 
 
 def save_checkpoint(out: Path, state: dict, network, ema, optimizer) -> None:

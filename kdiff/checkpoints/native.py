@@ -58,7 +58,7 @@ def build(config: dict[str, Any], tensors: dict[str, torch.Tensor], name: str) -
     settings = dict(config["network"])
     network = NETWORKS[settings.pop("name")](**settings)
     network.load_state_dict(tensors)
-    network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    network.eval().requires_grad_(False)
     return Denoiser(
         network,
         precond(**config["precond"]),

@@ -1,0 +1,36 @@
+"""The command line: one command a file, each read only when it is asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+
+import click
+
+COMMANDS = {
+    "sample": "Make pictures with a model.",
+    "list": "Show the samplers, schedules and models there are.",
+    "explain": "Show exactly what a sampler computes.",
+}
+
+
+class LazyGroup(click.Group):
+    """Help for the group without importing torch."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        return import_module(f"kdiff.cli.{name}_command").command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("kdiff"), prog_name="kdiff")
+def main() -> None:
+    """Sample diffusion models with any sampler, and measure what comes out."""

@@ -1,0 +1,238 @@
+"""`kdiff sample`: pictures from a model, and a record of how they were made."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import kdiff
+from kdiff.cli.planning import CONTEXT, grid_options, make_plan, to_json, usage_errors
+from kdiff.denoiser import Denoiser
+from kdiff.driver import DEFAULT_SAMPLER, State
+from kdiff.files import whole_file
+from kdiff.images import grid as image_grid
+from kdiff.images import save_animation, save_image, to_uint8
+from kdiff.models import DEFAULT_MODEL, find_model, sha256
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@click.command("sample", context_settings=CONTEXT)
+@click.option("--model", "model_name", default=DEFAULT_MODEL, help="A model's name or its file.")
+@click.option("--sampler", default=DEFAULT_SAMPLER, help="Any name; see `kdiff list samplers`.")
+@grid_options
+@click.option("--num", type=int, help="How many images.  [default: 16, or one a seed]")
+@click.option("--seed", type=int, default=0, help="Seed of the first image; the next has the next.")
+@click.option("--seeds", help="Instead: which seeds, such as 0-63 or 3,5,8-10.")
+@click.option("--batch", type=int, default=64, help="Images computed together.")
+@click.option(
+    "--class-label",
+    help="Name or number of a class, none, or a list of them to repeat.  [default: each in turn]",
+)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("samples"), help="Folder.")
+@click.option("--overwrite", is_flag=True, help="Write into a folder that is not empty.")
+@click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: cuda if there is one]")
+@click.option("--dtype", type=click.Choice(list(DTYPES)), default="float32", help="Network's.")
+@click.option("--compile", "compile_", is_flag=True, help="torch.compile the network first.")
+@click.option("--deterministic", is_flag=True, help="Same bits whatever the batch; a bit slower.")
+@click.option("--trajectory", type=click.Path(path_type=Path), help="A GIF of the denoised images.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def command(
+    model_name: str,
+    sampler: str,
+    num: int | None,
+    seed: int,
+    seeds: str | None,
+    batch: int,
+    class_label: str | None,
+    out: Path,
+    overwrite: bool,
+    device: str | None,
+    dtype: str,
+    compile_: bool,
+    deterministic: bool,
+    trajectory: Path | None,
+    as_json: bool,
+    **grid: Any,
+) -> None:
+    """Make pictures with a model: one PNG a seed, grid.png, and run.json, which records how."""
+    chosen = choose_seeds(num, seed, seeds)
+    if batch < 1:
+        raise click.UsageError(f"--batch must be at least 1, not {batch}")
+    if trajectory is not None and trajectory.suffix.lower() != ".gif":
+        raise click.UsageError(f"--trajectory writes a .gif, not {str(trajectory)!r}")
+    with usage_errors():
+        path = find_model(model_name)
+        model = kdiff.load(path)
+    plan = make_plan(model, sampler, **grid)
+    labels = choose_labels(model, class_label, len(chosen))
+    where = choose_device(device)
+    prepare_folder(out, overwrite)
+    if trajectory is not None:
+        check_writable(trajectory.parent)
+
+    model.to(where, DTYPES[dtype])
+    if compile_:
+        model.compile()
+    started = time.perf_counter()
+    images, frames = [], []
+    try:
+        cond = {"class_labels": labels}
+        runs = kdiff.run(model, plan, chosen, batch=batch, deterministic=deterministic, cond=cond)
+        with tqdm(total=plan.nfe * math.ceil(len(chosen) / batch), unit="NFE", disable=None) as bar:
+            for part, states in runs:
+                film = []
+                for state in watched(states, bar):
+                    if trajectory is not None:
+                        film.append(to_uint8(state.denoised))
+                images.append(to_uint8(state.x))
+                frames.append([*film[:-1], images[-1]])
+                for one, image in zip(part, images[-1], strict=True):
+                    with whole_file(out / f"{one:06d}.png") as temporary:
+                        save_image(image, temporary)
+    except KeyboardInterrupt:
+        done = sum(map(len, images))
+        raise click.ClickException(f"stopped: {done} of {len(chosen)} images in {out}") from None
+    except kdiff.NonFiniteError as error:
+        raise click.ClickException(str(error)) from error
+    seconds = time.perf_counter() - started
+
+    with whole_file(out / "grid.png") as temporary:
+        save_image(image_grid(np.concatenate(images)), temporary)
+    if trajectory is not None:
+        film = [image_grid(np.concatenate(shots)) for shots in zip(*frames, strict=True)]
+        with whole_file(trajectory) as temporary:
+            save_animation(film, temporary)
+    record = {
+        "model": model_name,
+        "model_sha256": sha256(path),
+        **plan.record(),
+        "seeds": chosen,
+        "class_labels": labels,
+        "batch": batch,
+        "deterministic": deterministic,
+        "device": str(where),
+        "dtype": dtype,
+        "compile": compile_,
+        "seconds": round(seconds, 3),
+        "images_per_second": round(len(chosen) / seconds, 3),
+        "versions": versions(),
+    }
+    with whole_file(out / "run.json") as temporary:
+        temporary.write_text(to_json(record) + "\n")
+    if as_json:
+        click.echo(to_json({**record, "out": str(out)}))
+    else:
+        click.echo(
+            f"{len(chosen)} images in {out}: {plan.sampler.name}, {plan.steps} steps, "
+            f"NFE {plan.nfe}, {seconds:.1f} s; look at {out / 'grid.png'}"
+        )
+
+
+def watched(states: Iterator[State], bar: tqdm) -> Iterator[State]:
+    shown = 0
+    for state in states:
+        bar.update(state.nfe - shown)
+        shown = state.nfe
+        yield state
+
+
+def choose_seeds(num: int | None, seed: int, seeds: str | None) -> list[int]:
+    """--num images from --seed on, or --seeds `0-63`, `3,5,8-10`."""
+    if num is not None and num < 1:
+        raise click.UsageError(f"--num must be at least 1, not {num}")
+    if seeds is None:
+        chosen = list(range(seed, seed + (16 if num is None else num)))
+    else:
+        chosen = parse_seeds(seeds)
+        if num not in (None, len(chosen)):
+            raise click.UsageError(f"--num {num}, but --seeds names {len(chosen)}")
+    if not all(0 <= one < 2**64 for one in chosen):
+        raise click.UsageError("seeds must be from 0 to 2^64 - 1")
+    return chosen
+
+
+def parse_seeds(text: str) -> list[int]:
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise click.UsageError(f"--seeds takes 0-63 or 3,5,8-10, not {text!r}")
+        seeds += range(int(first), int(last if dash else first) + 1)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise click.UsageError(f"--seeds {text!r} names no seed, or one twice")
+    return seeds
+
+
+def choose_labels(model: Denoiser, text: str | None, n: int) -> list[int] | None:
+    """One class for each image: those of the list, or all, in turn; -1 for none."""
+    if not model.classes:
+        if text is not None:
+            raise click.UsageError(f"{model.name} has no classes: leave out --class-label")
+        return None
+    names = [] if text is None else [part.strip() for part in text.split(",")]
+    labels = [class_index(model, name) for name in names] or list(range(len(model.classes)))
+    return [labels[i % len(labels)] for i in range(n)]
+
+
+def class_index(model: Denoiser, name: str) -> int:
+    if name.lower() == "none":
+        return -1
+    if name.lower() in model.classes:
+        return model.classes.index(name.lower())
+    if name.isdecimal() and int(name) < len(model.classes):
+        return int(name)
+    raise click.UsageError(
+        f"unknown class {name!r}; {model.name} has none, 0 to {len(model.classes) - 1}, or "
+        + ", ".join(model.classes)
+    )
+
+
+def choose_device(name: str | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise click.UsageError(f"no device {name!r} here ({reason}); try --device cpu") from error
+    return device
+
+
+def prepare_folder(out: Path, overwrite: bool) -> None:
+    """Make the folder, and make sure of it before anything is computed."""
+    if out.exists() and not out.is_dir():
+        raise click.UsageError(f"--out {out} is a file, not a folder")
+    if out.is_dir() and any(out.iterdir()) and not overwrite:
+        raise click.UsageError(f"{out} is not empty; choose another --out, or add --overwrite")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.UsageError(f"cannot make the folder {out}: {error.strerror}") from error
+    check_writable(out)
+
+
+def check_writable(folder: Path) -> None:
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise click.UsageError(f"cannot write into {folder}")
+
+
+def versions() -> dict[str, str]:
+    return {
+        "kdiff": kdiff.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+    }
