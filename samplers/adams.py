@@ -17,14 +17,29 @@ from kdiff.samplers.steps import eps, euler_step
 ORDER = Option("how many noise predictions are combined")
 
 
+# From sigma = s to t as u goes from 0 to 1: (sigma(u), dsigma/du). A geometric path keeps the
+# integrand smooth over many octaves; it cannot end at zero.
+def _straight(s: float, t: float, u: Any) -> tuple[Any, Any]:
+    return s + (t - s) * u, (t - s) * np.ones_like(u)
+
+
+def _geometric(s: float, t: float, u: Any) -> tuple[Any, Any]:
+    sigma = s * (t / s) ** u
+    return sigma, np.log(t / s) * sigma
+
+
 def _combination(
-    variable: Callable[[Any], Any], slope: Callable[[Any], Any], at: Sequence[float], t: float
+    variable: Callable[[Any], Any], path: Callable[..., Any], at: Sequence[float], t: float
 ) -> list[float]:
     """The coefficients of eps at the sigmas `at` (newest first) for the step from at[0] to t, with
-    eps a polynomial in u = variable(sigma), and slope(u) = dsigma/du."""
-    start, length = variable(at[0]), variable(t) - variable(at[0])
-    m = moments(lambda u: length * slope(start + length * u), len(at))
-    return coefficients([(variable(s) - start) / length for s in at], m)
+    eps a polynomial in variable(sigma), integrated over sigma along `path`."""
+    s = at[0]
+
+    def in_steps(sigma: Any) -> Any:
+        return (variable(sigma) - variable(s)) / (variable(t) - variable(s))
+
+    m = moments(lambda u: path(s, t, u)[1], len(at), lambda u: in_steps(path(s, t, u)[0]))
+    return coefficients([in_steps(sigma) for sigma in at], m)
 
 
 def _identity(sigma: Any) -> Any:
@@ -40,16 +55,11 @@ def _vp_time(sigma: float) -> float:
     return 2 * half / (np.sqrt(BETA_MIN**2 + 2 * BETA_D * half) + BETA_MIN)
 
 
-def _vp_slope(t: np.ndarray) -> np.ndarray:
-    growth = np.expm1(BETA_D * t * t / 2 + BETA_MIN * t)  # sigma^2
-    return (BETA_D * t + BETA_MIN) * (1 + growth) / (2 * np.sqrt(growth))
-
-
-# variable(sigma) and dsigma/dvariable
-VARIABLES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
-    "rho": (_identity, np.ones_like),
-    "log_rho": (np.log, np.exp),
-    "t": (_vp_time, _vp_slope),
+# variable(sigma), and the path to integrate along
+VARIABLES: dict[str, tuple[Callable[[Any], Any], Callable[..., Any]]] = {
+    "rho": (_identity, _straight),
+    "log_rho": (np.log, _geometric),
+    "t": (_vp_time, _geometric),
 }
 
 
@@ -105,7 +115,7 @@ def deis(
 
 def adams_bashforth(k: int) -> list[float]:
     """The fixed coefficients on an even grid, newest first, with sum 1: k = 2 is 3/2, -1/2."""
-    return _combination(_identity, np.ones_like, [float(-j) for j in range(k)], 1.0)
+    return _combination(_identity, _straight, [float(-j) for j in range(k)], 1.0)
 
 
 @sampler(

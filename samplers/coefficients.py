@@ -18,9 +18,13 @@ _POINTS, _WEIGHTS = np.polynomial.legendre.leggauss(64)
 _POINTS, _WEIGHTS = (_POINTS + 1) / 2, _WEIGHTS / 2
 
 
-def moments(weight: Callable[[np.ndarray], np.ndarray], k: int) -> np.ndarray:
-    """m_0 .. m_(k-1) of a smooth weight on [0, 1]."""
-    return (_WEIGHTS * weight(_POINTS)) @ np.vander(_POINTS, k, increasing=True)
+def moments(
+    weight: Callable[[np.ndarray], np.ndarray],
+    k: int,
+    variable: Callable[[np.ndarray], np.ndarray] = lambda u: u,
+) -> np.ndarray:
+    """m_0 .. m_(k-1) of a smooth weight on [0, 1]; of the powers of `variable` if given."""
+    return (_WEIGHTS * weight(_POINTS)) @ np.vander(variable(_POINTS), k, increasing=True)
 
 
 def coefficients(nodes: Sequence[float], moments: np.ndarray) -> list[float]:

@@ -61,7 +61,8 @@ class Option:
         if self.type is bool:
             words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
             return words.get(str(value).lower())
-        return self.type(value)
+        parsed = self.type(value)
+        return None if self.type is int and parsed != float(value) else parsed  # not 2.5 as 2
 
     def allowed(self) -> str:
         """The allowed values in words: `0.0 to 1.0`, `midpoint or heun`."""

@@ -148,8 +148,8 @@ def dpm_2_ancestral(
     eta: Annotated[float, ETA] = 1.0,
     s_noise: Annotated[float, S_NOISE] = 1.0,
 ) -> Coroutine:
-    """`dpm_2` from s to sigma_down, x_down = x_s + (sigma_down - s) e_m with m = sqrt(s sigma_down),
-    then x_t = x_down + sigma_up n."""
+    """`dpm_2` from s to sigma_down, then noise: x_t = x_s + (sigma_down - s) e_m + sigma_up n,
+    m = sqrt(s sigma_down)."""
     for s, t in pairwise(sigmas):
         down, up = ancestral_split(s, t, eta)
         x = yield from dpm_2_step(x, s, down)

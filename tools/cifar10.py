@@ -18,6 +18,8 @@ def load_cifar10(data: str | Path, train: bool = True) -> tuple[np.ndarray, np.n
     """
     data = Path(data)
     if data.suffix == ".npz":
+        if not data.is_file():
+            raise click.UsageError(f"there is no file {data}")
         part = "train" if train else "test"
         with np.load(data, allow_pickle=False) as file:
             return file[f"{part}_images"], file[f"{part}_labels"].astype(np.int64)

@@ -9,7 +9,6 @@ Stop it at any time (Ctrl-C, SIGTERM) and run the same line again: it goes on fr
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -17,15 +16,16 @@ import time
 from pathlib import Path
 
 import click
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from tqdm import tqdm
 
+import kdiff
 from cifar10 import CLASSES, load_cifar10
 from kdiff.checkpoints import native
 from kdiff.files import whole_file
+from kdiff.images import grid, save_image, to_uint8
 from kdiff.networks import NETWORKS
 from kdiff.precond import precond
 
@@ -88,42 +88,87 @@ class Data:
         return images.contiguous(memory_format=torch.channels_last), self.labels[index]
 
 
-def learning_rate(kimg: float, peak: float, warmup: float, total: float, decay: float) -> float:
-    """Linear warm-up, constant, then linear to zero over the last `decay` thousand images."""
-    return peak * min(1.0, (kimg + 1e-3) / warmup, max(0.0, (total - kimg) / decay))
+def learning_rate(images: int, peak: float, total: float, decay: float) -> float:
+    """Linear warm-up over 10,000 images, constant, then linear to zero over the last `decay`."""
+    return peak * min(1.0, (images + 1) / 10_000, max(0.0, (total - images) / decay))
 
 
-@torch.no_grad()
-def update_ema(ema: nn.Module, network: nn.Module, kimg: float, batch: int, half_life: float):
-    """The average's half-life is `half_life` thousand images, but at most a twentieth of the
-    training so far, so that the start is forgotten (EDM's ramp-up)."""
-    beta = 0.5 ** (batch / 1000 / max(min(half_life, kimg / 20), 1e-8))
-    for average, parameter in zip(ema.parameters(), network.parameters(), strict=True):
-        average.lerp_(parameter, 1 - beta)
+class Trainer:
+    """The network, its moving average, the optimizer, and how far they have come."""
+
+    def __init__(self, device: torch.device, lr: float, ema_half_life: float):
+        settings = {k: v for k, v in CONFIG["network"].items() if k != "name"}
+        make = NETWORKS[CONFIG["network"]["name"]]
+        self.network = make(**settings).to(device, memory_format=torch.channels_last)
+        self.ema = make(**settings).to(device, memory_format=torch.channels_last)
+        self.ema.load_state_dict(self.network.state_dict())
+        self.ema.eval().requires_grad_(False)
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr, betas=(0.9, 0.99), weight_decay=0, fused=True
+        )
+        self.ema_half_life = ema_half_life
+        self.state = {"images": 0, "seconds": 0.0, "loss": float("nan")}
+
+    @property
+    def _parts(self) -> dict:
+        return {"network": self.network, "ema": self.ema, "optimizer": self.optimizer}
+
+    def step(self, loss: Tensor, lr: float, batch: int) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.state["images"] += batch
+        self._update_ema(batch)
+
+    @torch.no_grad()
+    def _update_ema(self, batch: int) -> None:
+        # The half-life is at most a twentieth of the training so far, so that the start is
+        # forgotten (the ramp-up of Karras et al. 2022).
+        beta = 0.5 ** (batch / min(self.ema_half_life, self.state["images"] / 20))
+        for average, parameter in zip(
+            self.ema.parameters(), self.network.parameters(), strict=True
+        ):
+            average.lerp_(parameter, 1 - beta)
+
+    def save(self, out: Path) -> None:
+        saved = {"state": self.state, **{k: v.state_dict() for k, v in self._parts.items()}}
+        with whole_file(out / "checkpoint.pt") as temporary:
+            torch.save(saved, temporary)
+        native.save(out / "model.safetensors", self.ema.state_dict(), CONFIG)
+        with whole_file(out / "train.json") as temporary:
+            temporary.write_text(json.dumps(self.state, indent=1) + "\n")
+
+    def load(self, path: Path, device: torch.device) -> None:
+        saved = torch.load(path, map_location=device, weights_only=True)
+        self.state = saved["state"]
+        for name, part in self._parts.items():
+            part.load_state_dict(saved[name])
+
+    def sample_grid(self, path: Path, device: torch.device) -> None:
+        """Ten columns, one a class, of the moving average's pictures."""
+        model = native.build(CONFIG, self.ema.state_dict(), "ema").to(device)
+        labels = [i % 10 for i in range(80)]
+        images = kdiff.sample(model, "dpmpp_2m", steps=20, seeds=range(80), class_labels=labels)
+        with whole_file(path) as temporary:
+            save_image(grid(to_uint8(images), columns=10), temporary)
 
 
-def sample_grid(ema: nn.Module, path: Path, device: torch.device) -> None:
-    import kdiff
-    from kdiff.images import grid, save_image, to_uint8
+class StopRequest:
+    """Becomes true at SIGINT or SIGTERM, so that the loop can save and leave."""
 
-    model = native.build(CONFIG, ema.state_dict(), "ema").to(device)
-    labels = [i % 10 for i in range(80)]
-    images = kdiff.sample(model, "dpmpp_2m", steps=20, seeds=range(80), class_labels=labels)
-    with whole_file(path) as temporary:
-        save_image(grid(to_uint8(images), columns=10), temporary)
+    def __init__(self) -> None:
+        self.asked = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
 
+    def _ask(self, *_) -> None:
+        self.asked = True
 
-def save_checkpoint(out: Path, state: dict, network, ema, optimizer) -> None:
-    parts = {"network": network, "ema": ema, "optimizer": optimizer}
-    with whole_file(out / "checkpoint.pt") as temporary:
-        torch.save({"state": state, **{k: v.state_dict() for k, v in parts.items()}}, temporary)
-    native.save(out / "model.safetensors", ema.state_dict(), CONFIG)
-    with whole_file(out / "train.json") as temporary:
-        temporary.write_text(json.dumps(state, indent=1) + "\n")
-
-
-def autocast(device: torch.device, bf16: bool):
-    return torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()
+    def __bool__(self) -> bool:
+        return self.asked
 
 
 @click.command(context_settings={"show_default": True})
@@ -132,84 +177,58 @@ def autocast(device: torch.device, bf16: bool):
 @click.option("--kimg", default=600.0, help="Thousands of images to train for, in all.")
 @click.option("--decay-kimg", default=150.0, help="The last of them bring the rate to zero.")
 @click.option("--batch", default=64, help="Images a step, over all processes.")
-@click.option("--lr", default=1e-3, help="Peak learning rate of Adam.")
+@click.option("--lr", default=2e-3, help="Peak learning rate of Adam.")
 @click.option("--ema-kimg", default=50.0, help="Half-life of the weights' moving average.")
 @click.option("--save-kimg", default=20.0, help="Checkpoint and sample grid every so often.")
-@click.option("--grid/--no-grid", default=True, help="Draw OUT/samples/*.png at checkpoints.")
+@click.option("--draw/--no-draw", default=True, help="Draw OUT/samples/*.png at checkpoints.")
 @click.option("--bf16/--fp32", default=True, help="Precision of the network's arithmetic.")
 @click.option("--compile/--no-compile", "compile_", default=True, help="Use torch.compile.")
 @click.option("--seed", default=0)
-def main(data, out, kimg, decay_kimg, batch, lr, ema_kimg, save_kimg, grid, bf16, compile_, seed):
+def main(data, out, kimg, decay_kimg, batch, lr, ema_kimg, save_kimg, draw, bf16, compile_, seed):
     """Train a class-conditional CIFAR-10 model; see the top of this file."""
     world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
-    cuda = torch.cuda.is_available()
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else "cpu"
-    device = torch.device(device)
-    if world > 1:
-        dist.init_process_group("nccl" if cuda else "gloo")
     if batch % world:
         raise click.UsageError(f"--batch {batch} cannot be divided over {world} processes")
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    cuda = torch.cuda.is_available()
+    device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if cuda else "cpu")
+    if world > 1:
+        dist.init_process_group("nccl" if cuda else "gloo")
+    torch.set_float32_matmul_precision("high")
 
-    torch.manual_seed(seed)
-    settings = {k: v for k, v in CONFIG["network"].items() if k != "name"}
-    make = NETWORKS[CONFIG["network"]["name"]]
-    network = make(**settings).to(device, memory_format=torch.channels_last)
-    ema = make(**settings).to(device, memory_format=torch.channels_last)
-    ema.load_state_dict(network.state_dict())
-    ema.eval().requires_grad_(False)
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr, betas=(0.9, 0.99), weight_decay=0, fused=True
-    )
-    state = {"kimg": 0.0, "seconds": 0.0, "loss": float("nan")}
+    torch.manual_seed(seed)  # every process starts from the same weights ..
+    trainer = Trainer(device, lr, 1000 * ema_kimg)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "samples").mkdir(exist_ok=True)
     if (out / "checkpoint.pt").exists():
-        saved = torch.load(out / "checkpoint.pt", map_location=device, weights_only=True)
-        state = saved["state"]
-        for part, name in ((network, "network"), (ema, "ema"), (optimizer, "optimizer")):
-            part.load_state_dict(saved[name])
-
-    torch.manual_seed(hash((seed, rank, round(1000 * state["kimg"]))) % 2**63)
+        trainer.load(out / "checkpoint.pt", device)
+    state = trainer.state
+    torch.manual_seed(hash((seed, rank, state["images"])))  # .. and draws its own images
     source = Data(data, device)
-    trained = nn.parallel.DistributedDataParallel(network) if world > 1 else network
-    trained = torch.compile(trained) if compile_ else trained
+    network = trainer.network
+    network = nn.parallel.DistributedDataParallel(network) if world > 1 else network
+    network = torch.compile(network) if compile_ else network
 
-    stop = False
-
-    def request_stop(*_):
-        nonlocal stop
-        stop = True
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, request_stop)
-
-    bar = tqdm(total=kimg, initial=state["kimg"], unit="kimg", disable=rank > 0, smoothing=0.05)
-    saved_at, started, losses = state["kimg"], time.monotonic() - state["seconds"], []
-    while state["kimg"] < kimg and not stop:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(state["kimg"], lr, 10.0, kimg, decay_kimg)
+    stop, losses, saved_at = StopRequest(), [], state["images"]
+    started = time.monotonic() - state["seconds"]
+    bar = tqdm(total=1000 * kimg, initial=state["images"], unit="img", disable=rank > 0)
+    while state["images"] < 1000 * kimg and not stop:
         images, labels = source.batch(batch // world)
-        with autocast(device, bf16):
-            loss = edm_loss(trained, images, labels)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        state["kimg"] += batch / 1000
-        update_ema(ema, network, state["kimg"], batch, ema_kimg)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            loss = edm_loss(network, images, labels)
+        rate = learning_rate(state["images"], lr, 1000 * kimg, 1000 * decay_kimg)
+        trainer.step(loss, rate, batch)
         losses.append(loss.detach())
-        bar.update(batch / 1000)
-        finished = stop or state["kimg"] >= kimg
-        if rank == 0 and (finished or state["kimg"] - saved_at >= save_kimg):
-            saved_at = state["kimg"]
+        bar.update(batch)
+        finished = stop or state["images"] >= 1000 * kimg
+        if rank == 0 and (finished or state["images"] - saved_at >= 1000 * save_kimg):
+            saved_at = state["images"]
             state["seconds"] = time.monotonic() - started
-            state["loss"] = float(np.mean([float(x) for x in losses]))
+            state["loss"] = float(torch.stack(losses).mean())
             losses.clear()
-            save_checkpoint(out, state, network, ema, optimizer)
+            trainer.save(out)
             bar.write(json.dumps(state))
-            if grid:
-                sample_grid(ema, out / "samples" / f"{state['kimg']:08.0f}.png", device)
+            if draw:
+                (out / "samples").mkdir(exist_ok=True)
+                trainer.sample_grid(out / "samples" / f"{saved_at:08d}.png", device)
     bar.close()
     if world > 1:
         dist.destroy_process_group()
