@@ -17,8 +17,9 @@ from torch import Tensor
 
 _INITIAL, _WHITE, _BROWNIAN, _OCTAVE = range(4)
 
-# The Brownian path is resolved to 2^-LEVELS of an octave of sigma and is linear below that.
-LEVELS = 12
+# The Brownian path is resolved to 2^-LEVELS of an octave of sigma and is linear below that: a
+# thousandth of an octave, while 1000 steps from 80 to 0.002 are a sixty-fifth of one on average.
+LEVELS = 10
 # Below this, noise levels count as equal: log2 has to end somewhere, and W(0) is then finite.
 SMALLEST_SIGMA = 2.0**-60
 
@@ -65,8 +66,11 @@ class Noise:
             raise ValueError(f"no Brownian increment between equal noise levels {s} and {t}")
         # The next interval shares an end, and most nodes, with this one.
         self._nodes = {node: self._node(node) for node in terms}
-        total = sum(np.float32(c / norm) * self._nodes[node] for node, c in terms.items())
-        return self._tensor(np.asarray(total))
+        total = np.zeros((len(self.seeds), *self.shape), dtype=np.float32)
+        scaled = np.empty_like(total)
+        for node, c in terms.items():
+            total += np.multiply(self._nodes[node], np.float32(c / norm), out=scaled)
+        return self._tensor(total)
 
     def _node(self, node: tuple[int, int, int]) -> np.ndarray:
         return self._nodes[node] if node in self._nodes else self._normals(*node)

@@ -99,10 +99,12 @@ class Sampler:
 
     def with_defaults(self, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """All options, checked: UnknownName or ValueError says what is wrong."""
-        given = dict(options or {})
-        for key in given:
-            if key not in self.options:
+        names = {name.lower(): name for name in self.options}
+        given = {}
+        for key, value in (options or {}).items():
+            if key.lower() not in names:
                 raise UnknownName(_unknown(f"{self.name} option", key, self.options))
+            given[names[key.lower()]] = value
         return {
             key: option.parse(given[key]) if key in given else option.default
             for key, option in self.options.items()
