@@ -86,7 +86,9 @@ def lms(
     "deis",
     order=lambda options: options["order"],
     paper="Zhang & Chen 2023 (DEIS), eq. 15 (tAB-DEIS)",
-    aliases=("DEISMultistepScheduler",),
+    presets={
+        "DEISMultistepScheduler": {"order": 2, "variable": "log_rho", "lower_order_final": True}
+    },
 )
 def deis(
     x: Any,

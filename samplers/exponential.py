@@ -73,8 +73,11 @@ def _third_order(s: float, t: float, k: int, eta: float, as_published: bool) -> 
     "dpmpp_2m",
     order=2,
     paper="Lu et al. 2022 (DPM-Solver++), algorithm 2",
-    aliases=("DPM++ 2M", "DPMSolverMultistepScheduler"),
-    presets={"DPM++ 2M Heun": {"solver_type": "heun"}},
+    aliases=("DPM++ 2M",),
+    presets={
+        "DPM++ 2M Heun": {"solver_type": "heun"},
+        "DPMSolverMultistepScheduler": {"lower_order_final": True},
+    },
 )
 def dpmpp_2m(
     x: Any,
@@ -193,8 +196,12 @@ def _unipc_moments(s: float, t: float, k: int, variant: str) -> np.ndarray:
     "unipc",
     order=lambda options: options["order"] + 1,
     paper="Zhao et al. 2023 (UniPC), algorithms 3 and 4 (data prediction)",
-    aliases=("UniPCMultistepScheduler", "uni_pc"),
-    presets={"uni_pc_bh2": {"variant": "bh2"}, "uni_pc_bh1": {"variant": "bh1"}},
+    aliases=("uni_pc",),
+    presets={
+        "uni_pc_bh1": {"variant": "bh1"},
+        "uni_pc_bh2": {"variant": "bh2"},
+        "UniPCMultistepScheduler": {"order": 2, "lower_order_final": True},
+    },
 )
 def unipc(
     x: Any,

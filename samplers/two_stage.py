@@ -166,7 +166,8 @@ def dpm_2_ancestral(
     paper="Lu et al. 2022 (DPM-Solver++), algorithm 1, to sigma_down, then noise",
     noise="white",
     ode={"eta": 0},
-    aliases=("DPM++ 2S a", "DPM++ 2S Ancestral", "DPMSolverSinglestepScheduler"),
+    aliases=("DPM++ 2S a", "DPM++ 2S Ancestral"),
+    presets={"DPM++ 2S": {"eta": 0.0}, "DPMSolverSinglestepScheduler": {"eta": 0.0}},
 )
 def dpmpp_2s_ancestral(
     x: Any,
