@@ -44,7 +44,8 @@ def sigmas_of(alphas_cumprod: Sequence[float]) -> list[float]:
 
     ValueError unless `alphas_cumprod` decreases strictly within [0, 1).
     """
-    a = np.maximum(np.asarray(alphas_cumprod, dtype=np.float64), SMALLEST_ALPHA_CUMPROD)
-    if a.ndim != 1 or len(a) < 2 or not (np.diff(a) < 0).all() or not a[0] < 1:
+    a = np.asarray(alphas_cumprod, dtype=np.float64)
+    a = np.where(a == 0, SMALLEST_ALPHA_CUMPROD, a)
+    if a.ndim != 1 or len(a) < 2 or not (np.diff(a) < 0).all() or not 0 < a[-1] < a[0] < 1:
         raise ValueError("alphas_cumprod must be a list that decreases strictly within [0, 1)")
     return [float(s) for s in np.sqrt((1 - a) / a)]

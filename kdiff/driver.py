@@ -86,6 +86,10 @@ def plan(
     if sum(given is not None for given in (steps, nfe, sigmas)) > 1:
         raise ValueError("give only one of steps, nfe and sigmas")
     if sigmas is not None:
+        ranged = {"schedule": schedule, "sigma_min": sigma_min, "sigma_max": sigma_max, **settings}
+        for key, value in ranged.items():
+            if value is not None:
+                raise ValueError(f"sigmas are the whole grid: leave out {key}")
         return Plan(found.sampler, options, check_sigmas(sigmas), "given")
     if nfe is not None:
         steps = found.sampler.steps(nfe, final)
@@ -186,11 +190,13 @@ def sample(
     Seeds are `seeds`, or `seed`, `seed` + 1, .. (`n` of them, default 1): each determines its
     sample, whatever `batch` it is computed in (to the network's rounding; to the bit if
     `deterministic`, which gives the network one fixed batch shape). `dtype` is the solver's; the
-    network keeps its own. `class_labels` and every tensor in `cond` have one row a sample.
+    network keeps its own. `class_labels` and every value in `cond` have one row a sample.
     `callback` gets each `State`. All else (`steps`, `nfe`, `schedule`, `options`, ..) as in `plan`.
     ValueError on bad arguments, NonFiniteError if the model breaks down.
     """
-    seeds = range(seed, seed + (1 if n is None else n)) if seeds is None else list(seeds)
+    if n is not None and n < 1:
+        raise ValueError(f"n must be at least 1, not {n}")
+    seeds = range(seed, seed + (n or 1)) if seeds is None else list(seeds)
     if n is not None and n != len(seeds):
         raise ValueError(f"n = {n}, but there are {len(seeds)} seeds")
     cond = {**(cond or {}), "class_labels": class_labels}
@@ -230,7 +236,9 @@ def run(
     if batch < 1:
         raise ValueError(f"batch must be at least 1, not {batch}")
     device = getattr(model, "device", "cpu")
-    shape = model.shape if shape is None else tuple(shape)
+    shape = getattr(model, "shape", None) if shape is None else shape
+    if shape is None:
+        raise ValueError("the model does not say its shape: give shape")
     rows = _rows(cond or {}, len(seeds), device)
     denoise = fixed_batch(model) if deterministic else model
     for start in range(0, len(seeds), batch):

@@ -65,22 +65,22 @@ class Noise:
         if norm == 0:
             raise ValueError(f"no Brownian increment between equal noise levels {s} and {t}")
         # The next interval shares an end, and most nodes, with this one.
-        self._nodes = {node: self._node(node) for node in terms}
+        nodes = self._nodes = {node: self._node(node, self._nodes) for node in terms}
         total = np.zeros((len(self.seeds), *self.shape), dtype=np.float32)
         scaled = np.empty_like(total)
         for node, c in terms.items():
-            total += np.multiply(self._nodes[node], np.float32(c / norm), out=scaled)
+            total += np.multiply(nodes[node], np.float32(c / norm), out=scaled)
         return self._tensor(total)
 
-    def _node(self, node: tuple[int, int, int]) -> np.ndarray:
-        return self._nodes[node] if node in self._nodes else self._normals(*node)
+    def _node(self, node: tuple[int, int, int], known: dict) -> np.ndarray:
+        return known[node] if node in known else self._normals(*node)
 
     def _normals(self, stream: int, a: int, b: int) -> np.ndarray:
         counter = np.array([0, a % 2**64, b, stream], dtype=np.uint64)
         draws = np.empty((len(self.seeds), *self.shape), dtype=np.float32)
-        for seed, out in zip(self.seeds, draws, strict=True):
+        for i, seed in enumerate(self.seeds):
             bits = np.random.Philox(key=seed, counter=counter)
-            np.random.Generator(bits).standard_normal(out=out, dtype=np.float32)
+            np.random.Generator(bits).standard_normal(out=draws[i, ...], dtype=np.float32)
         return draws
 
     def _tensor(self, draws: np.ndarray) -> Tensor:
@@ -88,7 +88,7 @@ class Noise:
 
 
 def _check_seed(seed: int) -> int:
-    if not 0 <= int(seed) < 2**64:
+    if not 0 <= seed < 2**64 or int(seed) != seed:
         raise ValueError(f"a seed must be a whole number from 0 to 2^64 - 1, not {seed}")
     return int(seed)
 

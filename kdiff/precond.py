@@ -35,7 +35,7 @@ Clock = Callable[[float], float]
 
 @dataclass(frozen=True)
 class Precond:
-    """One preconditioner. Call it with sigma (a float, >= 0) to get its `Coefs`.
+    """One preconditioner. Call it with sigma (a float, > 0) to get its `Coefs`.
 
     `sigma_min`, `sigma_max`: the range that the network was trained for.
     `sigmas`: for a discrete-time model, the sigma of each timestep 0 .. T-1, else None.
@@ -155,6 +155,8 @@ def _from_alphas(prediction: str) -> Callable[..., Precond]:
     ) -> Precond:
         if isinstance(alphas_cumprod, str):
             alphas_cumprod = make_alphas_cumprod(alphas_cumprod, steps, **settings)
+        elif settings:
+            raise ValueError(f"a list of alphas_cumprod takes no {', '.join(settings)}")
         return _discrete(prediction, prediction, sigmas_of(alphas_cumprod), round)
 
     build.__name__ = prediction

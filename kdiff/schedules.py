@@ -88,7 +88,7 @@ def schedule(
     sigma_max: float | None = None,
     **settings: Any,
 ) -> list[float]:
-    """`steps` + 1 decreasing sigmas, from sigma_max.
+    """`steps` + 1 decreasing sigmas, from sigma_max (leading: from that of its own first timestep).
 
     `final="zero"`: `steps` points down to sigma_min, then 0 (k-diffusion, EDM).
     `final="sigma_min"`: `steps` + 1 points that end at sigma_min (DPM-Solver, diff-sampler); a
@@ -98,28 +98,37 @@ def schedule(
     """
     name = find_schedule(name)
     model = Range() if model is None else model
-    low = model.sigma_min if sigma_min is None else sigma_min
-    high = model.sigma_max if sigma_max is None else sigma_max
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, not {steps}")
+    low = getattr(model, "sigma_min", None) if sigma_min is None else sigma_min
+    high = getattr(model, "sigma_max", None) if sigma_max is None else sigma_max
+    if low is None or high is None:
+        raise ValueError("the model does not say its noise range: give sigma_min and sigma_max")
+    if steps < 1 or steps != int(steps):
+        raise ValueError(f"steps must be a whole number, at least 1, not {steps}")
     if final not in FINALS:
         raise ValueError(f"final must be zero or sigma_min, not {final!r}")
     if not 0 < low < high < math.inf:
         raise ValueError(f"sigma_min must be above 0 and below sigma_max, not {low:g} and {high:g}")
-    known = list(inspect.signature(SCHEDULES[name]).parameters)
     for key in settings:
-        if key not in known:
+        if key not in schedule_settings(name):
             raise UnknownName(f"the {name} schedule has no setting {key!r}")
-
-    if name in CONTINUOUS:
-        grid = CONTINUOUS[name](steps + (final == "sigma_min"), low, high, **settings)
-        grid[0], grid[-1] = high, (low if len(grid) > 1 else high)  # exactly, not to rounding
-    else:
-        if sigma_min is not None or sigma_max is not None:
-            raise ValueError(f"the {name} schedule is fixed by the model: it takes no sigma range")
-        grid = _discrete(name, steps, model.sigmas, final, settings)
+    try:
+        if name in CONTINUOUS:
+            grid = CONTINUOUS[name](steps + (final == "sigma_min"), low, high, **settings)
+            grid[0], grid[-1] = high, (low if len(grid) > 1 else high)  # exactly, not to rounding
+        else:
+            if sigma_min is not None or sigma_max is not None:
+                raise ValueError(f"the {name} schedule is the model's own: it takes no sigma range")
+            grid = _discrete(name, steps, getattr(model, "sigmas", None), final, settings)
+    except (ArithmeticError, TypeError) as error:
+        raise ValueError(f"there is no {name} schedule with {settings}: {error}") from error
     sigmas = [float(s) for s in grid] + [0.0] * (final == "zero")
     return check_sigmas(sigmas)
+
+
+def schedule_settings(name: str) -> dict[str, Any]:
+    """The settings of a schedule, such as rho, and their defaults."""
+    parameters = inspect.signature(SCHEDULES[name]).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
 def _discrete(name, steps, table, final, settings) -> np.ndarray:
@@ -134,6 +143,8 @@ def _discrete(name, steps, table, final, settings) -> np.ndarray:
     else:  # leading: from timestep 1, so that the last step, to timestep 0, has a size
         settings = {"steps_offset": 1, **settings} if name == "leading" else settings
         t = np.append(DISCRETE[name](steps, len(table), **settings), 0.0)
+        if t[-2] == 0:
+            raise ValueError(f"{name} is at timestep 0 before its last step: take fewer steps")
     logs = np.interp(t, np.arange(len(table)), np.log(np.asarray(table)))
     return np.exp(logs)
 

@@ -87,7 +87,8 @@ def lms(
     order=lambda options: options["order"],
     paper="Zhang & Chen 2023 (DEIS), eq. 15 (tAB-DEIS)",
     presets={
-        "DEISMultistepScheduler": {"order": 2, "variable": "log_rho", "lower_order_final": True}
+        "DEISMultistepScheduler": {"order": 2, "lower_order_final": True},
+        "DEIS-tAB3": {"order": 4, "variable": "t"},
     },
 )
 def deis(
@@ -96,9 +97,9 @@ def deis(
     *,
     order: Annotated[Literal[1, 2, 3, 4], ORDER] = 3,
     variable: Annotated[
-        Literal["t", "log_rho", "rho"],
-        Option("polynomial in the VP time (the paper's), ln sigma (diffusers), or sigma (lms)"),
-    ] = "t",
+        Literal["log_rho", "t", "rho"],
+        Option("polynomial in ln sigma, the VP time (the paper's tAB), or sigma (lms)"),
+    ] = "log_rho",
     lower_order_final: Annotated[bool, LOWER] = False,
 ) -> Coroutine:
     """eps is a polynomial in `variable`; a step to sigma = 0 is Euler's."""
@@ -123,7 +124,7 @@ def adams_bashforth(k: int) -> list[float]:
 @sampler(
     "ipndm",
     order=lambda options: min(options["order"], 2),
-    paper="Liu et al. 2022 (PNDM), eq. 12; Zhang & Chen 2023 (DEIS), section 4 (iPNDM)",
+    paper="Liu et al. 2022 (PNDM), eq. 12; Zhang & Chen 2023 (DEIS), where it is iPNDM",
     aliases=("IPNDMScheduler",),
 )
 def ipndm(

@@ -7,7 +7,8 @@ With lambda = -ln sigma, one step of the SDE that keeps the marginals is, exactl
           + (1 + eta) integral_s^t e^((1 + eta) (lambda - lambda_t)) D dlambda
           + t sqrt(1 - e^(-2 eta h)) n,            h = lambda_t - lambda_s
 
-(Lu et al. 2022, DPM-Solver++, eq. 8 and 18, in the variance-exploding frame; eta = 0 is the ODE).
+(Lu et al. 2022, DPM-Solver++, sections 4 and 5, in the variance-exploding frame; eta = 0 is the
+ODE).
 The members differ in the polynomial that stands for D, and in which of its moments they take
 exactly.
 """
@@ -99,7 +100,7 @@ def dpmpp_2m(
 @sampler(
     "dpmpp_2m_sde",
     order=2,
-    paper="Lu et al. 2022 (DPM-Solver++), SDE-DPM-Solver++(2M), eq. 18",
+    paper="Lu et al. 2022 (DPM-Solver++), section 5: SDE-DPM-Solver++(2M)",
     noise="brownian",
     ode={"eta": 0},
     aliases=("DPM++ 2M SDE",),
@@ -131,7 +132,7 @@ AS_PUBLISHED = Option("half the third coefficient, as in the paper's code and it
 @sampler(
     "dpmpp_3m",
     order=lambda options: 2 if options["as_published"] else 3,
-    paper="Lu et al. 2022 (DPM-Solver++), section 4, the multistep solver of order 3, corrected",
+    paper="Lu et al. 2022 (DPM-Solver++), the multistep solver of order 3 of its code, corrected",
     aliases=("DPM++ 3M",),
 )
 def dpmpp_3m(
@@ -158,7 +159,7 @@ def dpmpp_3m(
 @sampler(
     "dpmpp_3m_sde",
     order=lambda options: 2 if options["as_published"] else 3,
-    paper="Lu et al. 2022 (DPM-Solver++), eq. 18, with the polynomial of `dpmpp_3m`",
+    paper="Lu et al. 2022 (DPM-Solver++), section 5, with the polynomial of `dpmpp_3m`",
     noise="brownian",
     ode={"eta": 0},
     aliases=("DPM++ 3M SDE",),
@@ -195,19 +196,19 @@ def _unipc_moments(s: float, t: float, k: int, variant: str) -> np.ndarray:
 @sampler(
     "unipc",
     order=lambda options: options["order"] + 1,
-    paper="Zhao et al. 2023 (UniPC), algorithms 3 and 4 (data prediction)",
+    paper="Zhao et al. 2023 (UniPC), algorithms 1 and 2, on the data prediction",
     aliases=("uni_pc",),
     presets={
         "uni_pc_bh1": {"variant": "bh1"},
         "uni_pc_bh2": {"variant": "bh2"},
-        "UniPCMultistepScheduler": {"order": 2, "lower_order_final": True},
+        "UniPCMultistepScheduler": {"lower_order_final": True},
     },
 )
 def unipc(
     x: Any,
     sigmas: Sequence[float],
     *,
-    order: Annotated[Literal[1, 2, 3, 4], Option("order of the predictor")] = 3,
+    order: Annotated[Literal[1, 2, 3, 4], Option("order of the predictor")] = 2,
     variant: Annotated[Literal["bh1", "bh2"], Option("B(h) = h, or 1 - e^-h")] = "bh2",
     lower_order_final: Annotated[bool, LOWER] = False,
 ) -> Coroutine:

@@ -199,7 +199,7 @@ def resolve(name: str) -> Resolved:
     wanted, known = normalise(name), _names()
     for suffix in ("", *SCHEDULE_SUFFIXES):
         stem = wanted.removesuffix(suffix)
-        if stem in known and wanted.endswith(suffix):
+        if stem in known:
             found, options = known[stem]
             return Resolved(found, options, suffix or None)
     spelled = {normalise(n): n for n in chain(REGISTRY, *(s.aliases for s in REGISTRY.values()))}

@@ -73,11 +73,12 @@ def test_trajectory_has_a_frame_an_evaluation(tmp_path):
     assert result.exit_code == 0, result.output
     with Image.open(film) as gif:
         assert gif.n_frames == 5 == kdiff.samplers.REGISTRY["heun"].nfe(3)
-    assert film.exists() and not list(tmp_path.glob(".*"))
+    refused = kdiff_cli("sample", "--trajectory", film, "--out", tmp_path / "other")
+    assert refused.exit_code == 2 and "film.gif exists" in refused.stderr
 
 
 BAD = {
-    "steps below 1": (["--steps", "0"], "steps must be at least 1"),
+    "steps below 1": (["--steps", "0"], "steps must be a whole number, at least 1"),
     "sigmas swapped": (["--sigma-min", "90"], "sigma_min must be above 0 and below sigma_max"),
     "no images": (["--num", "0"], "--num must be at least 1"),
     "unknown class": (["--class-label", "dragon"], "unknown class 'dragon'"),

@@ -14,8 +14,8 @@ import kdiff
 TRAIN = Path(__file__).parent.parent / "tools" / "train.py"
 
 
-def train(tmp_path, *arguments):
-    command = [sys.executable, str(TRAIN), "--data", str(tmp_path / "tiny.npz")]
+def train(tmp_path, *arguments, launcher=()):
+    command = [sys.executable, *launcher, str(TRAIN), "--data", str(tmp_path / "tiny.npz")]
     command += ["--out", str(tmp_path / "run"), "--batch", "4", "--no-compile", "--decay-kimg", "1"]
     return subprocess.run(
         [*command, *arguments],
@@ -48,3 +48,12 @@ def test_trains_and_resumes(tmp_path):
 def test_missing_data_is_one_line(tmp_path):
     result = train(tmp_path)
     assert result.returncode == 2 and "Traceback" not in result.stderr
+
+
+@pytest.mark.usefixtures("data")
+def test_two_processes_train_one_model(tmp_path):
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+    result = train(tmp_path, "--kimg", "0.008", "--no-draw", launcher=launcher)
+    assert result.returncode == 0, result.stderr
+    state = json.loads((tmp_path / "run" / "train.json").read_text())
+    assert state["images"] == 8  # two steps of 4 images, 2 in each process

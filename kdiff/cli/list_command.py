@@ -11,7 +11,7 @@ import click
 from kdiff.cli.planning import CONTEXT, to_json
 from kdiff.models import packaged_models, sha256
 from kdiff.samplers import REGISTRY
-from kdiff.schedules import DISCRETE, SCHEDULES
+from kdiff.schedules import DISCRETE, SCHEDULES, schedule_settings
 
 
 def samplers() -> list[dict[str, Any]]:
@@ -41,11 +41,7 @@ def schedules() -> list[dict[str, Any]]:
         {
             "name": name,
             "for": "discrete models" if name in DISCRETE else "any model",
-            "settings": [
-                str(p)
-                for p in inspect.signature(function).parameters.values()
-                if p.default is not p.empty
-            ],
+            "settings": schedule_settings(name),
             "about": " ".join((inspect.getdoc(function) or "").split()),
         }
         for name, function in SCHEDULES.items()

@@ -69,8 +69,7 @@ def command(
     chosen = choose_seeds(num, seed, seeds)
     if batch < 1:
         raise click.UsageError(f"--batch must be at least 1, not {batch}")
-    if trajectory is not None and trajectory.suffix.lower() != ".gif":
-        raise click.UsageError(f"--trajectory writes a .gif, not {str(trajectory)!r}")
+    check_trajectory(trajectory, overwrite)
     with usage_errors():
         path = find_model(model_name)
         model = kdiff.load(path)
@@ -103,7 +102,7 @@ def command(
     except KeyboardInterrupt:
         done = sum(map(len, images))
         raise click.ClickException(f"stopped: {done} of {len(chosen)} images in {out}") from None
-    except kdiff.NonFiniteError as error:
+    except (kdiff.NonFiniteError, OSError) as error:
         raise click.ClickException(str(error)) from error
     seconds = time.perf_counter() - started
 
@@ -208,6 +207,15 @@ def choose_device(name: str | None) -> torch.device:
         reason = str(error).splitlines()[0]
         raise click.UsageError(f"no device {name!r} here ({reason}); try --device cpu") from error
     return device
+
+
+def check_trajectory(film: Path | None, overwrite: bool) -> None:
+    if film is None:
+        return
+    if film.suffix.lower() != ".gif":
+        raise click.UsageError(f"--trajectory writes a .gif, not {str(film)!r}")
+    if film.exists() and not overwrite:
+        raise click.UsageError(f"{film} exists; choose another name, or add --overwrite")
 
 
 def prepare_folder(out: Path, overwrite: bool) -> None:

@@ -1,0 +1,223 @@
+"""Samplers that add noise: what they reduce to, and the distribution that they sample."""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from kdiff.samplers import REGISTRY
+from kdiff.samplers.tableau import trace
+
+import kdiff
+
+MIXTURE = kdiff.analytic.GaussianMixture(
+    torch.tensor([[-1.0, 0.5], [1.0, 0.0]], dtype=torch.float64),
+    torch.tensor([0.3, 0.5], dtype=torch.float64),
+)
+START = torch.tensor([[0.3, -1.2], [1.5, 0.4]], dtype=torch.float64)
+SIGMAS = kdiff.schedule("karras", 8)
+
+
+def close(a, b, tolerance: float = 1e-12) -> None:
+    torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+# --- what they reduce to ---
+
+EQUAL = [
+    (("euler_ancestral", {"eta": 0}), ("euler", {})),
+    (("ddim", {"eta": 0}), ("euler", {})),
+    (("ddim", {"eta": 1}), ("euler_ancestral", {"eta": 1})),
+    (("ddim", {"eta": 0.4}), ("euler_ancestral", {"eta": 0.4})),
+    (("dpm_2_ancestral", {"eta": 0}), ("dpm_2", {})),
+    (("dpmpp_2m_sde", {"eta": 0}), ("dpmpp_2m", {})),
+    (
+        ("dpmpp_2m_sde", {"eta": 0, "solver_type": "heun"}),
+        ("dpmpp_2m", {"solver_type": "heun"}),
+    ),
+    (("dpmpp_3m_sde", {"eta": 0}), ("dpmpp_3m", {})),
+    (("dpmpp_3m_sde", {"eta": 0, "as_published": True}), ("dpmpp_3m", {"as_published": True})),
+    (("dpmpp_sde", {"eta": 0, "r": 0.5}), ("dpmpp_2s_ancestral", {"eta": 0})),
+    # churn outside of [S_tmin, S_tmax] is none
+    *[((name, {"S_churn": 40, "S_tmin": 100}), (name, {})) for name in ("euler", "heun", "dpm_2")],
+    *[((name, {"S_churn": 40, "S_tmax": 1e-4}), (name, {})) for name in ("euler", "heun", "dpm_2")],
+]
+
+
+@pytest.mark.parametrize("sigmas", [SIGMAS, SIGMAS[:-1]], ids=["zero", "sigma_min"])
+@pytest.mark.parametrize(("one", "other"), EQUAL, ids=str)
+def test_two_samplers_are_one(run, one, other, sigmas):
+    results = [run(MIXTURE, name, sigmas, 80 * START, **o) for name, o in (one, other)]
+    close(*results)
+
+
+@pytest.mark.parametrize("name", [n for n, s in REGISTRY.items() if s.noise])
+def test_an_ode_setting_draws_no_noise_and_another_does(name):
+    s = REGISTRY[name]
+    assert trace(s, SIGMAS, s.ode).noises == []
+    noisy = {"S_churn": 10} if "S_churn" in s.options else {"eta": 0.5}
+    assert len(trace(s, SIGMAS, noisy).noises) >= 7
+
+
+def noise() -> kdiff.Noise:
+    return kdiff.Noise(range(2), (2,), torch.float64)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.3, 1.0, "sigma_hat"])
+def test_ddim_against_the_paper_in_the_variance_preserving_frame(run, eta):
+    """Song et al. 2021: eq. 12 with sigma of eq. 16; with sigma_hat, the direction of eta = 1 and
+    noise of sqrt(1 - a / a_next). `a` is alphas_cumprod of their released models (DDPM's alpha)."""
+    alphas = [1 / (1 + s * s) for s in SIGMAS]
+    z = noise()
+    x = math.sqrt(alphas[0]) * 80 * START
+    for (a, a_next), (s, t) in zip(pairwise(alphas), pairwise(SIGMAS), strict=True):
+        x0 = MIXTURE(x / math.sqrt(a), s)
+        eps = (x - math.sqrt(a) * x0) / math.sqrt(1 - a)
+        sigma_hat = math.sqrt(1 - a / a_next)
+        sigma = math.sqrt((1 - a_next) / (1 - a)) * sigma_hat * (1 if eta == "sigma_hat" else eta)
+        x = math.sqrt(a_next) * x0 + math.sqrt(max(0, 1 - a_next - sigma**2)) * eps
+        if t > 0:
+            x = x + (sigma_hat if eta == "sigma_hat" else sigma) * z.white(s, t)
+    options = {"variance": "sigma_hat"} if eta == "sigma_hat" else {"eta": eta}
+    close(run(MIXTURE, "ddim", SIGMAS, 80 * START, **options), x)
+
+
+@pytest.mark.parametrize("second_order", [False, True])
+def test_churn_against_algorithm_2_of_karras(run, second_order):
+    settings = {"S_churn": 5.0, "S_tmin": 0.1, "S_tmax": 30.0, "S_noise": 1.003}
+    steps, x, z = len(SIGMAS) - 1, 80 * START, noise()
+    gammas = []
+    for t_cur, t_next in pairwise(SIGMAS):
+        churns = settings["S_tmin"] <= t_cur <= settings["S_tmax"]
+        gamma = min(settings["S_churn"] / steps, math.sqrt(2) - 1) if churns else 0
+        gammas.append(gamma)
+        t_hat = t_cur + gamma * t_cur
+        x_hat = x
+        if gamma:
+            scale = settings["S_noise"] * math.sqrt(t_hat**2 - t_cur**2)
+            x_hat = x + scale * z.white(t_cur, t_hat)
+        d_cur = (x_hat - MIXTURE(x_hat, t_hat)) / t_hat
+        x = x_hat + (t_next - t_hat) * d_cur
+        if second_order and t_next > 0:
+            d_prime = (x - MIXTURE(x, t_next)) / t_next
+            x = x_hat + (t_next - t_hat) * (0.5 * d_cur + 0.5 * d_prime)
+    assert 0 < gammas.count(0) < steps  # some steps churn and some do not
+    name = "heun" if second_order else "euler"
+    close(run(MIXTURE, name, SIGMAS, 80 * START, **settings), x)
+
+
+# --- the distribution, exactly ---
+# On N(MEAN, STD^2), D is affine in x; so a result is a + b x_T + sum_i c_i n_i, with coefficients
+# that are found by running the sampler on vectors of them, and its mean and variance follow.
+
+MEAN, STD = 0.7, 0.5
+
+NOISY = [
+    ("euler", {"S_churn": 8}),
+    ("heun", {"S_churn": 8}),
+    ("dpm_2", {"S_churn": 8}),
+    ("euler_ancestral", {}),
+    ("ddim", {"eta": 0.5}),
+    ("ddim", {"variance": "sigma_hat"}),
+    ("dpm_2_ancestral", {}),
+    ("dpmpp_2s_ancestral", {}),
+    ("dpmpp_sde", {}),
+    ("dpmpp_sde", {"eta": 0.5, "r": 0.3}),
+    ("dpmpp_2m_sde", {}),
+    ("dpmpp_2m_sde", {"eta": 0.5, "solver_type": "heun"}),
+    ("dpmpp_3m_sde", {}),
+    ("dpmpp_3m_sde", {"as_published": True}),
+]
+
+
+def covariance(kind: str, intervals) -> np.ndarray:
+    """Of the noises drawn: white ones are independent; increments of one Brownian path over log
+    sigma share what their intervals share."""
+    if kind == "white":
+        assert len(set(intervals)) == len(intervals)
+        return np.eye(len(intervals))
+    ends = [(-math.log(s), -math.log(t)) for s, t in intervals]
+    return np.array(
+        [
+            [max(0, min(b, d) - max(a, c)) / math.sqrt((b - a) * (d - c)) for c, d in ends]
+            for a, b in ends
+        ]
+    )
+
+
+def exact_distribution(name: str, options: dict, sigmas) -> tuple[float, float]:
+    """Mean and variance of the result, started from the exact marginal at sigmas[0]."""
+    size = 3 * len(sigmas) + 2
+    basis, intervals = np.eye(size), []
+
+    def draw(s, t):
+        intervals.append((s, t))
+        return basis[1 + len(intervals)]
+
+    asks = REGISTRY[name].start(basis[1], sigmas, draw, options)
+    denoised = None
+    while True:
+        try:
+            x, sigma = asks.send(denoised)
+        except StopIteration as stop:
+            constant, start, *noises = stop.value
+            break
+        shrink = STD**2 / (STD**2 + sigma**2)
+        denoised = (1 - shrink) * MEAN * basis[0] + shrink * x
+    c = np.array(noises[: len(intervals)])
+    spread = c @ covariance(REGISTRY[name].noise, intervals) @ c
+    return constant + start * MEAN, start**2 * (STD**2 + sigmas[0] ** 2) + spread
+
+
+def errors(name: str, options: dict, steps: int) -> np.ndarray:
+    """Of mean and variance, at sigma = 0.05."""
+    grid = kdiff.schedule("karras", steps, sigma_min=0.05, sigma_max=20, final="sigma_min")
+    mean, variance = exact_distribution(name, options, grid)
+    return np.abs([mean - MEAN, variance / (STD**2 + 0.05**2) - 1])
+
+
+@pytest.mark.parametrize(("name", "options"), NOISY, ids=str)
+def test_mean_and_variance_converge_to_the_exact_ones(name, options):
+    coarse, fine = errors(name, options, 100), errors(name, options, 400)
+    assert (fine < [2e-3, 2e-2]).all()
+    # First order at least: four times the steps, at most a quarter and a bit of the error.
+    assert (fine < np.maximum(coarse / 3.3, 1e-13)).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("dpmpp_2m_sde", {"solver_type": "heun"}), ("dpmpp_3m_sde", {})]
+)
+def test_multistep_sde_samplers_are_of_second_order_in_the_variance(name, options):
+    coarse, fine = errors(name, options, 100), errors(name, options, 400)
+    assert fine[1] < coarse[1] / 12
+
+
+@pytest.mark.parametrize(("name", "options"), NOISY, ids=str)
+def test_samples_have_the_exact_mean_and_variance(run, name, options):
+    """Of this sampler on this coarse grid, so no bias is allowed for; within 5 standard errors."""
+    sigmas = kdiff.schedule("karras", 6, sigma_min=0.05, sigma_max=20, final="sigma_min")
+    mean, variance = exact_distribution(name, options, sigmas)
+    seeds, size = 4, 10_000
+    n = seeds * size
+    model = kdiff.analytic.gaussian(torch.full((size,), MEAN, dtype=torch.float64), STD)
+    start = kdiff.Noise(range(seeds), (size,), torch.float64).initial()
+    x = run(model, name, sigmas, MEAN + math.hypot(STD, sigmas[0]) * start, **options)
+    assert abs(x.mean() - mean) < 5 * math.sqrt(variance / n)
+    assert abs(x.var() - variance) < 5 * variance * math.sqrt(2 / (n - 1))
+
+
+def test_finer_steps_follow_the_same_brownian_path(run):
+    """Strong convergence: more steps change a sample less and less, towards one limit."""
+    start = 20 * kdiff.Noise([0], (500,), torch.float64).initial()
+    model = kdiff.analytic.gaussian(torch.full((500,), MEAN, dtype=torch.float64), STD)
+    steps = (32, 64, 128, 256)
+    grids = [
+        kdiff.schedule("exponential", n, sigma_min=0.05, sigma_max=20, final="sigma_min")
+        for n in steps
+    ]
+    results = [run(model, "dpmpp_2m_sde", grid, start) for grid in grids]
+    changes = [float((a - b).std()) for a, b in pairwise(results)]
+    assert changes[0] < 0.1 * STD
+    slope = np.polyfit(np.log(steps[:-1]), np.log(changes), 1)[0]
+    assert slope == pytest.approx(-1, abs=0.15)
