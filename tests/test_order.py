@@ -13,14 +13,14 @@ from scipy.special import ndtr
 
 import kdiff
 
-# One mixture for all. It is narrow against sigma_max, so that the low-order first steps of the
-# multistep samplers fall where D is nearly constant, and two-humped and skewed, so that no
-# sampler is exact for it.
-MEANS, STDS, WEIGHTS = np.array([-0.15, 0.15]), np.array([0.15, 0.12]), np.array([0.4, 0.6])
+# One problem for all: two humps of different height and width, from starts a quarter to a half of
+# sigma_max away, at which even the samplers of order 4 are near their asymptotic regime at 16 steps
+# and not yet at the rounding error at 256.
+MEANS, STDS, WEIGHTS = np.array([0.21, -0.21]), np.array([0.26, 0.17]), np.array([0.6, 0.4])
+STARTS = torch.linspace(-11, -5, 31, dtype=torch.float64)[:, None]
 SIGMA_MAX, SIGMA_MIN = 20.0, 0.02
-# From 32 up: at 16 steps the Adams samplers of order 4 are not yet in their asymptotic regime.
-STEPS = (32, 64, 128, 256, 512)
-BAND = 0.25
+STEPS = (16, 32, 64, 128, 256)
+BAND = 0.3
 
 # `lower_order_final` is left out: it lowers the order of the last steps on purpose.
 SETTINGS = [
@@ -50,20 +50,19 @@ def exact(x: float, s: float, t: float) -> float:
 @functools.cache
 def problem():
     tensors = [torch.from_numpy(a) for a in (MEANS[:, None], STDS, WEIGHTS)]
-    start = torch.linspace(-30, 30, 31, dtype=torch.float64)[:, None]
-    ends = [[exact(float(x), SIGMA_MAX, SIGMA_MIN)] for x in start]
-    return kdiff.analytic.GaussianMixture(*tensors), start, torch.tensor(ends, dtype=torch.float64)
+    ends = [[exact(float(x), SIGMA_MAX, SIGMA_MIN)] for x in STARTS]
+    return kdiff.analytic.GaussianMixture(*tensors), torch.tensor(ends, dtype=torch.float64)
 
 
 def measured_order(run, name: str, options: dict) -> float:
     """Minus the slope of log mean |error| over log steps."""
-    model, start, ends = problem()
+    model, ends = problem()
     errors = []
     for steps in STEPS:
         sigmas = kdiff.schedule(
             "karras", steps, sigma_min=SIGMA_MIN, sigma_max=SIGMA_MAX, final="sigma_min"
         )
-        errors.append((run(model, name, sigmas, start, **options) - ends).abs().mean())
+        errors.append((run(model, name, sigmas, STARTS, **options) - ends).abs().mean())
     return -np.polyfit(np.log(STEPS), np.log(errors), 1)[0]
 
 
@@ -128,8 +127,3 @@ def test_the_published_3m_takes_half_of_the_second_moment():
     missing = [-integral(lambda u, s=s: (u + np.log(s)) ** 2, s, t) / 2 for s, t in steps]
     assert errors == pytest.approx(missing, rel=1e-11)
     assert step_errors("dpmpp_3m", 1, as_published=True)[2:] == pytest.approx([0] * 3, abs=1e-13)
-
-
-def test_the_published_3m_is_of_order_2_and_the_corrected_one_of_order_3(run):
-    assert measured_order(run, "dpmpp_3m", {"as_published": True}) == pytest.approx(2, abs=0.15)
-    assert measured_order(run, "dpmpp_3m", {}) == pytest.approx(3, abs=0.15)
