@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import numpy as np
+
 from kdiff.samplers.coefficients import coefficients, combine, moments, orders
 from kdiff.samplers.exponential import LOWER
 from kdiff.samplers.registry import Coroutine, Option, sampler

@@ -21,6 +21,7 @@ from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import numpy as np
+
 from kdiff.samplers.coefficients import coefficients, combine, moments, orders
 from kdiff.samplers.euler import ETA, S_NOISE
 from kdiff.samplers.registry import Coroutine, Noise, Option, sampler

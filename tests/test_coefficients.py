@@ -6,10 +6,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from scipy.integrate import quad
+
 from kdiff.samplers.adams import VARIABLES, _combination, adams_bashforth
 from kdiff.samplers.coefficients import coefficients, combine, moments, orders
 from kdiff.samplers.exponential import exact_moments
-from scipy.integrate import quad
 
 NODES = [0.0, -0.7, -1.1, -3.2]
 # Adams-Bashforth

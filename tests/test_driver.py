@@ -5,10 +5,10 @@ import threading
 
 import pytest
 import torch
-from kdiff.samplers import UnknownName
 from torch import nn
 
 import kdiff
+from kdiff.samplers import UnknownName
 
 GAUSSIAN = kdiff.analytic.gaussian(torch.tensor([0.5, -1.0, 2.0]))
 SAMPLERS = ["euler", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_2m_sde", "unipc"]

@@ -6,12 +6,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from kdiff.samplers import REGISTRY
 from scipy.integrate import quad
 from scipy.optimize import brentq
 from scipy.special import ndtr
 
 import kdiff
+from kdiff.samplers import REGISTRY
 
 # One problem for all: two humps of different height and width, from starts a quarter to a half of
 # sigma_max away, at which even the samplers of order 4 are near their asymptotic regime at 16 steps

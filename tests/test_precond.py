@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from kdiff.samplers import REGISTRY
 from torch import nn
 
 import kdiff
 from kdiff.betas import sigmas_of
 from kdiff.precond import PRECONDS, vp_sigma, vp_time
+from kdiff.samplers import REGISTRY
 
 SIGMAS = [0.0021, 0.02, 0.3, 1.0, 7.5, 79.0]
 PARAMETERISATIONS = ("edm", "vp", "ve", "iddpm", "eps", "v", "x0", "flow")

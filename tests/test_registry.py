@@ -5,11 +5,11 @@ import math
 
 import pytest
 import torch
-from kdiff.samplers import REGISTRY, Sampler, UnknownName, resolve
-from kdiff.samplers.registry import normalise
 
 import kdiff
 from kdiff.analytic import GaussianMixture
+from kdiff.samplers import REGISTRY, Sampler, UnknownName, resolve
+from kdiff.samplers.registry import normalise
 from kdiff.schedules import FINALS, SCHEDULES
 
 MIXTURE = GaussianMixture(

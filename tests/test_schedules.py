@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from kdiff.samplers import UnknownName
 
 import kdiff
+from kdiff.samplers import UnknownName
 from kdiff.schedules import CONTINUOUS, DISCRETE, FINALS, SCHEDULES
 
 TABLE = kdiff.precond("eps").sigmas

@@ -6,10 +6,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from kdiff.samplers import REGISTRY
-from kdiff.samplers.tableau import trace
 
 import kdiff
+from kdiff.samplers import REGISTRY
+from kdiff.samplers.tableau import trace
 
 MIXTURE = kdiff.analytic.GaussianMixture(
     torch.tensor([[-1.0, 0.5], [1.0, 0.0]], dtype=torch.float64),

@@ -4,10 +4,10 @@ from itertools import pairwise
 
 import pytest
 import torch
-from kdiff.samplers import REGISTRY
-from kdiff.samplers.tableau import Linear, trace
 
 import kdiff
+from kdiff.samplers import REGISTRY
+from kdiff.samplers.tableau import Linear, trace
 from kdiff.schedules import FINALS
 
 MIXTURE = kdiff.analytic.GaussianMixture(
