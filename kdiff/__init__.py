@@ -5,11 +5,13 @@ from importlib.metadata import version
 from kdiff import analytic, samplers
 from kdiff.betas import alphas_cumprod
 from kdiff.denoiser import Denoiser
-from kdiff.driver import NonFiniteError, Plan, State, drive, plan, run, sample
+from kdiff.driver import NonFiniteError, State, drive
 from kdiff.models import load
 from kdiff.noise import Noise
+from kdiff.planning import Plan, plan
 from kdiff.precond import Coefs, Precond, precond
 from kdiff.samplers import Sampler, UnknownName
+from kdiff.sampling import run, sample
 from kdiff.schedules import schedule
 
 __version__ = version("kdiff")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from kdiff.precond import vp_sigma, vp_time
-from kdiff.samplers.registry import Final, UnknownName, _unknown, normalise
+from kdiff.samplers.registry import Final, UnknownName, normalise, unknown_name
 
 FINALS = ("zero", "sigma_min")
 
@@ -75,7 +75,7 @@ def find_schedule(name: str) -> str:
     for known in SCHEDULES:
         if normalise(known) == normalise(name):
             return known
-    raise UnknownName(_unknown("schedule", name, SCHEDULES))
+    raise UnknownName(unknown_name("schedule", name, SCHEDULES))
 
 
 def schedule(

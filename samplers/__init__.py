@@ -1,6 +1,13 @@
 """The sampler zoo: coroutines that ask for denoised images, and the registry that finds them."""
 
-from kdiff.samplers import adams, euler, exponential, two_stage  # noqa: F401  (they register)
+# isort: off
+# These register their samplers, in the order in which `kdiff list` shows them.
+import kdiff.samplers.euler
+import kdiff.samplers.two_stage
+import kdiff.samplers.exponential
+import kdiff.samplers.adams  # noqa: F401
+
+# isort: on
 from kdiff.samplers.registry import (
     REGISTRY,
     Option,

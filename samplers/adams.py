@@ -10,27 +10,29 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from kdiff.samplers.coefficients import coefficients, combine, moments, orders
-from kdiff.samplers.exponential import LOWER
+from kdiff.samplers.coefficients import LOWER, coefficients, combine, moments, orders
 from kdiff.samplers.registry import Coroutine, Option, sampler
 from kdiff.samplers.steps import eps, euler_step
 
 ORDER = Option("how many noise predictions are combined")
 
 
-# From sigma = s to t as u goes from 0 to 1: (sigma(u), dsigma/du). A geometric path keeps the
-# integrand smooth over many octaves; it cannot end at zero.
-def _straight(s: float, t: float, u: Any) -> tuple[Any, Any]:
+# A path from sigma = s to t as u goes from 0 to 1: (sigma(u), dsigma/du).
+Path = Callable[[float, float, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+def straight(s: float, t: float, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return s + (t - s) * u, (t - s) * np.ones_like(u)
 
 
-def _geometric(s: float, t: float, u: Any) -> tuple[Any, Any]:
+def geometric(s: float, t: float, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Keeps integrands smooth over many octaves; cannot end at zero."""
     sigma = s * (t / s) ** u
     return sigma, np.log(t / s) * sigma
 
 
-def _combination(
-    variable: Callable[[Any], Any], path: Callable[..., Any], at: Sequence[float], t: float
+def combination(
+    variable: Callable[[Any], Any], path: Path, at: Sequence[float], t: float
 ) -> list[float]:
     """The coefficients of eps at the sigmas `at` (newest first) for the step from at[0] to t, with
     eps a polynomial in variable(sigma), integrated over sigma along `path`."""
@@ -43,7 +45,7 @@ def _combination(
     return coefficients([in_steps(sigma) for sigma in at], m)
 
 
-def _identity(sigma: Any) -> Any:
+def identity(sigma: Any) -> Any:
     return sigma
 
 
@@ -51,16 +53,16 @@ def _identity(sigma: Any) -> Any:
 BETA_D, BETA_MIN = 19.9, 0.1
 
 
-def _vp_time(sigma: float) -> float:
+def vp_time(sigma: Any) -> Any:
     half = np.log1p(sigma * sigma)
     return 2 * half / (np.sqrt(BETA_MIN**2 + 2 * BETA_D * half) + BETA_MIN)
 
 
 # variable(sigma), and the path to integrate along
-VARIABLES: dict[str, tuple[Callable[[Any], Any], Callable[..., Any]]] = {
-    "rho": (_identity, _straight),
-    "log_rho": (np.log, _geometric),
-    "t": (_vp_time, _geometric),
+VARIABLES: dict[str, tuple[Callable[[Any], Any], Path]] = {
+    "rho": (identity, straight),
+    "log_rho": (np.log, geometric),
+    "t": (vp_time, geometric),
 }
 
 
@@ -73,13 +75,13 @@ VARIABLES: dict[str, tuple[Callable[[Any], Any], Callable[..., Any]]] = {
 def lms(
     x: Any, sigmas: Sequence[float], *, order: Annotated[Literal[1, 2, 3, 4], ORDER] = 4
 ) -> Coroutine:
-    """Linear multistep: eps is a polynomial in sigma, on the grid as it is, down to zero too."""
+    """Linear multistep: x_t = x_s + sum_i c_i eps_i, eps a polynomial in sigma, to zero too."""
     history: list[Any] = []
     for i, (s, t) in enumerate(pairwise(sigmas)):
         d = yield x, s
         history = [eps(x, d, s), *history[: order - 1]]
         at = sigmas[i::-1][: len(history)]
-        x = x + combine(_combination(*VARIABLES["rho"], at, t), history)
+        x = x + combine(combination(*VARIABLES["rho"], at, t), history)
     return x
 
 
@@ -103,7 +105,7 @@ def deis(
     ] = "log_rho",
     lower_order_final: Annotated[bool, LOWER] = False,
 ) -> Coroutine:
-    """eps is a polynomial in `variable`; a step to sigma = 0 is Euler's."""
+    """x_t = x_s + sum_i c_i eps_i, eps a polynomial in `variable`; Euler's step to sigma = 0."""
     history: list[Any] = []
     for i, k in enumerate(orders(sigmas, order, lower_order_final)):
         s, t = sigmas[i], sigmas[i + 1]
@@ -113,13 +115,13 @@ def deis(
             x = euler_step(x, d, s, t)
         else:
             at = [sigmas[i - j] for j in range(k)]
-            x = x + combine(_combination(*VARIABLES[variable], at, t), history)
+            x = x + combine(combination(*VARIABLES[variable], at, t), history)
     return x
 
 
 def adams_bashforth(k: int) -> list[float]:
     """The fixed coefficients on an even grid, newest first, with sum 1: k = 2 is 3/2, -1/2."""
-    return _combination(_identity, _straight, [float(-j) for j in range(k)], 1.0)
+    return combination(identity, straight, [float(-j) for j in range(k)], 1.0)
 
 
 @sampler(
@@ -131,8 +133,8 @@ def adams_bashforth(k: int) -> list[float]:
 def ipndm(
     x: Any, sigmas: Sequence[float], *, order: Annotated[Literal[1, 2, 3, 4], ORDER] = 4
 ) -> Coroutine:
-    """Adams-Bashforth coefficients of an even grid on whatever grid there is: formally order 2,
-    and in few steps often better than samplers of higher order."""
+    """x_t = x_s + (t - s) sum_i a_i eps_i, with the Adams-Bashforth coefficients a_i of an even
+    grid whatever the grid is: of order 2 at most."""
     history: list[Any] = []
     for s, t in pairwise(sigmas):
         d = yield x, s

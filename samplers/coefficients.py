@@ -13,6 +13,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from kdiff.samplers.registry import Option
+
+LOWER = Option("take the last steps with lower order, as diffusers and DPM-Solver do")
+
 # 64 points: exact to rounding for polynomials times exp(u h) up to |h| of 30 and more.
 _POINTS, _WEIGHTS = np.polynomial.legendre.leggauss(64)
 _POINTS, _WEIGHTS = (_POINTS + 1) / 2, _WEIGHTS / 2

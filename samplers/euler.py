@@ -7,66 +7,34 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
+from kdiff.samplers.loops import ETA, ancestral, ancestral_split, churned
 from kdiff.samplers.registry import Coroutine, Noise, Option, sampler
-from kdiff.samplers.steps import ancestral_split, churn, euler_step
-
-ETA = Option("how much noise an ancestral step adds; 0 is the ODE, 1 is DDPM's", 0, 1)
-S_NOISE = Option("scale of the added noise", 0)
-S_CHURN = Option("how much noise to add over the whole run; 0 is the ODE", 0)
-S_TMIN = Option("add noise only at sigma of at least this", 0)
-S_TMAX = Option("add noise only at sigma of at most this", 0)
+from kdiff.samplers.steps import euler_step
 
 
-@sampler(
+def euler(x: Any, s: float, t: float) -> Coroutine:
+    """x_t = x_s + (t - s) (x_s - D(x_s; s)) / s."""
+    d = yield x, s
+    return euler_step(x, d, s, t)
+
+
+sampler(
     "euler",
     order=1,
-    paper="Karras et al. 2022, algorithm 2 without its second-order correction",
+    paper="Karras et al. 2022 (EDM), algorithm 2 without its second-order correction",
     noise="white",
     ode={"S_churn": 0},
     aliases=("EulerDiscreteScheduler",),
-)
-def euler(
-    x: Any,
-    sigmas: Sequence[float],
-    *,
-    noise: Noise,
-    S_churn: Annotated[float, S_CHURN] = 0.0,
-    S_tmin: Annotated[float, S_TMIN] = 0.0,
-    S_tmax: Annotated[float, S_TMAX] = math.inf,
-    S_noise: Annotated[float, S_NOISE] = 1.0,
-) -> Coroutine:
-    """x_t = x_s + (t - s) (x_s - D(x_s; s)) / s."""
-    for s, t in pairwise(sigmas):
-        x, s = churn(x, s, len(sigmas) - 1, noise, S_churn, S_tmin, S_tmax, S_noise)
-        d = yield x, s
-        x = euler_step(x, d, s, t)
-    return x
+)(churned(euler))
 
-
-@sampler(
+sampler(
     "euler_ancestral",
     order=1,
     paper="Ho et al. 2020 (DDPM), algorithm 2, in the frame of Karras et al. 2022",
     noise="white",
     ode={"eta": 0},
     aliases=("Euler a", "EulerAncestralDiscreteScheduler"),
-)
-def euler_ancestral(
-    x: Any,
-    sigmas: Sequence[float],
-    *,
-    noise: Noise,
-    eta: Annotated[float, ETA] = 1.0,
-    s_noise: Annotated[float, S_NOISE] = 1.0,
-) -> Coroutine:
-    """An Euler step to sigma_down, then noise of sigma_up (see `ancestral_split`)."""
-    for s, t in pairwise(sigmas):
-        d = yield x, s
-        down, up = ancestral_split(s, t, eta)
-        x = euler_step(x, d, s, down)
-        if up:
-            x = x + s_noise * up * noise(s, t)
-    return x
+)(ancestral(euler))
 
 
 @sampler(

@@ -16,19 +16,20 @@ exactly.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from kdiff.samplers.coefficients import coefficients, combine, moments, orders
-from kdiff.samplers.euler import ETA, S_NOISE
+from kdiff.samplers.coefficients import LOWER, coefficients, combine, moments, orders
+from kdiff.samplers.loops import ETA, S_NOISE
 from kdiff.samplers.registry import Coroutine, Noise, Option, sampler
 
 History = list[tuple[Any, float]]  # (D, the sigma it was predicted at), newest first
-LOWER = Option("take the last steps with lower order, as diffusers and DPM-Solver do")
 SOLVER_TYPE = Option("midpoint: as published; heun: the linear term integrated exactly")
+AS_PUBLISHED = Option("half the third coefficient, as in the paper's code and its copies: order 2")
 
 
 def exact_moments(s: float, t: float, k: int, eta: float = 0.0) -> np.ndarray:
@@ -52,23 +53,47 @@ def step(x: Any, history: History, s: float, t: float, m: np.ndarray, eta: float
     return (t / s) ** (1 + eta) * x + combine(c, [d for d, _ in used])
 
 
-def sde_noise(s: float, t: float, eta: float, noise: Noise) -> Any:
-    """t sqrt(1 - (t / s)^(2 eta)) n."""
-    return t * math.sqrt(-math.expm1(-2 * eta * math.log(s / t))) * noise(s, t)
-
-
-def _second_order(s: float, t: float, k: int, eta: float, solver_type: str) -> np.ndarray:
+def second_order(s: float, t: float, k: int, eta: float, solver_type: str) -> np.ndarray:
+    """Exact moments; with `midpoint`, the first one is half the mass, as published."""
     m = exact_moments(s, t, k, eta)
     if k == 2 and solver_type == "midpoint":
         m[1] = m[0] / 2
     return m
 
 
-def _third_order(s: float, t: float, k: int, eta: float, as_published: bool) -> np.ndarray:
+def third_order(s: float, t: float, k: int, eta: float, as_published: bool) -> np.ndarray:
+    """Exact moments; `as_published` halves the second one.
+
+    DPM-Solver's code, and k-diffusion, diffusers and others after it, multiply the second divided
+    difference by phi_3 where 2 phi_3 belongs. That makes it order 2.
+    """
     m = exact_moments(s, t, k, eta)
     if k == 3 and as_published:
         m[2] = m[2] / 2
     return m
+
+
+def multistep(
+    x: Any,
+    sigmas: Sequence[float],
+    order: int,
+    moments_of: Callable[[float, float, int, float], np.ndarray],
+    *,
+    lower_order_final: bool = False,
+    eta: float = 0.0,
+    s_noise: float = 1.0,
+    noise: Noise | None = None,
+) -> Coroutine:
+    """The loop of DPM-Solver++: `order` predictions back, with `moments_of(s, t, k, eta)`."""
+    history: History = []
+    steps = zip(pairwise(sigmas), orders(sigmas, order, lower_order_final), strict=True)
+    for (s, t), k in steps:
+        d = yield x, s
+        history = [(d, s), *history[: order - 1]]
+        x = step(x, history, s, t, moments_of(s, t, k, eta), eta)
+        if noise and eta and t:
+            x = x + s_noise * t * math.sqrt(1 - (t / s) ** (2 * eta)) * noise(s, t)
+    return x
 
 
 @sampler(
@@ -89,13 +114,8 @@ def dpmpp_2m(
     lower_order_final: Annotated[bool, LOWER] = False,
 ) -> Coroutine:
     """x_t = (t / s) x_s + (1 - t / s) (D_0 + (D_0 - D_1) / (2 r)), r = h_last / h."""
-    history: History = []
-    steps = zip(pairwise(sigmas), orders(sigmas, 2, lower_order_final), strict=True)
-    for (s, t), k in steps:
-        d = yield x, s
-        history = [(d, s), *history[:1]]
-        x = step(x, history, s, t, _second_order(s, t, k, 0.0, solver_type))
-    return x
+    moments_of = partial(second_order, solver_type=solver_type)
+    return multistep(x, sigmas, 2, moments_of, lower_order_final=lower_order_final)
 
 
 @sampler(
@@ -117,17 +137,8 @@ def dpmpp_2m_sde(
     solver_type: Annotated[Literal["midpoint", "heun"], SOLVER_TYPE] = "midpoint",
 ) -> Coroutine:
     """`dpmpp_2m` on the SDE: h becomes (1 + eta) h in the weight of D, and noise is added."""
-    history: History = []
-    for (s, t), k in zip(pairwise(sigmas), orders(sigmas, 2), strict=True):
-        d = yield x, s
-        history = [(d, s), *history[:1]]
-        x = step(x, history, s, t, _second_order(s, t, k, eta, solver_type), eta)
-        if eta and t:
-            x = x + s_noise * sde_noise(s, t, eta, noise)
-    return x
-
-
-AS_PUBLISHED = Option("half the third coefficient, as in the paper's code and its copies: order 2")
+    moments_of = partial(second_order, solver_type=solver_type)
+    return multistep(x, sigmas, 2, moments_of, eta=eta, s_noise=s_noise, noise=noise)
 
 
 @sampler(
@@ -143,18 +154,10 @@ def dpmpp_3m(
     as_published: Annotated[bool, AS_PUBLISHED] = False,
     lower_order_final: Annotated[bool, LOWER] = False,
 ) -> Coroutine:
-    """The exact integral of the parabola through the last three D.
-
-    DPM-Solver's code, and k-diffusion, diffusers and others after it, multiply the second divided
-    difference by phi_3 where 2 phi_3 belongs; that halves the moment m_2 and makes it order 2.
-    """
-    history: History = []
-    steps = zip(pairwise(sigmas), orders(sigmas, 3, lower_order_final), strict=True)
-    for (s, t), k in steps:
-        d = yield x, s
-        history = [(d, s), *history[:2]]
-        x = step(x, history, s, t, _third_order(s, t, k, 0.0, as_published))
-    return x
+    """The exact integral of the parabola through the last three D:
+    x_t = (t / s) x_s + sum_i c_i D_i, sum_i c_i = 1 - t / s."""
+    moments_of = partial(third_order, as_published=as_published)
+    return multistep(x, sigmas, 3, moments_of, lower_order_final=lower_order_final)
 
 
 @sampler(
@@ -174,15 +177,9 @@ def dpmpp_3m_sde(
     s_noise: Annotated[float, S_NOISE] = 1.0,
     as_published: Annotated[bool, AS_PUBLISHED] = False,
 ) -> Coroutine:
-    """`dpmpp_3m` on the SDE."""
-    history: History = []
-    for (s, t), k in zip(pairwise(sigmas), orders(sigmas, 3), strict=True):
-        d = yield x, s
-        history = [(d, s), *history[:2]]
-        x = step(x, history, s, t, _third_order(s, t, k, eta, as_published), eta)
-        if eta and t:
-            x = x + s_noise * sde_noise(s, t, eta, noise)
-    return x
+    """`dpmpp_3m` on the SDE: h becomes (1 + eta) h in the weight of D, and noise is added."""
+    moments_of = partial(third_order, as_published=as_published)
+    return multistep(x, sigmas, 3, moments_of, eta=eta, s_noise=s_noise, noise=noise)
 
 
 def _unipc_moments(s: float, t: float, k: int, variant: str) -> np.ndarray:

@@ -6,7 +6,7 @@ import difflib
 import inspect
 import re
 import typing
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Literal
@@ -103,7 +103,7 @@ class Sampler:
         given = {}
         for key, value in (options or {}).items():
             if key.lower() not in names:
-                raise UnknownName(_unknown(f"{self.name} option", key, self.options))
+                raise UnknownName(unknown_name(f"{self.name} option", key, self.options))
             given[names[key.lower()]] = value
         return {
             key: option.parse(given[key]) if key in given else option.default
@@ -202,8 +202,8 @@ def resolve(name: str) -> Resolved:
         if stem in known:
             found, options = known[stem]
             return Resolved(found, options, suffix or None)
-    spelled = {normalise(n): n for n in chain(REGISTRY, *(s.aliases for s in REGISTRY.values()))}
-    raise UnknownName(_unknown("sampler", name, spelled.values()))
+    aliases = chain.from_iterable((*s.aliases, *s.presets) for s in REGISTRY.values())
+    raise UnknownName(unknown_name("sampler", name, REGISTRY, aliases))
 
 
 def normalise(name: str) -> str:
@@ -220,10 +220,11 @@ def _names() -> dict[str, tuple[Sampler, Mapping[str, Any]]]:
     return names
 
 
-def _unknown(kind: str, name: str, known: typing.Iterable[str]) -> str:
-    by_key = {normalise(k): k for k in known}
+def unknown_name(kind: str, name: str, known: Iterable[str], aliases: Iterable[str] = ()) -> str:
+    """One line that suggests the nearest names, or lists the known ones if none is near."""
+    known = list(known)
+    by_key = {normalise(k): k for k in (*aliases, *known)}
     nearest = difflib.get_close_matches(normalise(name), by_key, n=3, cutoff=0.5)
     if nearest:
         return f"unknown {kind} {name!r}; did you mean {' or '.join(by_key[k] for k in nearest)}?"
-    listed = ", ".join(by_key.values())
-    return f"unknown {kind} {name!r}; there is {listed}" if listed else f"no such {kind}: {name!r}"
+    return f"unknown {kind} {name!r}; there is {', '.join(known) or 'none'}"

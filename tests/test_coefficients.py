@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.integrate import quad
 
-from kdiff.samplers.adams import VARIABLES, _combination, adams_bashforth
+from kdiff.samplers.adams import VARIABLES, combination, adams_bashforth
 from kdiff.samplers.coefficients import coefficients, combine, moments, orders
 from kdiff.samplers.exponential import exact_moments
 
@@ -78,7 +78,7 @@ def test_variable_step_adams_of_order_2():
     last, s, t = 5.0, 3.0, 0.5
     r = (t - s) / (s - last)
     expected = [(t - s) * (1 + r / 2), -(t - s) * r / 2]
-    assert _combination(*VARIABLES["rho"], [s, last], t) == pytest.approx(expected, rel=1e-13)
+    assert combination(*VARIABLES["rho"], [s, last], t) == pytest.approx(expected, rel=1e-13)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_deis_coefficients_are_integrals_of_lagrange_polynomials(name, variable,
             lambda u: math.exp(u) * lagrange(i, math.exp(u)), math.log(t), math.log(at[0])
         )
 
-    c = _combination(*VARIABLES[name], at, t)
+    c = combination(*VARIABLES[name], at, t)
     assert sum(c) == pytest.approx(t - at[0], abs=1e-8 * t)
     assert c == pytest.approx([over_log_sigma(i) for i in range(len(at))], rel=1e-8, abs=1e-8)
 

@@ -169,7 +169,7 @@ def test_names(name, sampler, options, schedule):
     ("name", "nearest"),
     [
         ("eular", "euler"),
-        ("dpmpp_2n", "DPM\\+\\+ 2M"),
+        ("dpmpp_2n", "dpmpp_2m"),
         ("DPM++ 2M Karas", "DPM\\+\\+ 2M"),
         ("unipcc", "uni_pc"),
         ("zzz", "there is euler, "),
@@ -285,7 +285,7 @@ def test_a_wrong_value_is_refused_with_the_right_ones(name, key, given, allowed)
     [
         ("euler", "s_chrn", "S_churn"),
         ("dpmpp_2m", "solver", "solver_type"),
-        ("plms", "eta", "no such plms"),
+        ("plms", "eta", "there is none"),
     ],
 )
 def test_an_unknown_option_suggests_the_nearest(name, key, hint):

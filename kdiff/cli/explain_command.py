@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from kdiff.cli.planning import CONTEXT, grid_options, make_plan, to_json
-from kdiff.driver import Plan
+from kdiff.planning import Plan
 from kdiff.samplers.tableau import Linear, Tableau, trace
 
 
@@ -60,7 +60,10 @@ def text(plan: Plan, tableau: Tableau) -> str:
 
 
 def formula(x: Linear) -> str:
-    """`0.305 x_T + 0.695 D1`, four digits; terms that are exactly zero are left out."""
-    terms = [f"{c:+.4g} {symbol}" for symbol, c in x.terms.items() if c]
-    joined = " ".join(terms).replace("+", "+ ").replace(" -", " - ")
-    return joined.removeprefix("+ ") or "0"
+    """`0.305 x_T - 0.695 D1`, four digits; terms that are exactly zero are left out."""
+    text = ""
+    for symbol, c in x.terms.items():
+        if c:
+            sign = ("-" if c < 0 else "") if not text else (" - " if c < 0 else " + ")
+            text += f"{sign}{abs(c):.4g} {symbol}"
+    return text or "0"

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from kdiff.driver import DEFAULT_STEPS, Plan, plan
+from kdiff.planning import DEFAULT_STEPS, Plan, plan
 from kdiff.samplers import UnknownName
 from kdiff.schedules import FINALS
 

@@ -18,11 +18,12 @@ from tqdm import tqdm
 import kdiff
 from kdiff.cli.planning import CONTEXT, grid_options, make_plan, to_json, usage_errors
 from kdiff.denoiser import Denoiser
-from kdiff.driver import DEFAULT_SAMPLER, State
+from kdiff.driver import State
 from kdiff.files import whole_file
 from kdiff.images import grid as image_grid
 from kdiff.images import save_animation, save_image, to_uint8
 from kdiff.models import DEFAULT_MODEL, find_model, sha256
+from kdiff.planning import DEFAULT_SAMPLER
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

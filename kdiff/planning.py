@@ -1,0 +1,95 @@
+"""A plan: which sampler, with which options, on which grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kdiff.samplers import Sampler, resolve
+from kdiff.samplers.registry import Final
+from kdiff.schedules import check_sigmas
+from kdiff.schedules import schedule as make_schedule
+
+DEFAULT_SAMPLER, DEFAULT_STEPS, DEFAULT_SCHEDULE = "dpmpp_2m", 20, "karras"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which sampler with which options on which grid: all that `sample` needs beside the model."""
+
+    sampler: Sampler
+    options: Mapping[str, Any]
+    sigmas: Sequence[float]
+    schedule: str
+
+    @property
+    def final(self) -> Final:
+        return "zero" if self.sigmas[-1] == 0 else "sigma_min"
+
+    @property
+    def steps(self) -> int:
+        return len(self.sigmas) - 1
+
+    @property
+    def nfe(self) -> int:
+        return self.sampler.nfe(self.steps, self.final)
+
+    def record(self) -> dict[str, Any]:
+        """All of it as plain values, for results to carry."""
+        return {
+            "sampler": self.sampler.name,
+            "options": dict(self.options),
+            "schedule": self.schedule,
+            "final": self.final,
+            "steps": self.steps,
+            "nfe": self.nfe,
+            "sigmas": list(self.sigmas),
+        }
+
+
+def plan(
+    model: Any = None,
+    sampler: str = DEFAULT_SAMPLER,
+    *,
+    steps: int | None = None,
+    nfe: int | None = None,
+    schedule: str | None = None,
+    sigmas: Sequence[float] | None = None,
+    final: Final = "zero",
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+    options: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Plan:
+    """Resolve names and build the grid.
+
+    `sampler`: any name that `kdiff.samplers.resolve` knows. Either `steps` (default 20), or `nfe`:
+    the most steps that this many evaluations pay for, or `sigmas`: the grid itself. `schedule`
+    (default karras, or what the sampler's name says, as in `DPM++ 2M Karras`), its range, `final`
+    and `settings` (rho ..) as in `kdiff.schedule`; `options` are the sampler's.
+    ValueError on anything wrong.
+    """
+    found = resolve(sampler)
+    options = found.sampler.with_defaults({**found.options, **(options or {})})
+    if sum(given is not None for given in (steps, nfe, sigmas)) > 1:
+        raise ValueError("give only one of steps, nfe and sigmas")
+    if sigmas is not None:
+        ranged = {"schedule": schedule, "sigma_min": sigma_min, "sigma_max": sigma_max, **settings}
+        for key, value in ranged.items():
+            if value is not None:
+                raise ValueError(f"sigmas are the whole grid: leave out {key}")
+        return Plan(found.sampler, options, check_sigmas(sigmas), "given")
+    if nfe is not None:
+        steps = found.sampler.steps(nfe, final)
+    name = schedule or found.schedule or DEFAULT_SCHEDULE
+    grid = make_schedule(
+        name,
+        DEFAULT_STEPS if steps is None else steps,
+        model,
+        final=final,
+        sigma_min=sigma_min,
+        sigma_max=sigma_max,
+        **settings,
+    )
+    return Plan(found.sampler, options, grid, name)

@@ -1,0 +1,123 @@
+"""`kdiff.sample`: seeds to samples, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdiff.driver import Denoise, State, drive
+from kdiff.noise import Noise
+from kdiff.planning import DEFAULT_SAMPLER, Plan
+from kdiff.planning import plan as make_plan
+
+FIXED_BATCH = 16  # the one batch shape of `deterministic`
+
+
+def sample(
+    model: Any,
+    sampler: str = DEFAULT_SAMPLER,
+    *,
+    n: int | None = None,
+    seed: int = 0,
+    seeds: Sequence[int] | None = None,
+    batch: int = 64,
+    shape: Sequence[int] | None = None,
+    dtype: torch.dtype = torch.float32,
+    deterministic: bool = False,
+    callback: Callable[[State], None] | None = None,
+    cond: Mapping[str, Any] | None = None,
+    class_labels: Sequence[int] | Tensor | None = None,
+    **planned: Any,
+) -> Tensor:
+    """`n` samples `[n, *model.shape]` from `model`, a `Denoiser` or any callable like one.
+
+    Seeds are `seeds`, or `seed`, `seed` + 1, .. (`n` of them, default 1): each determines its
+    sample, whatever `batch` it is computed in (to the network's rounding; to the bit if
+    `deterministic`, which gives the network one fixed batch shape). `dtype` is the solver's; the
+    network keeps its own. `class_labels` and every value in `cond` have one row a sample.
+    `callback` gets each `State`. All else (`steps`, `nfe`, `schedule`, `options`, ..) as in `plan`.
+    ValueError on bad arguments, NonFiniteError if the model breaks down.
+    """
+    if n is not None and n < 1:
+        raise ValueError(f"n must be at least 1, not {n}")
+    seeds = range(seed, seed + (n or 1)) if seeds is None else list(seeds)
+    if n is not None and n != len(seeds):
+        raise ValueError(f"n = {n}, but there are {len(seeds)} seeds")
+    cond = {**(cond or {}), "class_labels": class_labels}
+    plan = make_plan(model, sampler, **planned)
+    results = []
+    for _, states in run(
+        model,
+        plan,
+        seeds,
+        batch=batch,
+        shape=shape,
+        dtype=dtype,
+        deterministic=deterministic,
+        cond=cond,
+    ):
+        for state in states:
+            if callback is not None:
+                callback(state)
+        results.append(state.x)
+    return torch.cat(results)
+
+
+def run(
+    model: Any,
+    plan: Plan,
+    seeds: Sequence[int],
+    *,
+    batch: int = 64,
+    shape: Sequence[int] | None = None,
+    dtype: torch.dtype = torch.float32,
+    deterministic: bool = False,
+    cond: Mapping[str, Any] | None = None,
+) -> Iterator[tuple[Sequence[int], Iterator[State]]]:
+    """What `sample` does, batch by batch: the seeds of each, and its states to iterate over."""
+    if len(seeds) < 1:
+        raise ValueError("nothing to sample: give at least one image or seed")
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, not {batch}")
+    device = getattr(model, "device", "cpu")
+    shape = getattr(model, "shape", None) if shape is None else shape
+    if shape is None:
+        raise ValueError("the model does not say its shape: give shape")
+    rows = _rows(cond or {}, len(seeds), device)
+    denoise = fixed_batch(model) if deterministic else model
+    for start in range(0, len(seeds), batch):
+        part = slice(start, start + batch)
+        noise = Noise(seeds[part], shape, dtype, device)
+        x = plan.sigmas[0] * noise.initial()
+        states = drive(denoise, plan, x, noise, **{k: v[part] for k, v in rows.items()})
+        yield seeds[part], states
+
+
+def _rows(cond: Mapping[str, Any], n: int, device) -> dict[str, Tensor]:
+    rows = {k: torch.as_tensor(v, device=device) for k, v in cond.items() if v is not None}
+    for key, value in rows.items():
+        if value.ndim == 0 or len(value) != n:
+            raise ValueError(f"{key} must have one row for each of the {n} samples")
+    return rows
+
+
+def fixed_batch(denoise: Denoise, size: int = FIXED_BATCH) -> Denoise:
+    """`denoise` in calls of exactly `size` samples, the last one padded with copies. A network's
+    rounding depends on the shape of its batch; so with one shape, no sample depends on which
+    others, or how many, are computed with it."""
+
+    def padded(rows: Tensor, start: int) -> Tensor:
+        part = rows[start : start + size]
+        return torch.cat([part, part[-1:].expand(size - len(part), *part.shape[1:])])
+
+    def wrapped(x: Tensor, sigma: float, **cond: Tensor) -> Tensor:
+        parts = [
+            denoise(padded(x, i), sigma, **{k: padded(v, i) for k, v in cond.items()})
+            for i in range(0, len(x), size)
+        ]
+        return torch.cat(parts)[: len(x)]
+
+    return wrapped
