@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.integrate import quad
 
-from kdiff.samplers.adams import VARIABLES, combination, adams_bashforth
+from kdiff.samplers.adams import VARIABLES, adams_bashforth, combination
 from kdiff.samplers.coefficients import coefficients, combine, moments, orders
 from kdiff.samplers.exponential import exact_moments
 
