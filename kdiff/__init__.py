@@ -1,6 +1,11 @@
-"""kdiff: samplers, schedules and evaluation for diffusion models."""
+"""kdiff: samplers, schedules and denoisers for diffusion models."""
 
 from importlib.metadata import version
+from pathlib import Path
+
+if not Path(__file__).with_name("samplers").exists():
+    # A checkout, where `samplers` stands beside `kdiff`; installed, it stands inside.
+    __path__.append(str(Path(__file__).parents[1]))
 
 from kdiff import analytic, samplers
 from kdiff.betas import alphas_cumprod

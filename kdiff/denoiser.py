@@ -8,16 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdiff.precond import Precond, precond
+from kdiff.precond import Precond
+from kdiff.precond import precond as make_precond
 
 
 class Denoiser:
     """A network and its preconditioner: `D(x; sigma) = c_skip x + c_out F(c_in x; c_noise)`.
 
-    `network`, a module (put into channels_last if it has convolutions) or any function, is called
-    as `network(x, c_noise, **cond)`: `x` `[N, *shape]` in the network's dtype, `c_noise` `[N]`. If
-    it returns twice as many channels as `x` has, the second half is a learned variance and is
-    dropped. A model with classes takes `class_labels`, `[N]` integers, -1 for the null class.
+    `network`, a module (put into evaluation mode, and into channels_last if it has convolutions)
+    or any function, is called as `network(x, c_noise, **cond)`: `x` `[N, *shape]` in the network's
+    dtype, `c_noise` `[N]` in float32 or wider. If it returns twice as many channels as `x` has, the
+    second half is a learned variance and is dropped; any other shape than that of `x` is a
+    ValueError. A model with classes takes `class_labels`, `[N]` integers, -1 for the null class.
 
     Attributes: `shape` of one sample, `classes` (names, or empty), `sigma_min` and `sigma_max`
     (the default range of schedules), `sigmas` (a discrete model's table, or None).
@@ -26,7 +28,7 @@ class Denoiser:
     def __init__(
         self,
         network: nn.Module,
-        precond_: Precond | str,
+        precond: Precond | str,
         *,
         shape: Sequence[int],
         classes: Sequence[str] = (),
@@ -34,10 +36,12 @@ class Denoiser:
         sigma_max: float | None = None,
         name: str = "unnamed",
     ):
+        if isinstance(network, nn.Module):
+            network.eval()
         if any(p.ndim == 4 for p in _parameters(network)):  # convolutions are faster so
             network.to(memory_format=torch.channels_last)
         self.network = network
-        self.precond = precond(precond_) if isinstance(precond_, str) else precond_
+        self.precond = make_precond(precond) if isinstance(precond, str) else precond
         self.shape = tuple(shape)
         self.classes = tuple(classes)
         self.sigma_min = self.precond.sigma_min if sigma_min is None else sigma_min
@@ -52,7 +56,11 @@ class Denoiser:
         clock = torch.promote_types(dtype, torch.float32)  # bfloat16 cannot tell t = 998 from 999
         c_noise = torch.full((len(x),), c.c_noise, dtype=clock, device=x.device)
         f = self.network((c.c_in * x).to(dtype), c_noise, **cond)
-        f = f[:, : x.shape[1]].to(x.dtype)
+        if f.shape[1] == 2 * x.shape[1]:
+            f = f[:, : x.shape[1]]
+        if f.shape != x.shape:
+            raise ValueError(f"the network must answer with {tuple(x.shape)}, not {tuple(f.shape)}")
+        f = f.to(x.dtype)
         return c.c_skip * x + c.c_out * f
 
     @property
@@ -66,7 +74,8 @@ class Denoiser:
 
     def to(self, device=None, dtype=None) -> Denoiser:
         """Move the network (in place) and return self; solver state keeps its own dtype."""
-        self.network.to(device=device, dtype=dtype)
+        if isinstance(self.network, nn.Module):
+            self.network.to(device=device, dtype=dtype)
         return self
 
     def compile(self) -> Denoiser:

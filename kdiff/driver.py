@@ -47,6 +47,9 @@ def drive(denoise: Denoise, plan: Plan, x: Tensor, noise: Noise, **cond: Any) ->
             x, sigma = asks.send(denoised)
             with torch.no_grad():
                 denoised = denoise(x, sigma, **cond)
+            if not isinstance(denoised, Tensor) or denoised.shape != x.shape:
+                given = tuple(getattr(denoised, "shape", ())) or type(denoised).__name__
+                raise ValueError(f"the model must answer with {tuple(x.shape)}, not {given}")
             nfe += 1
             watch(denoised, step, sigma)
             yield State(step, sigma, x, denoised, nfe)
@@ -73,6 +76,7 @@ class FiniteWatch:
             self.check()
 
     def check(self) -> None:
+        """Raise NonFiniteError for the first answer that was not finite."""
         for finite, step, sigma in self.verdicts:
             if not finite:
                 raise NonFiniteError(

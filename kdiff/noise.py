@@ -17,9 +17,9 @@ from torch import Tensor
 
 _INITIAL, _WHITE, _BROWNIAN, _OCTAVE = range(4)
 
-# The Brownian path is resolved to 2^-LEVELS of an octave of sigma and is linear below that: a
-# thousandth of an octave, while 1000 steps from 80 to 0.002 are a sixty-fifth of one on average.
-LEVELS = 10
+# The Brownian path is resolved to 2^-LEVELS of an octave of sigma and is linear below that; 1000
+# steps from 80 to 0.002 are a sixty-fifth of an octave on average.
+LEVELS = 12
 # Below this, noise levels count as equal: log2 has to end somewhere, and W(0) is then finite.
 SMALLEST_SIGMA = 2.0**-60
 
@@ -31,8 +31,8 @@ def _bits(value: float) -> int:
 class Noise:
     """The noise of a batch of seeds (each an int in [0, 2^64)), as `[len(seeds), *shape]` tensors.
 
-    All draws are made in float32 on the CPU, so that they are the same bits everywhere, and then
-    cast to `dtype` and moved to `device`.
+    All draws are made in float32 on the CPU, so that they are the same bits on every device, and
+    then cast to `dtype` and moved to `device`.
     """
 
     def __init__(
@@ -42,6 +42,8 @@ class Noise:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ):
+        if not dtype.is_floating_point:
+            raise ValueError(f"noise needs a floating-point dtype, not {dtype}")
         self.seeds = [_check_seed(seed) for seed in seeds]
         self.shape = tuple(shape)
         self.dtype, self.device = dtype, device
@@ -58,7 +60,9 @@ class Noise:
     def brownian(self, s: float, t: float) -> Tensor:
         """(W(t) - W(s)) / sqrt(|lambda_t - lambda_s|) for one Brownian path W over
         lambda = -log2(sigma): standard normal, independent over disjoint intervals, and adding up
-        over adjoining ones, however the steps are chosen. ValueError if s = t.
+        over adjoining ones, however the steps are chosen; all this for intervals that are long
+        against 2^-LEVELS, below which the path is straight (and what it is divided by is always
+        its exact standard deviation). ValueError if s = t.
         """
         terms = _increment(s, t)
         norm = math.sqrt(sum(c * c for c in terms.values()))
@@ -88,6 +92,7 @@ class Noise:
 
 
 def _check_seed(seed: int) -> int:
+    seed = seed.item() if isinstance(seed, Tensor) else seed
     if not 0 <= seed < 2**64 or int(seed) != seed:
         raise ValueError(f"a seed must be a whole number from 0 to 2^64 - 1, not {seed}")
     return int(seed)

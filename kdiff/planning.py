@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdiff.samplers import Sampler, resolve
+from kdiff.samplers import Sampler, UnknownName, resolve
 from kdiff.samplers.registry import Final
-from kdiff.schedules import check_sigmas
+from kdiff.schedules import FINALS, check_sigmas
 from kdiff.schedules import schedule as make_schedule
 
 DEFAULT_SAMPLER, DEFAULT_STEPS, DEFAULT_SCHEDULE = "dpmpp_2m", 20, "karras"
@@ -25,14 +25,17 @@ class Plan:
 
     @property
     def final(self) -> Final:
+        """Where the grid ends."""
         return "zero" if self.sigmas[-1] == 0 else "sigma_min"
 
     @property
     def steps(self) -> int:
+        """The number of intervals of the grid."""
         return len(self.sigmas) - 1
 
     @property
     def nfe(self) -> int:
+        """The number of function evaluations, exactly."""
         return self.sampler.nfe(self.steps, self.final)
 
     def record(self) -> dict[str, Any]:
@@ -72,6 +75,11 @@ def plan(
     """
     found = resolve(sampler)
     options = found.sampler.with_defaults({**found.options, **(options or {})})
+    for key in settings:
+        if key in found.sampler.options:
+            raise UnknownName(f"{key} is an option of {found.sampler.name}: give it in options")
+    if final not in FINALS:
+        raise ValueError(f"final must be zero or sigma_min, not {final!r}")
     if sum(given is not None for given in (steps, nfe, sigmas)) > 1:
         raise ValueError("give only one of steps, nfe and sigmas")
     if sigmas is not None:
@@ -82,7 +90,7 @@ def plan(
         return Plan(found.sampler, options, check_sigmas(sigmas), "given")
     if nfe is not None:
         steps = found.sampler.steps(nfe, final)
-    name = schedule or found.schedule or DEFAULT_SCHEDULE
+    name = next(s for s in (schedule, found.schedule, DEFAULT_SCHEDULE) if s is not None)
     grid = make_schedule(
         name,
         DEFAULT_STEPS if steps is None else steps,

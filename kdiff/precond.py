@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from kdiff.betas import alphas_cumprod as make_alphas_cumprod
 from kdiff.betas import sigmas_of
+from kdiff.samplers.vp import BETA_D, BETA_MIN, vp_sigma, vp_time
 
 
 class Coefs(NamedTuple):
@@ -39,7 +40,6 @@ class Precond:
 
     `sigma_min`, `sigma_max`: the range that the network was trained for.
     `sigmas`: for a discrete-time model, the sigma of each timestep 0 .. T-1, else None.
-    `settings`: the arguments that `precond(name, **settings)` rebuilds it from.
     """
 
     name: str
@@ -48,9 +48,10 @@ class Precond:
     sigma_min: float
     sigma_max: float
     sigmas: Sequence[float] | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, sigma: float) -> Coefs:
+        if not 0 < sigma < math.inf:
+            raise ValueError(f"sigma must be above 0 and finite, not {sigma}")
         return Coefs(*self.row(sigma), self.clock(sigma))
 
 
@@ -88,6 +89,8 @@ def discrete_clock(sigmas: Sequence[float], round: bool = False) -> Clock:
 def edm(sigma_data: float = 0.5, sigma_min: float = 0.002, sigma_max: float = 80.0) -> Precond:
     """EDM (Karras et al. 2022, table 1, "ours"): unit-variance input and training target for
     data of standard deviation `sigma_data`; c_noise = ln(sigma) / 4."""
+    if not 0 < sigma_data < math.inf:
+        raise ValueError(f"sigma_data must be above 0 and finite, not {sigma_data}")
     return Precond(
         "edm",
         lambda s: _edm_row(s, sigma_data),
@@ -102,28 +105,16 @@ def ve(sigma_min: float = 0.02, sigma_max: float = 100.0) -> Precond:
     return Precond("ve", ROWS["ve"], lambda s: math.log(s / 2), sigma_min, sigma_max)
 
 
-def vp_sigma(t: float, beta_d: float = 19.9, beta_min: float = 0.1) -> float:
-    """sigma(t) = sqrt(exp(beta_d t^2 / 2 + beta_min t) - 1), t in [0, 1] (Song et al. 2021)."""
-    return math.sqrt(math.expm1(beta_d * t * t / 2 + beta_min * t))
-
-
-def vp_time(sigma: float, beta_d: float = 19.9, beta_min: float = 0.1) -> float:
-    """The inverse of `vp_sigma`: the t in [0, 1] whose noise level is sigma."""
-    half = math.log1p(sigma * sigma)
-    # (sqrt(beta_min^2 + 2 beta_d half) - beta_min) / beta_d without its cancellation at small t
-    return 2 * half / (math.sqrt(beta_min**2 + 2 * beta_d * half) + beta_min)
-
-
 def vp(
-    beta_d: float = 19.9, beta_min: float = 0.1, steps: int = 1000, eps_t: float = 1e-5
+    beta_d: float = BETA_D, beta_min: float = BETA_MIN, steps: int = 1000, eps_t: float = 1e-5
 ) -> Precond:
     """VP of Song et al. 2021 (Karras et al. 2022, table 1); c_noise = (steps - 1) t(sigma)."""
     return Precond(
         "vp",
         ROWS["eps"],
-        lambda s: (steps - 1) * vp_time(s, beta_d, beta_min),
-        vp_sigma(eps_t, beta_d, beta_min),
-        vp_sigma(1.0, beta_d, beta_min),
+        lambda s: float((steps - 1) * vp_time(s, beta_d, beta_min)),
+        float(vp_sigma(eps_t, beta_d, beta_min)),
+        float(vp_sigma(1.0, beta_d, beta_min)),
     )
 
 
@@ -192,5 +183,4 @@ def precond(name: str, **settings: Any) -> Precond:
     if name not in PRECONDS:
         raise ValueError(f"unknown preconditioner {name!r}; use one of {', '.join(PRECONDS)}")
     inspect.signature(PRECONDS[name]).bind(**settings)
-    built = PRECONDS[name](**settings)
-    return Precond(**{**built.__dict__, "settings": settings})
+    return PRECONDS[name](**settings)

@@ -21,7 +21,7 @@ def sample(
     sampler: str = DEFAULT_SAMPLER,
     *,
     n: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     seeds: Sequence[int] | None = None,
     batch: int = 64,
     shape: Sequence[int] | None = None,
@@ -34,7 +34,7 @@ def sample(
 ) -> Tensor:
     """`n` samples `[n, *model.shape]` from `model`, a `Denoiser` or any callable like one.
 
-    Seeds are `seeds`, or `seed`, `seed` + 1, .. (`n` of them, default 1): each determines its
+    Seeds are `seeds`, or `n` (default 1) of them from `seed` (default 0) on: each determines its
     sample, whatever `batch` it is computed in (to the network's rounding; to the bit if
     `deterministic`, which gives the network one fixed batch shape). `dtype` is the solver's; the
     network keeps its own. `class_labels` and every value in `cond` have one row a sample.
@@ -43,7 +43,10 @@ def sample(
     """
     if n is not None and n < 1:
         raise ValueError(f"n must be at least 1, not {n}")
-    seeds = range(seed, seed + (n or 1)) if seeds is None else list(seeds)
+    if seed is not None and seeds is not None:
+        raise ValueError("give only one of seed and seeds")
+    first = 0 if seed is None else seed
+    seeds = range(first, first + (n or 1)) if seeds is None else list(seeds)
     if n is not None and n != len(seeds):
         raise ValueError(f"n = {n}, but there are {len(seeds)} seeds")
     cond = {**(cond or {}), "class_labels": class_labels}
@@ -77,7 +80,8 @@ def run(
     deterministic: bool = False,
     cond: Mapping[str, Any] | None = None,
 ) -> Iterator[tuple[Sequence[int], Iterator[State]]]:
-    """What `sample` does, batch by batch: the seeds of each, and its states to iterate over."""
+    """What `sample` does, batch by batch: the seeds of each, and its states to iterate over.
+    The last state of a batch has its samples. Errors as in `sample`."""
     if len(seeds) < 1:
         raise ValueError("nothing to sample: give at least one image or seed")
     if batch < 1:
@@ -87,6 +91,7 @@ def run(
     if shape is None:
         raise ValueError("the model does not say its shape: give shape")
     rows = _rows(cond or {}, len(seeds), device)
+    check_labels(rows.get("class_labels"), len(getattr(model, "classes", ())))
     denoise = fixed_batch(model) if deterministic else model
     for start in range(0, len(seeds), batch):
         part = slice(start, start + batch)
@@ -102,6 +107,14 @@ def _rows(cond: Mapping[str, Any], n: int, device) -> dict[str, Tensor]:
         if value.ndim == 0 or len(value) != n:
             raise ValueError(f"{key} must have one row for each of the {n} samples")
     return rows
+
+
+def check_labels(labels: Tensor | None, classes: int) -> None:
+    """ValueError unless whole numbers from -1, the null class, to `classes` - 1 (0: unknown)."""
+    if labels is None or classes == 0 or labels.ndim > 1:  # rows may be one-hot or embeddings
+        return
+    if labels.is_floating_point() or labels.min() < -1 or labels.max() >= classes:
+        raise ValueError(f"class_labels must be whole numbers from -1 (none) to {classes - 1}")
 
 
 def fixed_batch(denoise: Denoise, size: int = FIXED_BATCH) -> Denoise:

@@ -7,14 +7,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from kdiff.precond import vp_sigma, vp_time
 from kdiff.samplers.registry import Final, UnknownName, normalise, unknown_name
+from kdiff.samplers.vp import BETA_D, BETA_MIN, vp_sigma, vp_time
 
-FINALS = ("zero", "sigma_min")
+FINALS: tuple[Final, ...] = get_args(Final)
 
 
 def karras(n: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> np.ndarray:
@@ -33,11 +33,11 @@ def polyexponential(n: int, sigma_min: float, sigma_max: float, rho: float = 1.0
 
 
 def vp(
-    n: int, sigma_min: float, sigma_max: float, beta_d: float = 19.9, beta_min: float = 0.1
+    n: int, sigma_min: float, sigma_max: float, beta_d: float = BETA_D, beta_min: float = BETA_MIN
 ) -> np.ndarray:
     """The time of the VP SDE is linear (Song et al. 2021; Karras et al. 2022, table 1)."""
     first, last = vp_time(sigma_max, beta_d, beta_min), vp_time(sigma_min, beta_d, beta_min)
-    return np.array([vp_sigma(t, beta_d, beta_min) for t in np.linspace(first, last, n)])
+    return vp_sigma(np.linspace(first, last, n), beta_d, beta_min)
 
 
 def linspace(n: int, steps: int) -> np.ndarray:
@@ -93,7 +93,8 @@ def schedule(
     `final="zero"`: `steps` points down to sigma_min, then 0 (k-diffusion, EDM).
     `final="sigma_min"`: `steps` + 1 points that end at sigma_min (DPM-Solver, diff-sampler); a
     discrete grid then ends at the sigma of timestep 0.
-    The range is that of `model` (anything with sigma_min, sigma_max, sigmas) unless given.
+    The range is that of `model` (anything with sigma_min, sigma_max, sigmas) unless given; that of
+    cosine models goes to sigma = 20291, where a sigma_max of 80 is a better choice.
     ValueError says which argument is wrong; UnknownName if the schedule is.
     """
     name = find_schedule(name)
@@ -102,7 +103,7 @@ def schedule(
     high = getattr(model, "sigma_max", None) if sigma_max is None else sigma_max
     if low is None or high is None:
         raise ValueError("the model does not say its noise range: give sigma_min and sigma_max")
-    if steps < 1 or steps != int(steps):
+    if not isinstance(steps, int) or steps < 1:
         raise ValueError(f"steps must be a whole number, at least 1, not {steps}")
     if final not in FINALS:
         raise ValueError(f"final must be zero or sigma_min, not {final!r}")
@@ -114,6 +115,8 @@ def schedule(
     try:
         if name in CONTINUOUS:
             grid = CONTINUOUS[name](steps + (final == "sigma_min"), low, high, **settings)
+            if not np.isfinite(grid).all() or not settings.get("rho", 1) > 0:
+                raise ArithmeticError("its sigmas are not finite and decreasing")
             grid[0], grid[-1] = high, (low if len(grid) > 1 else high)  # exactly, not to rounding
         else:
             if sigma_min is not None or sigma_max is not None:

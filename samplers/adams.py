@@ -13,6 +13,7 @@ import numpy as np
 from kdiff.samplers.coefficients import LOWER, coefficients, combine, moments, orders
 from kdiff.samplers.registry import Coroutine, Option, sampler
 from kdiff.samplers.steps import eps, euler_step
+from kdiff.samplers.vp import vp_time
 
 ORDER = Option("how many noise predictions are combined")
 
@@ -49,15 +50,6 @@ def identity(sigma: Any) -> Any:
     return sigma
 
 
-# The time of the VP SDE (Song et al. 2021): ln(1 + sigma^2) = BETA_D t^2 / 2 + BETA_MIN t.
-BETA_D, BETA_MIN = 19.9, 0.1
-
-
-def vp_time(sigma: Any) -> Any:
-    half = np.log1p(sigma * sigma)
-    return 2 * half / (np.sqrt(BETA_MIN**2 + 2 * BETA_D * half) + BETA_MIN)
-
-
 # variable(sigma), and the path to integrate along
 VARIABLES: dict[str, tuple[Callable[[Any], Any], Path]] = {
     "rho": (identity, straight),
@@ -87,7 +79,7 @@ def lms(
 
 @sampler(
     "deis",
-    order=lambda options: options["order"],
+    order=lambda o: min(o["order"], 2) if o["lower_order_final"] else o["order"],
     paper="Zhang & Chen 2023 (DEIS), eq. 15 (tAB-DEIS)",
     presets={
         "DEISMultistepScheduler": {"order": 2, "lower_order_final": True},
@@ -148,7 +140,7 @@ def ipndm(
     order=2,
     first_calls=2,
     paper="Liu et al. 2022 (PNDM), section 3.3, with the second-order start of Stable Diffusion",
-    aliases=("PNDM", "PNDMScheduler"),
+    aliases=("PNDM", "PNDMScheduler"),  # as with skip_prk_steps, which Stable Diffusion sets
 )
 def plms(x: Any, sigmas: Sequence[float]) -> Coroutine:
     """`ipndm` of order 4 whose first step is a trapezoidal one (one evaluation more)."""

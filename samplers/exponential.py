@@ -143,7 +143,7 @@ def dpmpp_2m_sde(
 
 @sampler(
     "dpmpp_3m",
-    order=lambda options: 2 if options["as_published"] else 3,
+    order=lambda o: 2 if o["as_published"] or o["lower_order_final"] else 3,
     paper="Lu et al. 2022 (DPM-Solver++), the multistep solver of order 3 of its code, corrected",
     aliases=("DPM++ 3M",),
 )
@@ -193,7 +193,7 @@ def _unipc_moments(s: float, t: float, k: int, variant: str) -> np.ndarray:
 
 @sampler(
     "unipc",
-    order=lambda options: options["order"] + 1,
+    order=lambda o: 2 if o["lower_order_final"] else o["order"] + 1,
     paper="Zhao et al. 2023 (UniPC), algorithms 1 and 2, on the data prediction",
     aliases=("uni_pc",),
     presets={

@@ -43,7 +43,8 @@ def churned(step: Step) -> Callable[..., Coroutine]:
             x = yield from step(x, s, t)
         return x
 
-    loop.__doc__ = step.__doc__
+    about = "Before each step, churn raises s to s_hat = (1 + gamma) s with fresh noise."
+    loop.__doc__ = f"{step.__doc__} {about}"
     return loop
 
 
@@ -76,7 +77,8 @@ def ancestral(step: Step) -> Callable[..., Coroutine]:
                 x = x + s_noise * up * noise(s, t)
         return x
 
-    loop.__doc__ = step.__doc__
+    about = "This from s to t = sigma_down; then noise: x_t = x_down + sigma_up n."
+    loop.__doc__ = f"{step.__doc__} {about}"
     return loop
 
 

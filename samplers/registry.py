@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 import re
 import typing
+from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -51,6 +53,7 @@ class Option:
         if (
             parsed is None
             or (self.choices and parsed not in self.choices)
+            or (parsed == math.inf and self.default != math.inf)
             or not (self.low is None or parsed >= self.low)
             or not (self.high is None or parsed <= self.high)
         ):
@@ -80,7 +83,9 @@ class Option:
 class Sampler:
     """A sampler and what it claims.
 
-    `order`: of convergence on the probability-flow ODE (at its `ode` settings), given its options.
+    `order`: of convergence on the probability-flow ODE (at its `ode` settings), given its options,
+    once a multistep method has its history: its first steps are of lower order, which from a
+    sigma_max far above the data does not show, and from a low one limits it to 2 (UniPC to 3).
     `calls`: evaluations in a step; `first_calls`: in the first one.
     `noise`: the kind of noise it draws, or None; `ode`: the settings at which it draws none.
     """
@@ -128,12 +133,10 @@ class Sampler:
 
     def steps(self, nfe: int, final: Final = "zero") -> int:
         """The most steps that `nfe` evaluations pay for. ValueError if not even one."""
-        if nfe < self.nfe(1, final):
-            raise ValueError(f"{self.name} needs at least {self.nfe(1, final)} evaluations")
-        steps = nfe
-        while self.nfe(steps, final) > nfe:
-            steps -= 1
-        return steps
+        if not isinstance(nfe, int) or nfe < self.nfe(1, final):
+            least = self.nfe(1, final)
+            raise ValueError(f"nfe must be a whole number, for {self.name} at least {least}")
+        return bisect_right(range(1, nfe + 1), nfe, key=lambda steps: self.nfe(steps, final))
 
     def start(
         self,
@@ -208,6 +211,8 @@ def resolve(name: str) -> Resolved:
 
 def normalise(name: str) -> str:
     """`DPM++ 2M` and `sample_dpmpp_2m` -> `dpmpp2m`."""
+    if not isinstance(name, str):
+        raise TypeError(f"a name must be text, not {name!r}")
     plain = re.sub("[^a-z0-9]", "", name.lower().replace("+", "p"))
     return plain.removeprefix("sample")
 

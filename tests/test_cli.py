@@ -99,6 +99,14 @@ BAD = {
     "unknown device": (["--device", "cuda:77"], "no device 'cuda:77'"),
     "nonsense device": (["--device", "toaster"], "no device 'toaster'"),
     "trajectory suffix": (["--trajectory", "film.mp4"], "writes a .gif"),
+    "trajectory nowhere": (["--trajectory", "/nowhere/film.gif"], "cannot write into /nowhere"),
+    "seed and seeds": (["--seed", "1", "--seeds", "2"], "only one of --seed and --seeds"),
+    "too many images": (["--num", "10000000000"], "at most 1000000 images"),
+    "too many seeds": (["--seeds", "0-10000000000"], "at most 1000000 images"),
+    "device without numbers": (["--device", "meta"], "no device 'meta'"),
+    "empty schedule": (["--schedule", ""], "unknown schedule ''"),
+    "infinite noise": (["--sampler", "euler a", "--option", "s_noise=inf"], "s_noise must be"),
+    "rho nan": (["--rho", "nan"], "there is no karras schedule"),
     "nan sigma": (["--sigma-max", "nan"], "sigma_min must be above 0"),
 }
 

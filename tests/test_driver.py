@@ -110,8 +110,15 @@ def test_seeds():
         ({"nfe": 3, "sigmas": [1, 0]}, "give only one of steps, nfe and sigmas"),
         ({"sigmas": [1, 0], "schedule": "karras"}, "sigmas are the whole grid: leave out schedule"),
         ({"sigmas": [1, 0], "stpes": 3}, "sigmas are the whole grid: leave out stpes"),
-        ({"nfe": 0}, "dpmpp_2m needs at least 1 evaluations"),
+        ({"nfe": 0}, "nfe must be a whole number, for dpmpp_2m at least 1"),
         ({"options": {"solver": 1}}, "unknown dpmpp_2m option 'solver'; did you mean solver_type"),
+        ({"nfe": 2.5}, "nfe must be a whole number"),
+        ({"steps": 2.0}, "steps must be a whole number"),
+        ({"seed": 1, "seeds": [1]}, "give only one of seed and seeds"),
+        ({"solver_type": "heun"}, "solver_type is an option of dpmpp_2m: give it in options"),
+        ({"final": "one", "sigmas": [1, 0]}, "final must be zero or sigma_min, not 'one'"),
+        ({"dtype": torch.int32}, "noise needs a floating-point dtype"),
+        ({"schedule": ""}, "unknown schedule ''"),
         ({"schedule": "karass"}, "did you mean karras"),
         ({"rh": 3}, "the karras schedule has no setting 'rh'"),
     ],
@@ -322,3 +329,29 @@ def test_interleaved_drives_do_not_disturb_each_other(sampler):
     *_, last = zip(*runs, strict=True)
     for seed, state in zip((1, 2), last, strict=True):
         assert torch.equal(state.x, kdiff.sample(GAUSSIAN, sampler, steps=6, seed=seed))
+
+
+@pytest.mark.parametrize("answer", [lambda x: x[:, :1], lambda x: None, lambda x: x.numpy()])
+def test_a_model_that_answers_in_the_wrong_shape(answer):
+    with pytest.raises(ValueError, match="the model must answer with"):
+        kdiff.sample(lambda x, sigma: answer(x), "euler", sigmas=[1, 0], shape=(3, 2, 2))
+
+
+def test_a_network_that_answers_in_the_wrong_shape():
+    model = kdiff.Denoiser(lambda x, c_noise: x[:, :2], "edm", shape=(3, 2, 2))
+    with pytest.raises(ValueError, match="the network must answer with"):
+        kdiff.sample(model, steps=1)
+
+
+@pytest.mark.parametrize("labels", [[10], [-2], [1.5]])
+def test_class_labels_out_of_range(labels):
+    with pytest.raises(ValueError, match=r"whole numbers from -1 \(none\) to 9"):
+        kdiff.sample(kdiff.load(), steps=1, class_labels=labels)
+
+
+def test_a_network_with_dropout_is_put_into_evaluation_mode():
+    network = torch.nn.Dropout(0.5)
+    model = kdiff.Denoiser(lambda x, c: network(x), "edm", shape=(8,))
+    assert network.training and model  # a function's network is its own affair
+    kdiff.Denoiser(network, "edm", shape=(8,))
+    assert not network.training

@@ -127,3 +127,20 @@ def test_the_published_3m_takes_half_of_the_second_moment():
     missing = [-integral(lambda u, s=s: (u + np.log(s)) ** 2, s, t) / 2 for s, t in steps]
     assert errors == pytest.approx(missing, rel=1e-11)
     assert step_errors("dpmpp_3m", 1, as_published=True)[2:] == pytest.approx([0] * 3, abs=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "order"),
+    [("lms", {"order": 3}, 2), ("dpmpp_3m", {}, 2), ("unipc", {"order": 3}, 3)],
+)
+def test_the_first_steps_limit_the_order_when_sigma_max_is_low(run, name, options, order):
+    """What `Sampler.order` says of the warm-up: from sigma = 1, where D bends, it shows."""
+    model, _ = problem()
+    start = torch.linspace(-1.5, 1.5, 7, dtype=torch.float64)[:, None]
+    ends = torch.tensor([[exact(float(x), 1.0, SIGMA_MIN)] for x in start], dtype=torch.float64)
+    grids = [
+        kdiff.schedule("karras", n, sigma_min=SIGMA_MIN, sigma_max=1.0, final="sigma_min")
+        for n in (512, 1024)
+    ]
+    coarse, fine = ((run(model, name, g, start, **options) - ends).abs().mean() for g in grids)
+    assert float(torch.log2(coarse / fine)) == pytest.approx(order, abs=0.3)

@@ -89,7 +89,7 @@ def test_steps_is_the_inverse_of_nfe(name, final):
         steps = s.steps(nfe, final)
         assert s.nfe(steps, final) <= nfe < s.nfe(steps + 1, final)
         assert s.steps(s.nfe(steps, final), final) == steps
-    with pytest.raises(ValueError, match=f"{name} needs at least {least}"):
+    with pytest.raises(ValueError, match=f"for {name} at least {least}"):
         s.steps(least - 1, final)
 
 

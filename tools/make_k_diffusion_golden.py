@@ -3,10 +3,10 @@ float64 on a small Gaussian mixture. tests/test_parity_k_diffusion.py holds kdif
 
 k-diffusion cannot be installed beside current packages, so this runs in an environment of its own:
 
-    python -m venv /tmp/kd
-    /tmp/kd/bin/pip install torch scipy tqdm torchdiffeq torchsde
-    /tmp/kd/bin/pip install --no-deps k-diffusion==0.1.1.post1
-    /tmp/kd/bin/python tools/make_k_diffusion_golden.py
+    python -m venv .venv-kd
+    .venv-kd/bin/pip install torch scipy tqdm torchdiffeq torchsde
+    .venv-kd/bin/pip install --no-deps k-diffusion==0.1.1.post1
+    .venv-kd/bin/python tools/make_k_diffusion_golden.py
 
 Made with k-diffusion 0.1.1.post1 (its sampling.py is that of the repository's head), torch 2.15.
 """

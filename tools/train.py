@@ -103,8 +103,8 @@ class Trainer:
         self.ema = make(**settings).to(device, memory_format=torch.channels_last)
         self.ema.load_state_dict(self.network.state_dict())
         self.ema.eval().requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr, betas=(0.9, 0.99), weight_decay=0, fused=True
+        self.optimizer = torch.optim.Adam(
+            self.network.parameters(), lr, betas=(0.9, 0.99), fused=True
         )
         self.ema_half_life = ema_half_life
         self.state = {"images": 0, "seconds": 0.0, "loss": float("nan")}
@@ -168,7 +168,14 @@ class StopRequest:
         self.asked = True
 
     def __bool__(self) -> bool:
-        return self.asked
+        """Whether any process was asked: all must leave the loop in the same step."""
+        if not dist.is_initialized():
+            return self.asked
+        asked = torch.tensor(
+            float(self.asked), device="cuda" if torch.cuda.is_available() else None
+        )
+        dist.all_reduce(asked, dist.ReduceOp.MAX)
+        return bool(asked)
 
 
 @click.command(context_settings={"show_default": True})
@@ -202,7 +209,11 @@ def main(data, out, kimg, decay_kimg, batch, lr, ema_kimg, save_kimg, draw, bf16
         trainer.load(out / "checkpoint.pt", device)
     state = trainer.state
     torch.manual_seed(hash((seed, rank, state["images"])))  # .. and draws its own images
+    if world > 1 and rank > 0:
+        dist.barrier()  # rank 0 downloads the data if need be
     source = Data(data, device)
+    if world > 1 and rank == 0:
+        dist.barrier()
     network = trainer.network
     network = nn.parallel.DistributedDataParallel(network) if world > 1 else network
     network = torch.compile(network) if compile_ else network
@@ -210,7 +221,8 @@ def main(data, out, kimg, decay_kimg, batch, lr, ema_kimg, save_kimg, draw, bf16
     stop, losses, saved_at = StopRequest(), [], state["images"]
     started = time.monotonic() - state["seconds"]
     bar = tqdm(total=1000 * kimg, initial=state["images"], unit="img", disable=rank > 0)
-    while state["images"] < 1000 * kimg and not stop:
+    finished = state["images"] >= 1000 * kimg
+    while not finished:
         images, labels = source.batch(batch // world)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             loss = edm_loss(network, images, labels)
@@ -218,7 +230,7 @@ def main(data, out, kimg, decay_kimg, batch, lr, ema_kimg, save_kimg, draw, bf16
         trainer.step(loss, rate, batch)
         losses.append(loss.detach())
         bar.update(batch)
-        finished = stop or state["images"] >= 1000 * kimg
+        finished = bool(stop) or state["images"] >= 1000 * kimg
         if rank == 0 and (finished or state["images"] - saved_at >= 1000 * save_kimg):
             saved_at = state["images"]
             state["seconds"] = time.monotonic() - started

@@ -50,7 +50,11 @@ def load(path: str | Path, name: str | None = None) -> Denoiser:
         raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{path} is a safetensors file, but not a {FORMAT} checkpoint")
-    return build(json.loads(metadata["config"]), tensors, name or path.stem)
+    try:
+        return build(json.loads(metadata["config"]), tensors, name or path.stem)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path}: its config and its tensors do not fit: {reason}") from error
 
 
 def build(config: dict[str, Any], tensors: dict[str, torch.Tensor], name: str) -> Denoiser:

@@ -33,4 +33,4 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("kdiff"), prog_name="kdiff")
 def main() -> None:
-    """Sample diffusion models with any sampler, and measure what comes out."""
+    """Sample diffusion models with any sampler, and see what it does."""

@@ -11,6 +11,8 @@ from kdiff.cli.planning import CONTEXT, grid_options, make_plan, to_json
 from kdiff.planning import Plan
 from kdiff.samplers.tableau import Linear, Tableau, trace
 
+MOST_STEPS = 1000
+
 
 @click.command("explain", context_settings=CONTEXT)
 @click.argument("sampler")
@@ -20,11 +22,14 @@ def command(sampler: str, as_json: bool, **grid: Any) -> None:
     """Show exactly what SAMPLER computes: its order, its NFE, and for each evaluation which
     combination of the start x_T, earlier denoised images D1, D2 .. and noises n1, n2 .. it is."""
     plan = make_plan(None, sampler, **grid)
+    if plan.steps > MOST_STEPS:
+        raise click.UsageError(f"at most {MOST_STEPS} steps: the tableau grows with their square")
     tableau = trace(plan.sampler, plan.sigmas, plan.options)
     click.echo(to_json(as_dict(plan, tableau)) if as_json else text(plan, tableau))
 
 
 def as_dict(plan: Plan, tableau: Tableau) -> dict[str, Any]:
+    """Everything, with all digits."""
     return {
         **plan.record(),
         "order": plan.sampler.order(plan.options),
@@ -37,6 +42,7 @@ def as_dict(plan: Plan, tableau: Tableau) -> dict[str, Any]:
 
 
 def text(plan: Plan, tableau: Tableau) -> str:
+    """The same for people, a line an evaluation."""
     s = plan.sampler
     options = ", ".join(f"{k} = {v}" for k, v in plan.options.items())
     head = [
@@ -55,15 +61,17 @@ def text(plan: Plan, tableau: Tableau) -> str:
         for i, row in enumerate(tableau.asks, 1)
     ]
     last = f"result      {plan.sigmas[-1]:10.4g}  {formula(tableau.result)}"
+    about = "noise" + ("; where intervals overlap, correlated" if s.noise == "brownian" else "")
     noises = [f"n{i}: from {a:.4g} to {b:.4g}" for i, (a, b) in enumerate(tableau.noises, 1)]
-    return "\n".join([*head, *rows, last, *(["", "noise", *noises] if noises else [])])
+    return "\n".join([*head, *rows, last, *(["", about, *noises] if noises else [])])
 
 
 def formula(x: Linear) -> str:
-    """`0.305 x_T - 0.695 D1`, four digits; terms that are exactly zero are left out."""
+    """`0.305 x_T - 0.695 D1`, four digits; terms that are zero to rounding are left out."""
     text = ""
+    smallest = 1e-15 * max(map(abs, x.terms.values()))
     for symbol, c in x.terms.items():
-        if c:
+        if abs(c) > smallest:
             sign = ("-" if c < 0 else "") if not text else (" - " if c < 0 else " + ")
             text += f"{sign}{abs(c):.4g} {symbol}"
     return text or "0"

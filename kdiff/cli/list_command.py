@@ -57,7 +57,7 @@ def models() -> list[dict[str, Any]]:
 
 LISTS = {"samplers": samplers, "schedules": schedules, "models": models}
 COLUMNS = {
-    "samplers": ["name", "order", "nfe_20_steps", "noise", "options", "aliases"],
+    "samplers": ["name", "order", "nfe_20_steps", "noise", "aliases", "options"],
     "schedules": ["name", "for", "about"],
     "models": ["name", "bytes", "sha256"],
 }

@@ -25,6 +25,7 @@ from kdiff.images import save_animation, save_image, to_uint8
 from kdiff.models import DEFAULT_MODEL, find_model, sha256
 from kdiff.planning import DEFAULT_SAMPLER
 
+MOST_IMAGES = 1_000_000
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -33,7 +34,9 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 @click.option("--sampler", default=DEFAULT_SAMPLER, help="Any name; see `kdiff list samplers`.")
 @grid_options
 @click.option("--num", type=int, help="How many images.  [default: 16, or one a seed]")
-@click.option("--seed", type=int, default=0, help="Seed of the first image; the next has the next.")
+@click.option(
+    "--seed", type=int, help="Seed of the first image; the next has the next.  [default: 0]"
+)
 @click.option("--seeds", help="Instead: which seeds, such as 0-63 or 3,5,8-10.")
 @click.option("--batch", type=int, default=64, help="Images computed together.")
 @click.option(
@@ -41,7 +44,11 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
     help="Name or number of a class, none, or a list of them to repeat.  [default: each in turn]",
 )
 @click.option("--out", type=click.Path(path_type=Path), default=Path("samples"), help="Folder.")
-@click.option("--overwrite", is_flag=True, help="Write into a folder that is not empty.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Write into a folder that is not empty; what is not overwritten stays.",
+)
 @click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: cuda if there is one]")
 @click.option("--dtype", type=click.Choice(list(DTYPES)), default="float32", help="Network's.")
 @click.option("--compile", "compile_", is_flag=True, help="torch.compile the network first.")
@@ -52,7 +59,7 @@ def command(
     model_name: str,
     sampler: str,
     num: int | None,
-    seed: int,
+    seed: int | None,
     seeds: str | None,
     batch: int,
     class_label: str | None,
@@ -70,7 +77,7 @@ def command(
     chosen = choose_seeds(num, seed, seeds)
     if batch < 1:
         raise click.UsageError(f"--batch must be at least 1, not {batch}")
-    check_trajectory(trajectory, overwrite)
+    check_trajectory(trajectory, out, overwrite)
     with usage_errors():
         path = find_model(model_name)
         model = kdiff.load(path)
@@ -78,58 +85,36 @@ def command(
     labels = choose_labels(model, class_label, len(chosen))
     where = choose_device(device)
     prepare_folder(out, overwrite)
-    if trajectory is not None:
-        check_writable(trajectory.parent)
 
     model.to(where, DTYPES[dtype])
     if compile_:
         model.compile()
     started = time.perf_counter()
-    images, frames = [], []
+    images: list[np.ndarray] = []
     try:
-        cond = {"class_labels": labels}
-        runs = kdiff.run(model, plan, chosen, batch=batch, deterministic=deterministic, cond=cond)
-        with tqdm(total=plan.nfe * math.ceil(len(chosen) / batch), unit="NFE", disable=None) as bar:
-            for part, states in runs:
-                film = []
-                for state in watched(states, bar):
-                    if trajectory is not None:
-                        film.append(to_uint8(state.denoised))
-                images.append(to_uint8(state.x))
-                frames.append([*film[:-1], images[-1]])
-                for one, image in zip(part, images[-1], strict=True):
-                    with whole_file(out / f"{one:06d}.png") as temporary:
-                        save_image(image, temporary)
+        films = draw(model, plan, chosen, labels, out, images, batch, deterministic, trajectory)
+        seconds = time.perf_counter() - started
+        record = {
+            "model": model_name,
+            "model_sha256": sha256(path),
+            **plan.record(),
+            "seeds": chosen,
+            "class_labels": labels,
+            "batch": batch,
+            "deterministic": deterministic,
+            "device": str(where),
+            "dtype": dtype,
+            "compile": compile_,
+            "seconds": round(seconds, 3),
+            "images_per_second": round(len(chosen) / seconds, 3),
+            "versions": versions(),
+        }
+        finish(out, images, trajectory, films, record)
     except KeyboardInterrupt:
         done = sum(map(len, images))
         raise click.ClickException(f"stopped: {done} of {len(chosen)} images in {out}") from None
     except (kdiff.NonFiniteError, OSError) as error:
         raise click.ClickException(str(error)) from error
-    seconds = time.perf_counter() - started
-
-    with whole_file(out / "grid.png") as temporary:
-        save_image(image_grid(np.concatenate(images)), temporary)
-    if trajectory is not None:
-        film = [image_grid(np.concatenate(shots)) for shots in zip(*frames, strict=True)]
-        with whole_file(trajectory) as temporary:
-            save_animation(film, temporary)
-    record = {
-        "model": model_name,
-        "model_sha256": sha256(path),
-        **plan.record(),
-        "seeds": chosen,
-        "class_labels": labels,
-        "batch": batch,
-        "deterministic": deterministic,
-        "device": str(where),
-        "dtype": dtype,
-        "compile": compile_,
-        "seconds": round(seconds, 3),
-        "images_per_second": round(len(chosen) / seconds, 3),
-        "versions": versions(),
-    }
-    with whole_file(out / "run.json") as temporary:
-        temporary.write_text(to_json(record) + "\n")
     if as_json:
         click.echo(to_json({**record, "out": str(out)}))
     else:
@@ -139,7 +124,56 @@ def command(
         )
 
 
+def draw(
+    model: Denoiser,
+    plan: kdiff.Plan,
+    seeds: list[int],
+    labels: list[int] | None,
+    out: Path,
+    images: list[np.ndarray],
+    batch: int,
+    deterministic: bool,
+    trajectory: Path | None,
+) -> list[list[np.ndarray]]:
+    """Write a PNG a seed as each batch ends, and add the batch to `images`; for a trajectory,
+    return each batch's denoised images, an array an evaluation, the last being the result."""
+    cond = {"class_labels": labels}
+    runs = kdiff.run(model, plan, seeds, batch=batch, deterministic=deterministic, cond=cond)
+    films = []
+    with tqdm(total=plan.nfe * math.ceil(len(seeds) / batch), unit="NFE", disable=None) as bar:
+        for part, states in runs:
+            film = []
+            for state in watched(states, bar):
+                if trajectory is not None:
+                    film.append(to_uint8(state.denoised))
+            images.append(to_uint8(state.x))
+            films.append([*film[:-2], images[-1]])
+            for seed, image in zip(part, images[-1], strict=True):
+                with whole_file(out / f"{seed:06d}.png") as temporary:
+                    save_image(image, temporary)
+    return films
+
+
+def finish(
+    out: Path,
+    images: list[np.ndarray],
+    trajectory: Path | None,
+    films: list[list[np.ndarray]],
+    record: dict[str, Any],
+) -> None:
+    """Write what covers all batches: grid.png, the trajectory, and last run.json."""
+    with whole_file(out / "grid.png") as temporary:
+        save_image(image_grid(np.concatenate(images)), temporary)
+    if trajectory is not None:
+        frames = [image_grid(np.concatenate(shots)) for shots in zip(*films, strict=True)]
+        with whole_file(trajectory) as temporary:
+            save_animation(frames, temporary)
+    with whole_file(out / "run.json") as temporary:
+        temporary.write_text(to_json(record) + "\n")
+
+
 def watched(states: Iterator[State], bar: tqdm) -> Iterator[State]:
+    """The same states, with their evaluations counted on the bar."""
     shown = 0
     for state in states:
         bar.update(state.nfe - shown)
@@ -147,13 +181,17 @@ def watched(states: Iterator[State], bar: tqdm) -> Iterator[State]:
         yield state
 
 
-def choose_seeds(num: int | None, seed: int, seeds: str | None) -> list[int]:
+def choose_seeds(num: int | None, seed: int | None, seeds: str | None) -> list[int]:
     """--num images from --seed on, or --seeds `0-63`, `3,5,8-10`."""
     if num is not None and num < 1:
         raise click.UsageError(f"--num must be at least 1, not {num}")
     if seeds is None:
-        chosen = list(range(seed, seed + (16 if num is None else num)))
+        check_count(16 if num is None else num)
+        first = seed or 0
+        chosen = list(range(first, first + (16 if num is None else num)))
     else:
+        if seed is not None:
+            raise click.UsageError("give only one of --seed and --seeds")
         chosen = parse_seeds(seeds)
         if num not in (None, len(chosen)):
             raise click.UsageError(f"--num {num}, but --seeds names {len(chosen)}")
@@ -162,13 +200,21 @@ def choose_seeds(num: int | None, seed: int, seeds: str | None) -> list[int]:
     return chosen
 
 
+def check_count(n: int) -> None:
+    if n > MOST_IMAGES:
+        raise click.UsageError(f"at most {MOST_IMAGES} images in one run, not {n}")
+
+
 def parse_seeds(text: str) -> list[int]:
+    """`3,5,8-10` -> [3, 5, 8, 9, 10]."""
     seeds: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise click.UsageError(f"--seeds takes 0-63 or 3,5,8-10, not {text!r}")
-        seeds += range(int(first), int(last if dash else first) + 1)
+        part_seeds = range(int(first), int(last if dash else first) + 1)
+        check_count(len(seeds) + part_seeds.stop - part_seeds.start)
+        seeds += part_seeds
     if not seeds or len(set(seeds)) < len(seeds):
         raise click.UsageError(f"--seeds {text!r} names no seed, or one twice")
     return seeds
@@ -199,23 +245,26 @@ def class_index(model: Denoiser, name: str) -> int:
 
 
 def choose_device(name: str | None) -> torch.device:
+    """The device of that name, tried; by default CUDA if there is any."""
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).splitlines()[0][:100]
         raise click.UsageError(f"no device {name!r} here ({reason}); try --device cpu") from error
     return device
 
 
-def check_trajectory(film: Path | None, overwrite: bool) -> None:
+def check_trajectory(film: Path | None, out: Path, overwrite: bool) -> None:
     if film is None:
         return
     if film.suffix.lower() != ".gif":
         raise click.UsageError(f"--trajectory writes a .gif, not {str(film)!r}")
-    if film.exists() and not overwrite:
+    if film.parent != out:
+        check_writable(film.parent)
+    if film.is_dir() or (film.exists() and not overwrite):
         raise click.UsageError(f"{film} exists; choose another name, or add --overwrite")
 
 
