@@ -7,8 +7,8 @@ With lambda = -ln sigma, one step of the SDE that keeps the marginals is, exactl
           + (1 + eta) integral_s^t e^((1 + eta) (lambda - lambda_t)) D dlambda
           + t sqrt(1 - e^(-2 eta h)) n,            h = lambda_t - lambda_s
 
-(Lu et al. 2022, DPM-Solver++, sections 4 and 5, in the variance-exploding frame; eta = 0 is the
-ODE).
+(Lu et al. 2022, DPM-Solver++, sections 4 and 5, in the variance-exploding frame;
+eta = 0 is the ODE).
 The members differ in the polynomial that stands for D, and in which of its moments they take
 exactly.
 """
@@ -33,8 +33,8 @@ AS_PUBLISHED = Option("half the third coefficient, as in the paper's code and it
 
 
 def exact_moments(s: float, t: float, k: int, eta: float = 0.0) -> np.ndarray:
-    """The first k moments, over a step from s to t, of the weight of D above; their sum of order 0
-    is 1 - (t / s)^(1 + eta)."""
+    """The first k moments, over a step from s to t, of the weight of D above;
+    m_0 = 1 - (t / s)^(1 + eta)."""
     if t == 0:  # the whole weight is at the end of an infinite step; only its mass makes sense
         return np.ones(1)
     h = (1 + eta) * math.log(s / t)
@@ -54,7 +54,7 @@ def step(x: Any, history: History, s: float, t: float, m: np.ndarray, eta: float
 
 
 def second_order(s: float, t: float, k: int, eta: float, solver_type: str) -> np.ndarray:
-    """Exact moments; with `midpoint`, the first one is half the mass, as published."""
+    """Exact moments; with `midpoint`, m_1 = m_0 / 2, as published."""
     m = exact_moments(s, t, k, eta)
     if k == 2 and solver_type == "midpoint":
         m[1] = m[0] / 2
@@ -62,7 +62,7 @@ def second_order(s: float, t: float, k: int, eta: float, solver_type: str) -> np
 
 
 def third_order(s: float, t: float, k: int, eta: float, as_published: bool) -> np.ndarray:
-    """Exact moments; `as_published` halves the second one.
+    """Exact moments; `as_published` halves m_2.
 
     DPM-Solver's code, and k-diffusion, diffusers and others after it, multiply the second divided
     difference by phi_3 where 2 phi_3 belongs. That makes it order 2.

@@ -1,7 +1,7 @@
 """Train the packaged CIFAR-10 model: the EDM loss (Karras et al. 2022, eq. 8), on anything from
 two CPU cores to `torchrun`.
 
-    python tools/train.py --data ~/data/cifar10 --out runs/cifar10 --kimg 600
+    python tools/train.py --data ~/data/cifar10 --out runs/cifar10
 
 Stop it at any time (Ctrl-C, SIGTERM) and run the same line again: it goes on from its checkpoint.
 `OUT/model.safetensors` is what `kdiff sample --model` reads: the exponential moving average.
@@ -181,7 +181,7 @@ class StopRequest:
 @click.command(context_settings={"show_default": True})
 @click.option("--data", required=True, help="torchvision's CIFAR-10 folder, or an .npz.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Output folder.")
-@click.option("--kimg", default=600.0, help="Thousands of images to train for, in all.")
+@click.option("--kimg", default=440.0, help="Thousands of images to train for, in all.")
 @click.option("--decay-kimg", default=150.0, help="The last of them bring the rate to zero.")
 @click.option("--batch", default=64, help="Images a step, over all processes.")
 @click.option("--lr", default=2e-3, help="Peak learning rate of Adam.")
