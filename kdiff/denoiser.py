@@ -22,7 +22,8 @@ class Denoiser:
     ValueError. A model with classes takes `class_labels`, `[N]` integers, -1 for the null class.
 
     Attributes: `shape` of one sample, `classes` (names, or empty), `sigma_min` and `sigma_max`
-    (the default range of schedules), `sigmas` (a discrete model's table, or None).
+    (the default range of schedules), `sigmas` (a discrete model's table, or None), `memory_format`
+    (in which `x` is best given).
     """
 
     def __init__(
@@ -36,13 +37,16 @@ class Denoiser:
         sigma_max: float | None = None,
         name: str = "unnamed",
     ):
+        self.shape = tuple(shape)
         if isinstance(network, nn.Module):
             network.eval()
-        if any(p.ndim == 4 for p in _parameters(network)):  # convolutions are faster so
+        self.memory_format = torch.contiguous_format
+        images = len(self.shape) == 3 and any(p.ndim == 4 for p in _parameters(network))
+        if images:  # convolutions are faster so
+            self.memory_format = torch.channels_last
             network.to(memory_format=torch.channels_last)
         self.network = network
         self.precond = make_precond(precond) if isinstance(precond, str) else precond
-        self.shape = tuple(shape)
         self.classes = tuple(classes)
         self.sigma_min = self.precond.sigma_min if sigma_min is None else sigma_min
         self.sigma_max = self.precond.sigma_max if sigma_max is None else sigma_max

@@ -97,6 +97,7 @@ def run(
         part = slice(start, start + batch)
         noise = Noise(seeds[part], shape, dtype, device)
         x = plan.sigmas[0] * noise.initial()
+        x = x.contiguous(memory_format=getattr(model, "memory_format", torch.contiguous_format))
         states = drive(denoise, plan, x, noise, **{k: v[part] for k, v in rows.items()})
         yield seeds[part], states
 
