@@ -131,6 +131,14 @@ def test_a_folder_that_is_not_empty_needs_overwrite(tmp_path):
     assert (tmp_path / "mine.txt").read_text() == "keep me"
 
 
+def test_overwriting_leaves_no_record_of_the_earlier_run(tmp_path, monkeypatch):
+    kdiff_cli("sample", "--out", tmp_path / "out", "--steps", 1, "--num", 1)
+    monkeypatch.setattr(kdiff.Denoiser, "__call__", lambda self, x, sigma, **_: x / 0)
+    again = kdiff_cli("sample", "--out", tmp_path / "out", "--num", 1, "--overwrite")
+    assert again.exit_code == 1 and "not finite in step 1 of 20" in again.stderr
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["000000.png"]
+
+
 def test_an_unwritable_folder_is_refused(tmp_path):
     file = tmp_path / "file"
     file.write_text("")

@@ -60,3 +60,24 @@ def test_the_packaged_model_is_small_and_has_a_card():
     assert path == find_model("cifar10") and path.stat().st_size <= 20e6
     assert path.with_suffix(".md").read_text().startswith("# cifar10")
     assert len(kdiff.load().classes) == 10
+
+
+def test_deterministic_sampling_of_the_packaged_model_is_the_same_in_any_batch():
+    model = kdiff.load()
+
+    def sample(batch, deterministic):
+        labels = [i % 10 for i in range(8)]
+        return kdiff.sample(
+            model,
+            "dpmpp_2m_sde",
+            steps=2,
+            seeds=range(8),
+            class_labels=labels,
+            batch=batch,
+            deterministic=deterministic,
+        )
+
+    exact, plain = sample(8, True), sample(8, False)
+    for batch in (1, 3, 4):
+        assert torch.equal(sample(batch, True), exact)
+        torch.testing.assert_close(sample(batch, False), plain, rtol=0, atol=1e-5)

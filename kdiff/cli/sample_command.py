@@ -279,6 +279,9 @@ def prepare_folder(out: Path, overwrite: bool) -> None:
     except OSError as error:
         raise click.UsageError(f"cannot make the folder {out}: {error.strerror}") from error
     check_writable(out)
+    for name in ("run.json", "grid.png"):  # of an earlier run: they would not speak of this one
+        if (out / name).is_file():
+            (out / name).unlink()
 
 
 def check_writable(folder: Path) -> None:
