@@ -1,12 +1,15 @@
-"""Files are written whole or not at all."""
+"""What is written to files: whole or not at all, and JSON that every parser reads."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -25,3 +28,17 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def to_json(value: Any, indent: int | None = 1, sort_keys: bool = False) -> str:
+    """JSON that every parser reads: infinity, which it does not have, is written "inf"; NaN is a
+    ValueError."""
+    return json.dumps(_finite(value), indent=indent, sort_keys=sort_keys, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return str(value) if value in (math.inf, -math.inf) else value

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -82,6 +83,36 @@ def run(
 ) -> Iterator[tuple[Sequence[int], Iterator[State]]]:
     """What `sample` does, batch by batch: the seeds of each, and its states to iterate over.
     The last state of a batch has its samples. Errors as in `sample`."""
+    for part in batches(model, seeds, batch, shape, dtype, deterministic, cond):
+        noise = part.noise()
+        x = part.start(plan.sigmas[0], noise)
+        yield part.seeds, drive(part.denoise, plan, x, noise, **part.cond)
+
+
+class Batch(NamedTuple):
+    """Seeds that are computed together, and all else that they are computed from."""
+
+    seeds: Sequence[int]
+    denoise: Denoise
+    cond: Mapping[str, Tensor]
+    noise: Callable[[], Noise]
+    memory_format: torch.memory_format
+
+    def start(self, sigma: float, noise: Noise) -> Tensor:
+        """Where plans that begin at noise level `sigma` start."""
+        return (sigma * noise.initial()).contiguous(memory_format=self.memory_format)
+
+
+def batches(
+    model: Any,
+    seeds: Sequence[int],
+    batch: int = 64,
+    shape: Sequence[int] | None = None,
+    dtype: torch.dtype = torch.float32,
+    deterministic: bool = False,
+    cond: Mapping[str, Any] | None = None,
+) -> Iterator[Batch]:
+    """The seeds in batches, with what belongs to each. Arguments and errors as in `sample`."""
     if len(seeds) < 1:
         raise ValueError("nothing to sample: give at least one image or seed")
     if batch < 1:
@@ -93,13 +124,13 @@ def run(
     rows = _rows(cond or {}, len(seeds), device)
     check_labels(rows.get("class_labels"), len(getattr(model, "classes", ())))
     denoise = fixed_batch(model) if deterministic else model
+    memory_format = getattr(model, "memory_format", torch.contiguous_format)
     for start in range(0, len(seeds), batch):
         part = slice(start, start + batch)
-        noise = Noise(seeds[part], shape, dtype, device)
-        x = plan.sigmas[0] * noise.initial()
-        x = x.contiguous(memory_format=getattr(model, "memory_format", torch.contiguous_format))
-        states = drive(denoise, plan, x, noise, **{k: v[part] for k, v in rows.items()})
-        yield seeds[part], states
+        noise = partial(Noise, seeds[part], shape, dtype, device)
+        yield Batch(
+            seeds[part], denoise, {k: v[part] for k, v in rows.items()}, noise, memory_format
+        )
 
 
 def _rows(cond: Mapping[str, Any], n: int, device) -> dict[str, Tensor]:

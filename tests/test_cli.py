@@ -36,7 +36,7 @@ def test_sample_writes_a_png_a_seed_a_grid_and_a_record(tmp_path):
     record = json.loads((out / "run.json").read_text())
     assert (record["sampler"], record["nfe"], record["seeds"]) == ("dpmpp_2m", 3, [5, 6, 7])
     assert len(record["sigmas"]) == 4 and len(record["model_sha256"]) == 64
-    assert record["versions"]["torch"] == torch.__version__
+    assert record["environment"]["torch"] == torch.__version__
 
 
 def test_pictures_are_those_of_the_library(tmp_path):

@@ -9,6 +9,10 @@ import click
 
 COMMANDS = {
     "sample": "Make pictures with a model.",
+    "eval-fid": "Compute FID and more, of a model's images or of any.",
+    "sweep": "Evaluate samplers over steps, and go on where it stopped.",
+    "report": "Tables, curves and a page of what a sweep found.",
+    "ref": "The statistics that images are compared with.",
     "list": "Show the samplers, schedules and models there are.",
     "explain": "Show exactly what a sampler computes.",
 }
@@ -23,7 +27,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        return import_module(f"kdiff.cli.{name}_command").command
+        return import_module(f"kdiff.cli.{name.replace('-', '_')}_command").command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -33,4 +37,4 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("kdiff"), prog_name="kdiff")
 def main() -> None:
-    """Sample diffusion models with any sampler, and see what it does."""
+    """Sample diffusion models with any sampler, and measure what comes out."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import click
 
+from kdiff.files import to_json as to_json  # every command gets it with the rest
 from kdiff.planning import DEFAULT_STEPS, Plan, plan
 from kdiff.samplers import UnknownName
 from kdiff.schedules import FINALS
@@ -71,16 +70,3 @@ def key_value(text: str) -> tuple[str, str]:
     if not (key and equals and value):
         raise click.UsageError(f"--option takes KEY=VALUE, such as eta=0.5, not {text!r}")
     return key.strip(), value.strip()
-
-
-def to_json(value: Any) -> str:
-    """JSON that every parser reads: infinity, which it does not have, is written "inf"."""
-    return json.dumps(_finite(value), indent=1, allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(v) for key, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    return str(value) if value in (math.inf, -math.inf) else value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import platform
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +15,11 @@ import torch
 from tqdm import tqdm
 
 import kdiff
+from kdiff.cli.choices import DTYPES, choose_device, choose_labels
 from kdiff.cli.planning import CONTEXT, grid_options, make_plan, to_json, usage_errors
 from kdiff.denoiser import Denoiser
 from kdiff.driver import State
+from kdiff.environment import environment
 from kdiff.files import whole_file
 from kdiff.images import grid as image_grid
 from kdiff.images import save_animation, save_image, to_uint8
@@ -26,7 +27,6 @@ from kdiff.models import DEFAULT_MODEL, find_model, sha256
 from kdiff.planning import DEFAULT_SAMPLER
 
 MOST_IMAGES = 1_000_000
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @click.command("sample", context_settings=CONTEXT)
@@ -107,7 +107,7 @@ def command(
             "compile": compile_,
             "seconds": round(seconds, 3),
             "images_per_second": round(len(chosen) / seconds, 3),
-            "versions": versions(),
+            "environment": environment(where),
         }
         finish(out, images, trajectory, films, record)
     except KeyboardInterrupt:
@@ -220,43 +220,6 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
-def choose_labels(model: Denoiser, text: str | None, n: int) -> list[int] | None:
-    """One class for each image: those of the list, or all, in turn; -1 for none."""
-    if not model.classes:
-        if text is not None:
-            raise click.UsageError(f"{model.name} has no classes: leave out --class-label")
-        return None
-    names = [] if text is None else [part.strip() for part in text.split(",")]
-    labels = [class_index(model, name) for name in names] or list(range(len(model.classes)))
-    return [labels[i % len(labels)] for i in range(n)]
-
-
-def class_index(model: Denoiser, name: str) -> int:
-    if name.lower() == "none":
-        return -1
-    if name.lower() in model.classes:
-        return model.classes.index(name.lower())
-    if name.isdecimal() and int(name) < len(model.classes):
-        return int(name)
-    raise click.UsageError(
-        f"unknown class {name!r}; {model.name} has none, 0 to {len(model.classes) - 1}, or "
-        + ", ".join(model.classes)
-    )
-
-
-def choose_device(name: str | None) -> torch.device:
-    """The device of that name, tried; by default CUDA if there is any."""
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, ImportError) as error:
-        reason = str(error).splitlines()[0][:100]
-        raise click.UsageError(f"no device {name!r} here ({reason}); try --device cpu") from error
-    return device
-
-
 def check_trajectory(film: Path | None, out: Path, overwrite: bool) -> None:
     if film is None:
         return
@@ -287,13 +250,3 @@ def prepare_folder(out: Path, overwrite: bool) -> None:
 def check_writable(folder: Path) -> None:
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise click.UsageError(f"cannot write into {folder}")
-
-
-def versions() -> dict[str, str]:
-    return {
-        "kdiff": kdiff.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "platform": platform.platform(),
-    }

@@ -1,0 +1,1 @@
+"""Evaluation: features, statistics, metrics, references, sweeps and reports."""

@@ -1,0 +1,267 @@
+"""One set of images to figures: what is streamed over the set, and what is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from kdiff.eval.extrapolation import extrapolate, group_error
+from kdiff.eval.features import FeatureNetwork, Features
+from kdiff.eval.frechet import Gaussian, frechet_distance
+from kdiff.eval.groups import Groups
+from kdiff.eval.inception_score import InceptionScore
+from kdiff.eval.kept import Kept
+from kdiff.eval.kernel_distance import kernel_distance
+from kdiff.eval.neighbours import density_coverage, precision_recall
+from kdiff.eval.ranks import ranks
+from kdiff.eval.references import Reference
+from kdiff.samplers import UnknownName
+from kdiff.samplers.registry import unknown_name
+
+
+class Figure(NamedTuple):
+    """A metric's value, its error (None where there is no estimate; see `METRICS` for what it is)
+    and the number of images that it is of."""
+
+    value: float
+    error: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Statistics that grow by `update(rows, indices)` and add up: which part of the features they
+    take, and how they start, given the number of images and the features' dimensions."""
+
+    takes: Callable[[Features], np.ndarray | None]
+    start: Callable[[int, int], Any]
+
+
+STREAMS: Mapping[str, Stream] = {
+    "pool": Stream(lambda f: f.pool, lambda n, dim: Groups(dim)),
+    "spatial": Stream(lambda f: f.spatial, lambda n, dim: Groups(dim)),
+    "rows": Stream(lambda f: f.pool, Kept),
+    "is": Stream(lambda f: f.logits, InceptionScore),
+    "is-openai": Stream(lambda f: f.logits, partial(InceptionScore, convention="openai")),
+    "is-guided-diffusion": Stream(
+        lambda f: f.logits, partial(InceptionScore, convention="guided-diffusion")
+    ),
+}
+
+Pair = tuple[float, float | None]
+
+
+def _frechet(groups: Groups, reference: Gaussian) -> list[Pair]:
+    enough = min(part.n for part in groups.parts) > 1
+    error = group_error(reference, groups.parts) if enough else None
+    return [(frechet_distance(reference, groups.whole), error)]
+
+
+def _extrapolated(groups: Groups, reference: Gaussian) -> list[Pair]:
+    return [extrapolate(reference, groups.parts)]
+
+
+def _score(scores: InceptionScore, _: None) -> list[Pair]:
+    return [(scores.mean, scores.std)]
+
+
+def _kernel(kept: Kept, reference: np.ndarray) -> list[Pair]:
+    return [kernel_distance(reference, kept.rows)]
+
+
+def _precision_recall(kept: Kept, reference: np.ndarray) -> list[Pair]:
+    return [(value, None) for value in precision_recall(reference, kept.rows)]
+
+
+def _density_coverage(kept: Kept, reference: np.ndarray) -> list[Pair]:
+    return [(value, None) for value in density_coverage(reference, kept.rows)]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """`compute(statistics, what the reference has)` gives a list of (value, error), of which this
+    metric is one. `needs`: the reference's attribute, "" if none."""
+
+    label: str
+    help: str
+    stream: str
+    needs: str
+    compute: Callable[[Any, Any], list[Pair]]
+    index: int = 0
+
+
+METRICS: Mapping[str, Metric] = {
+    "fid": Metric(
+        "FID",
+        "Frechet distance (Heusel et al. 2017); error: standard error, from four groups of images",
+        "pool",
+        "gaussian",
+        _frechet,
+    ),
+    "fid-inf": Metric(
+        "FID_inf",
+        "FID extrapolated to infinitely many images (Chong & Forsyth 2020); error: jackknife",
+        "pool",
+        "gaussian",
+        _extrapolated,
+    ),
+    "sfid": Metric(
+        "sFID",
+        "Frechet distance of spatial features (Nash et al. 2021); error as for fid",
+        "spatial",
+        "spatial_gaussian",
+        _frechet,
+    ),
+    "is": Metric(
+        "IS", "Inception Score as torch-fidelity's; error: std over 10 splits", "is", "", _score
+    ),
+    "is-openai": Metric(
+        "IS-openai",
+        "Inception Score in the given order (Salimans et al. 2016); error: std over 10 splits",
+        "is-openai",
+        "",
+        _score,
+    ),
+    "is-guided-diffusion": Metric(
+        "IS-guided-diffusion",
+        "Inception Score over splits of 5,000 (Dhariwal & Nichol 2021); no error",
+        "is-guided-diffusion",
+        "",
+        _score,
+    ),
+    "kid": Metric(
+        "KID",
+        "Kernel distance (Binkowski et al. 2018); error: std over 100 subsets of 1,000",
+        "rows",
+        "rows",
+        _kernel,
+    ),
+    "precision": Metric(
+        "precision", "Kynkaanniemi et al. 2019, k = 3", "rows", "rows", _precision_recall
+    ),
+    "recall": Metric("recall", "the same", "rows", "rows", _precision_recall, 1),
+    "density": Metric("density", "Naeem et al. 2020, k = 5", "rows", "rows", _density_coverage),
+    "coverage": Metric("coverage", "the same", "rows", "rows", _density_coverage, 1),
+}
+
+
+def check_metrics(names: Iterable[str]) -> list[str]:
+    """UnknownName, with the nearest, if one is none of `METRICS`."""
+    names = list(dict.fromkeys(names))
+    for name in names:
+        if name not in METRICS:
+            raise UnknownName(unknown_name("metric", name, METRICS))
+    return names
+
+
+def needs_logits(metrics: Iterable[str]) -> bool:
+    return any(METRICS[name].compute is _score for name in metrics)
+
+
+def needs_of_reference(metrics: Iterable[str], what: str) -> bool:
+    return any(METRICS[name].needs == what for name in metrics)
+
+
+class Collector:
+    """Figures of one set of `n` images that come in portions; collectors of portions add up.
+
+    ValueError at once if the reference lacks what a metric needs, UnknownName for a metric that is
+    none of `METRICS`.
+    """
+
+    def __init__(
+        self,
+        metrics: Sequence[str],
+        n: int,
+        network: FeatureNetwork,
+        reference: Reference | None = None,
+    ):
+        self.metrics, self.n = check_metrics(metrics), n
+        self.network: FeatureNetwork | None = network
+        self.needed = {
+            METRICS[name].needs: self._from(reference, METRICS[name].needs) for name in self.metrics
+        }
+        self.streams: dict[str, Any] = {}
+
+    @staticmethod
+    def _from(reference: Reference | None, needs: str) -> Any:
+        if not needs:
+            return None
+        if reference is None:
+            raise ValueError("a reference is needed")
+        return getattr(reference, needs)
+
+    def update(self, images: np.ndarray, indices: Sequence[int]) -> None:
+        """Add images, uint8 `[b, H, W, 3]`, with their numbers from 0 to n - 1. ValueError if the
+        network lacks what a metric needs, or its features are not finite."""
+        assert self.network is not None
+        features = self.network(images)
+        for name in {METRICS[metric].stream for metric in self.metrics}:
+            rows = STREAMS[name].takes(features)
+            if rows is None:
+                what = (
+                    "spatial features, which sfid" if name == "spatial" else f"logits, which {name}"
+                )
+                raise ValueError(f"{self.network.name} has no {what} needs")
+            if name not in self.streams:
+                self.streams[name] = STREAMS[name].start(self.n, rows.shape[1])
+            self.streams[name].update(rows, indices)
+
+    def __add__(self, other: Collector) -> Collector:
+        both = Collector.__new__(Collector)
+        both.__dict__.update(self.__dict__)
+        both.streams = dict(self.streams)
+        for name, stream in other.streams.items():
+            both.streams[name] = both.streams[name] + stream if name in both.streams else stream
+        return both
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Between processes go the statistics alone."""
+        return {**self.__dict__, "network": None, "needed": {}}
+
+    def figures(self) -> dict[str, Figure]:
+        """All metrics, by their labels."""
+        assert self.network is not None
+        computed: dict[Any, list[Pair]] = {}
+        figures = {}
+        for name in self.metrics:
+            metric = METRICS[name]
+            key = (metric.compute, metric.stream)
+            if key not in computed:
+                statistics = self.streams[metric.stream]
+                computed[key] = metric.compute(statistics, self.needed[metric.needs])
+            figures[self.network.label(metric.label)] = Figure(*computed[key][metric.index], self.n)
+        return figures
+
+
+class Source(Protocol):
+    """Images by number: `Pictures` or `Generated`."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self, batch: int, indices: Sequence[int]) -> Iterator[np.ndarray]: ...
+
+
+Consumer = Callable[[np.ndarray, Sequence[int]], object]
+
+
+def stream(source: Source, batch: int, consumers: Sequence[Consumer]) -> None:
+    """Give every consumer this process's share of the source: each process takes every so-manyth
+    batch."""
+    rank, world = ranks()
+    n = len(source)
+    mine = [
+        i
+        for start in range(rank * batch, n, world * batch)
+        for i in range(start, min(start + batch, n))
+    ]
+    done = 0
+    for images in source.batches(batch, mine):
+        indices = mine[done : done + len(images)]
+        done += len(images)
+        for consumer in consumers:
+            consumer(images, indices)

@@ -1,0 +1,143 @@
+"""Feature networks: uint8 images to features, by name."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdiff.eval.inception import Inception
+from kdiff.eval.resize import MODES
+from kdiff.eval.resize import resize as resized
+from kdiff.eval.weights import load_inception
+from kdiff.samplers import UnknownName
+from kdiff.samplers.registry import unknown_name
+
+DEFAULT_FEATURES, DEFAULT_RESIZE = "inception", "legacy_tensorflow"
+ENTRY_POINTS = "kdiff.features"
+CPU_BATCH, GPU_BATCH = 16, 128  # the fastest, measured on two cores and taken as customary
+
+
+class Features(NamedTuple):
+    """What metrics look at, float32: `pool` `[N, D]`; `logits` `[N, K]` and `spatial` `[N, S]` of
+    networks that have them."""
+
+    pool: np.ndarray
+    logits: np.ndarray | None = None
+    spatial: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class FeatureNetwork:
+    """`network(images)`: uint8 `[N, H, W, 3]` -> `Features`.
+
+    `resize` is the mode of FID's Inception, None where there is no choice. `weights` is the
+    SHA-256 of what determines the features: figures are comparable if all three are equal.
+    """
+
+    name: str
+    resize: str | None
+    weights: str
+    extract: Callable[[np.ndarray], Features]
+
+    def __call__(self, images: np.ndarray) -> Features:
+        """ValueError unless uint8 `[N, H, W, 3]`."""
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+            raise ValueError(
+                f"images must be uint8 [N, H, W, 3], not {images.dtype} {list(images.shape)}"
+            )
+        return self.extract(images)
+
+    def label(self, metric: str) -> str:
+        """`FID` and `IS` alone mean Inception; any other network's name stands with its figures."""
+        if self.name == "inception":
+            return metric
+        return f"{metric.replace('FID', 'FD')} ({self.name})"
+
+    def record(self) -> dict[str, Any]:
+        """For results to carry."""
+        return {"name": self.name, "resize": self.resize, "weights": self.weights}
+
+
+def feature_network(
+    name: str = DEFAULT_FEATURES,
+    *,
+    resize: str | None = None,
+    weights: str | Path | None = None,
+    device: torch.device | str = "cpu",
+    logits: bool = False,
+) -> FeatureNetwork:
+    """The network of that name.
+
+    `inception`: FID's, with `resize` one of `kdiff.eval.resize.MODES` (default: legacy_tensorflow,
+    that of most papers) and `weights` a file, found by itself if None; `logits`: insist on a file
+    that has them. Any other name is a plug-in: an entry point in the group `kdiff.features`, or
+    `module:function`; a function from uint8 images `[N, H, W, 3]` to features `[N, D]`, or to
+    (features, logits `[N, K]`), with an attribute `weights`, a hash, if it has weights.
+    ValueError if there is no such network or its weights are not there.
+    """
+    if name == "inception":
+        return _inception(resize or DEFAULT_RESIZE, weights, torch.device(device), logits)
+    if resize is not None or weights is not None:
+        raise ValueError(f"--resize and --weights are for inception, not for {name}")
+    function = find_plugin(name)
+    hashed = getattr(function, "weights", "")
+    return FeatureNetwork(name, None, hashed, lambda images: _as_features(function(images)))
+
+
+def find_plugin(name: str) -> Callable[[np.ndarray], Any]:
+    """ValueError, suggesting the nearest name, if there is none."""
+    plugins = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    if name in plugins:
+        return plugins[name].load()
+    module, colon, function = name.partition(":")
+    if not colon:
+        raise UnknownName(unknown_name("feature network", name, ["inception", *plugins]))
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"there is no feature network {name!r}: {error}") from error
+
+
+def _as_features(result: Any) -> Features:
+    pool, logits = result if isinstance(result, tuple) else (result, None)
+    pool = np.asarray(pool, dtype=np.float32)
+    return Features(pool, None if logits is None else np.asarray(logits, dtype=np.float32))
+
+
+def _inception(
+    mode: str, weights: str | Path | None, device: torch.device, logits: bool
+) -> FeatureNetwork:
+    if mode not in MODES:
+        raise UnknownName(unknown_name("resize mode", mode, MODES))
+    network, fingerprint = load_inception(weights, logits)
+    network.to(device)
+    size = GPU_BATCH if device.type == "cuda" else CPU_BATCH
+
+    @torch.inference_mode()
+    def extract(images: np.ndarray) -> Features:
+        parts = [
+            _run(network, images[i : i + size], mode, size) for i in range(0, len(images), size)
+        ]
+        pool, spatial = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
+        scores = None if network.output is None else network.logits(pool.to(device)).cpu().numpy()
+        return Features(pool.numpy(), scores, spatial.numpy())
+
+    return FeatureNetwork("inception", mode, fingerprint, extract)
+
+
+def _run(network: Inception, images: np.ndarray, mode: str, size: int) -> tuple[Tensor, Tensor]:
+    """One call. Always of one batch size, the last one padded: a network's rounding depends on the
+    shape of its batch, and features must not depend on what they are computed with."""
+    device = next(network.parameters()).device
+    padded = np.concatenate([images, images[-1:].repeat(size - len(images), axis=0)])
+    x = resized(torch.from_numpy(padded).to(device), mode)
+    pool, spatial = network(x.contiguous(memory_format=torch.channels_last))
+    return pool[: len(images)], spatial[: len(images)]

@@ -1,0 +1,48 @@
+"""Images that a model makes, as a source for evaluation; they never touch the disk."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kdiff.images import to_uint8
+from kdiff.planning import Plan
+from kdiff.sampling import run
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One image for each of `seeds`, of the class in `labels` (None: no classes)."""
+
+    model: Any
+    plan: Plan
+    seeds: Sequence[int]
+    labels: Sequence[int] | None = None
+    deterministic: bool = False
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def batches(self, batch: int, indices: Sequence[int]) -> Iterator[np.ndarray]:
+        """uint8 `[n, H, W, 3]`, at most `batch` at a time, of the seeds with these numbers."""
+        seeds = [self.seeds[i] for i in indices]
+        labels = None if self.labels is None else [self.labels[i] for i in indices]
+        runs = run(
+            self.model,
+            self.plan,
+            seeds,
+            batch=batch,
+            deterministic=self.deterministic,
+            cond={"class_labels": labels},
+        )
+        for _, states in runs:
+            yield three_channels(to_uint8(deque(states, maxlen=1)[0].x))
+
+
+def three_channels(images: np.ndarray) -> np.ndarray:
+    """`[N, H, W, 1 or 3]` -> `[N, H, W, 3]`."""
+    return images.repeat(3, axis=3) if images.shape[3] == 1 else images

@@ -1,0 +1,13 @@
+"""Where kdiff keeps what is made or downloaded on this machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+
+def home() -> Path:
+    """$KDIFF_HOME, or else the user's data folder for kdiff. It need not exist yet."""
+    return Path(os.environ.get("KDIFF_HOME") or platformdirs.user_data_dir("kdiff", False))

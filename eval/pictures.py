@@ -1,0 +1,95 @@
+"""Images on disk, or of a data set known by name, as batches of arrays."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from kdiff.eval.home import home
+from kdiff.eval.image_arrays import from_npy, from_npz
+from kdiff.eval.image_files import from_folder, from_zip
+from kdiff.eval.image_source import Pictures, Read
+
+__all__ = ["Pictures", "open_pictures"]
+
+CIFAR10 = {  # SHA-256 of the raw uint8 [N, 32, 32, 3], in the canonical order
+    "train": "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",
+    "test": "f9b1e2130bab680db56eb06d886f7f1ad0f1183907ceff4659d1735c890f5b04",
+}
+
+
+def open_pictures(path: str | Path, data: str | Path | None = None) -> Pictures:
+    """The images of a folder and those below it, or of a zip, sorted by path (`2.png` before
+    `10.png`); of an `.npy`, or of an `.npz` (`FILE.npz:KEY` says which of its arrays), uint8
+    `[N, H, W, 3 or 1]` or `[N, H, W]`, never unpickled; or `cifar10:train`, `cifar10:test`: `data`
+    is then torchvision's folder of it, or an `.npz` with `train_images`, `test_images`.
+
+    Of files, all headers are looked at first. ValueError, in one line: there is nothing there, or
+    less than two images; sizes that differ; transparency, more than 8 bits, colours that are not
+    RGB; arrays of another type or shape; another CIFAR-10; damage.
+    """
+    text = str(path)
+    if text.startswith("cifar10:"):
+        return _cifar10(text.removeprefix("cifar10:"), data)
+    file, colon, key = text.rpartition(".npz:")
+    path, key = (Path(file + ".npz"), key) if colon else (Path(text), "")
+    if path.is_dir():
+        return from_folder(path)
+    if not path.is_file():
+        raise ValueError(f"there is no folder or file {path}")
+    readers: dict[str, Callable[[Path], Pictures]] = {
+        ".zip": from_zip,
+        ".npz": partial(from_npz, key=key),
+        ".npy": from_npy,
+    }
+    if path.suffix.lower() not in readers:
+        raise ValueError(f"{path} is not a folder, .zip, .npz or .npy of images")
+    return readers[path.suffix.lower()](path)
+
+
+def _cifar10(part: str, data: str | Path | None) -> Pictures:
+    if part not in CIFAR10:
+        raise ValueError(f"there is cifar10:train and cifar10:test, not cifar10:{part}")
+    where = home() / "data" if data is None else Path(data)
+    if where.suffix == ".npz":
+        found = open_pictures(f"{where}:{part}_images")
+    else:
+        found = _in_memory(_torchvision(where, part))
+    digest = hashlib.sha256()
+    for images in found.batches(1000):
+        digest.update(images.data)
+    if digest.hexdigest() != CIFAR10[part]:
+        raise ValueError(f"what is in {where} is not CIFAR-10's {part} set in the usual order")
+    return Pictures(f"cifar10:{part}", found.n, found.size, found.notes, found.opened)
+
+
+def _torchvision(folder: Path, part: str) -> np.ndarray:
+    """Its copy, which it checks, in `folder`, or downloaded there."""
+    try:
+        from torchvision.datasets import CIFAR10 as Dataset  # noqa: N811
+    except ImportError as error:
+        raise ValueError(
+            "cifar10 is read by torchvision, which is not installed: pip install torchvision, or "
+            "give --data FILE.npz with train_images and test_images"
+        ) from error
+    try:
+        return Dataset(str(folder), train=part == "train", download=True).data
+    except Exception as error:  # torchvision raises URLError, RuntimeError, OSError alike
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"CIFAR-10 is not in {folder} and could not be downloaded ({reason}): put "
+            "cifar-10-python.tar.gz there, or say with --data where it is"
+        ) from error
+
+
+def _in_memory(array: np.ndarray) -> Pictures:
+    @contextmanager
+    def reading() -> Iterator[Read]:
+        yield lambda numbers: array[np.asarray(numbers)]
+
+    return Pictures("array", len(array), array.shape[1:3], (), reading)

@@ -1,0 +1,259 @@
+"""`kdiff eval-fid`: figures for images on disk, or for what a model makes."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from tqdm import tqdm
+
+import kdiff
+from kdiff.cli.choices import DTYPES, choose_device, choose_labels
+from kdiff.cli.evaluating import choose_evaluation, choose_metrics, evaluation_options
+from kdiff.cli.planning import CONTEXT, grid_options, make_plan, to_json, usage_errors
+from kdiff.environment import environment
+from kdiff.eval.backends import BACKENDS, Backend, CannotRun, second_opinion
+from kdiff.eval.evaluation import METRICS, Collector, Figure, Source, stream
+from kdiff.eval.features import FeatureNetwork
+from kdiff.eval.frechet import expected_distance
+from kdiff.eval.generated import Generated
+from kdiff.eval.pictures import open_pictures
+from kdiff.eval.ranks import gather, ranks
+from kdiff.eval.references import Reference
+from kdiff.files import whole_file
+from kdiff.models import DEFAULT_MODEL, find_model, sha256
+from kdiff.planning import DEFAULT_SAMPLER
+
+DEFAULT_NUM = 1000
+PAPERS_NUM = 50_000
+# Options that say how a model makes images, and nothing about images on disk.
+OF_MODELS = (
+    *("model_name", "sampler", "steps", "nfe", "schedule", "sigma_min", "sigma_max", "rho"),
+    *("final", "options", "num", "seed", "class_label", "dtype", "deterministic"),
+)
+
+
+@click.command("eval-fid", context_settings=CONTEXT)
+@click.option(
+    "--images",
+    help="Evaluate a folder, .zip, .npz, FILE.npz:ARRAY or cifar10:test.  [default: a model's]",
+)
+@click.option("--model", "model_name", default=DEFAULT_MODEL, help="A model's name or its file.")
+@click.option("--sampler", default=DEFAULT_SAMPLER, help="Any name; see `kdiff list samplers`.")
+@grid_options
+@click.option("--num", type=click.IntRange(2), default=DEFAULT_NUM, help="How many images.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Seed of the first image.")
+@click.option(
+    "--class-label",
+    help="Name or number of a class, none, or a list of them to repeat.  [default: each in turn]",
+)
+@evaluation_options
+@click.option("--metrics", default="fid", help=f"A list of {', '.join(METRICS)}.")
+@click.option(
+    "--backend",
+    type=click.Choice(["kdiff", *BACKENDS, "all"]),
+    default="kdiff",
+    help="Compute it with other libraries too.",
+)
+@click.option("--batch", type=click.IntRange(1), default=64, help="Images computed together.")
+@click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: cuda if there is one]")
+@click.option("--dtype", type=click.Choice(list(DTYPES)), default="float32", help="The model's.")
+@click.option("--deterministic", is_flag=True, help="Same images to the bit in any batch.")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole record as JSON.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write it to a file.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    images: str | None,
+    metrics: str,
+    backend: str,
+    batch: int,
+    device: str | None,
+    as_json: bool,
+    out: Path | None,
+    **others: Any,
+) -> None:
+    """FID and more, of images on disk or of what a model makes, against a reference.
+
+    Under torchrun, the processes share the images.
+    """
+    if out is not None and not out.parent.is_dir():
+        raise click.UsageError(f"there is no folder {out.parent} for --out")
+    evaluating = {key: others.pop(key) for key in ("ref", "features", "resize", "weights", "data")}
+    where = choose_device(device)
+    with usage_errors():
+        wanted = choose_metrics(metrics)
+        source, about = choose_source(ctx, images, evaluating["data"], where, others)
+        network, reference, notes = choose_evaluation(wanted, where, **evaluating)
+        collector = Collector(wanted, len(source), network, reference)
+    opinions = ask_others(backend, network, evaluating["weights"])
+
+    seconds = run(source, batch, collector, opinions)
+    collected = gather(collector)
+    if collected is None:  # the first process has it all
+        return
+    figures = collected.figures()
+    floor = expected_distance(reference.gaussian, len(source)) if "fid" in wanted else None
+    record = {
+        "metrics": {name: figure._asdict() for name, figure in figures.items()},
+        "noise_floor": None if floor is None else {network.label("FID"): floor},
+        "backends": {
+            name: judge(opinion, wanted, network, reference) for name, opinion in opinions.items()
+        },
+        "images": about,
+        "features": network.record(),
+        "reference": reference.record(),
+        "notes": [*about.get("notes", []), *notes],
+        "batch": batch,
+        "seconds": round(seconds, 3),
+        "images_per_second": round(len(source) / seconds, 3),
+        "environment": environment(where),
+        "command": shlex.join(["kdiff", *sys.argv[1:]]),
+    }
+    if out is not None:
+        with whole_file(out) as temporary:
+            temporary.write_text(to_json(record) + "\n")
+    click.echo(to_json(record) if as_json else "\n".join(lines(record, figures)))
+
+
+def choose_source(
+    ctx: click.Context, images: str | None, data: Path | None, where: torch.device, others: Any
+) -> tuple[Source, dict[str, Any]]:
+    """What is evaluated, and what the record says of it."""
+    if images is None:
+        return generated(where, **others)
+    for name in OF_MODELS:
+        if ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+            option = "--" + name.removesuffix("_name").replace("_", "-").replace(
+                "options", "option"
+            )
+            raise click.UsageError(f"{option} is for images that a model makes, not for --images")
+    pictures = open_pictures(images, data)
+    about = {"source": pictures.name, "n": len(pictures), "notes": list(pictures.notes)}
+    return pictures, about
+
+
+def generated(
+    where: torch.device,
+    model_name: str,
+    sampler: str,
+    num: int,
+    seed: int,
+    class_label: str | None,
+    dtype: str,
+    deterministic: bool,
+    **grid: Any,
+) -> tuple[Generated, dict[str, Any]]:
+    path = find_model(model_name)
+    model = kdiff.load(path)
+    plan = make_plan(model, sampler, **grid)
+    labels = choose_labels(model, class_label, num)
+    model.to(where, DTYPES[dtype])
+    about = {
+        "source": model_name,
+        "n": num,
+        "model_sha256": sha256(path),
+        **plan.record(),
+        "seeds": {"first": seed, "n": num},
+        "class_labels": None if labels is None else class_label or "in turn",
+        "dtype": dtype,
+        "deterministic": deterministic,
+    }
+    return Generated(model, plan, range(seed, seed + num), labels, deterministic), about
+
+
+def run(source: Source, batch: int, collector: Collector, opinions: Mapping[str, Any]) -> float:
+    """Stream the images through everything; the seconds it took."""
+    backends = [opinion for opinion in opinions.values() if not isinstance(opinion, CannotRun)]
+    started = time.perf_counter()
+    try:
+        with tqdm(total=len(source), unit="image", disable=None) as bar:
+            consumers = [
+                collector.update,
+                *(
+                    lambda images, _, backend=backend: backend.update(images)
+                    for backend in backends
+                ),
+                lambda images, _: bar.update(len(images)),
+            ]
+            stream(source, batch, consumers)
+    except (kdiff.NonFiniteError, ValueError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        raise click.ClickException("stopped; an unfinished evaluation leaves nothing") from None
+    return time.perf_counter() - started
+
+
+def ask_others(
+    backend: str, network: FeatureNetwork, weights: Path | None
+) -> dict[str, Backend | CannotRun]:
+    """The libraries of --backend, or why they cannot run."""
+    if backend == "kdiff":
+        return {}
+    if ranks()[1] > 1:
+        raise click.UsageError(f"--backend {backend} runs in one process only")
+    opinions: dict[str, Backend | CannotRun] = {}
+    for name in BACKENDS if backend == "all" else [backend]:
+        try:
+            opinions[name] = second_opinion(name, network, weights)
+        except CannotRun as reason:
+            opinions[name] = reason
+    return opinions
+
+
+def judge(
+    opinion: Backend | CannotRun,
+    metrics: list[str],
+    network: FeatureNetwork,
+    reference: Reference,
+) -> dict[str, Any]:
+    """A library's figures, each beside the reason why it is not there or differs."""
+    if isinstance(opinion, CannotRun):
+        return {"figures": {}, "note": str(opinion)}
+    figures, reasons = {}, []
+    for metric in metrics:
+        try:
+            figures[network.label(METRICS[metric].label)] = opinion.figure(metric, reference)
+        except CannotRun as reason:
+            reasons.append(str(reason))
+    return {"figures": figures, "note": "; ".join([opinion.note, *reasons])}
+
+
+def lines(record: dict[str, Any], figures: Mapping[str, Figure]) -> list[str]:
+    """The record for people."""
+    images, reference = record["images"], record["reference"]
+    shown = [f"{name:12} {digits(f)}   N = {f.n:,}" for name, f in figures.items()]
+    for backend, found in record["backends"].items():
+        values = ", ".join(f"{name} {value:.6g}" for name, value in found["figures"].items())
+        shown.append(f"{backend:12} {values or 'no figure'} ({found['note']})")
+    how = f", {images['sampler']}, NFE {images['nfe']}" if "nfe" in images else ""
+    shown += [
+        f"images       {images['source']}{how}",
+        f"reference    {reference['name']}, N = {count(reference['n'])}",
+        f"features     {record['features']['name']}"
+        + (f", {record['features']['resize']}" if record["features"]["resize"] else ""),
+        f"speed        {record['images_per_second']:.1f} images/s",
+    ]
+    for name, floor in (record["noise_floor"] or {}).items():
+        shown.append(
+            f"note         {name} depends on N: {images['n']:,} perfect images would get about "
+            f"{floor:.3g}; compare it at the same N only"
+            + (f" (papers: {PAPERS_NUM:,})" if images["n"] < PAPERS_NUM else "")
+        )
+    return [*shown, *(f"note         {note}" for note in record["notes"])]
+
+
+def digits(figure: Figure) -> str:
+    if figure.error is None:
+        return f"{figure.value:.4g}"
+    return f"{figure.value:.4g} ± {figure.error:.2g}"
+
+
+def count(n: int | None) -> str:
+    return "unknown" if n is None else f"{n:,}"

@@ -1,0 +1,190 @@
+"""`kdiff ref`: the statistics that FID compares with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from tqdm import tqdm
+
+from kdiff.cli.choices import choose_device
+from kdiff.cli.list_command import table
+from kdiff.cli.planning import CONTEXT, usage_errors
+from kdiff.eval.features import DEFAULT_FEATURES, DEFAULT_RESIZE, feature_network
+from kdiff.eval.pictures import open_pictures
+from kdiff.eval.references import (
+    Label,
+    Reference,
+    find_reference,
+    make_reference,
+    own_path,
+    save_reference,
+    stored_references,
+)
+from kdiff.eval.resize import MODES
+from kdiff.files import to_json, whole_file
+
+HASH = 12  # characters of a hash that a table shows
+
+overwriting = click.option("--overwrite", is_flag=True, help="Replace the file, if there is one.")
+features_option = click.option("--features", default=DEFAULT_FEATURES, help="Feature network.")
+resize_option = click.option(
+    "--resize", type=click.Choice(list(MODES)), help=f"Of inception.  [default: {DEFAULT_RESIZE}]"
+)
+
+
+@click.group("ref", context_settings=CONTEXT)
+def command() -> None:
+    """List, make and show reference statistics."""
+
+
+@command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Everything, for machines.")
+def list_(as_json: bool) -> None:
+    """Show the references that have a name: those that come with kdiff, and your own."""
+    with usage_errors():
+        stored = stored_references()
+    if as_json:
+        rows = [{**asdict(label), "file": str(path)} for path, label in stored.items()]
+        click.echo(to_json(rows))
+    else:
+        columns = ["name", "N", "resize", "features", "weights", "where"]
+        click.echo(table([_row(path, label) for path, label in stored.items()], columns))
+
+
+def _row(path: Path, label: Label) -> dict[str, Any]:
+    row = {
+        "name": label.name,
+        "N": label.n,
+        "resize": label.resize,
+        "features": label.features,
+        "weights": label.weights and label.weights[:HASH],
+        "where": path,
+    }
+    return {key: value or "-" for key, value in row.items()}
+
+
+@command.command("make")
+@click.argument("name")
+@click.option("--images", required=True, help="Folder, .zip, .npz[:KEY], .npy, or cifar10:train.")
+@click.option("--data", type=click.Path(path_type=Path), help="Where torchvision keeps CIFAR-10.")
+@features_option
+@resize_option
+@click.option("--weights", type=click.Path(path_type=Path), help="Inception's weights file.")
+@click.option("--spatial", is_flag=True, help="Add what sFID needs; the file is twice as large.")
+@click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: cuda if there is one]")
+@click.option("--batch", type=int, default=64, help="Images read together.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="File.  [default: kept under its name]"
+)
+@overwriting
+def make(
+    name: str,
+    images: str,
+    data: Path | None,
+    features: str,
+    resize: str | None,
+    weights: Path | None,
+    spatial: bool,
+    device: str | None,
+    batch: int,
+    out: Path | None,
+    overwrite: bool,
+) -> None:
+    """Compute the statistics of images and keep them as NAME, for `--ref NAME`."""
+    if batch < 1:
+        raise click.UsageError(f"--batch must be at least 1, not {batch}")
+    with usage_errors():
+        path = out or own_path(name, features, _mode(features, resize))
+        _check_free(path, overwrite)
+        pictures = open_pictures(images, data)
+    where = choose_device(device)
+    for note in pictures.notes:
+        click.echo(note, err=True)
+    with usage_errors(), tqdm(total=len(pictures), unit="image", disable=None) as bar:
+        network = feature_network(features, resize=resize, weights=weights, device=where)
+        reference = make_reference(name, pictures, network, batch, bar.update, spatial)
+    with _writing(path):
+        save_reference(reference, path)
+    click.echo(f"{name}: {len(pictures)} images of {pictures.name}, in {path}")
+
+
+@command.command("show")
+@click.argument("name")
+@features_option
+@resize_option
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@click.option(
+    "--npz",
+    type=click.Path(path_type=Path),
+    help="Write mu and sigma, float64, as pytorch-fid and others read them.",
+)
+@overwriting
+def show(
+    name: str,
+    features: str,
+    resize: str | None,
+    as_json: bool,
+    npz: Path | None,
+    overwrite: bool,
+) -> None:
+    """Show what NAME is: anything that `--ref` takes, other than images."""
+    with usage_errors():
+        reference = find_reference(name, features, _mode(features, resize))
+    if not isinstance(reference, Reference):
+        raise click.UsageError(f"{name} is images, not statistics: see `kdiff ref make`")
+    if npz is not None:
+        _check_free(npz, overwrite)
+        with _writing(npz):
+            write_npz(reference, npz)
+    record = {
+        **asdict(reference.label),
+        "dimensions": len(reference.mean),
+        "trace": float(reference.cov.trace()),
+        "spatial": reference.spatial is not None,
+        "sha256": reference.sha256,
+    }
+    if as_json:
+        click.echo(to_json(record))
+    else:
+        known = {key: "unknown" if value is None else value for key, value in record.items()}
+        click.echo("\n".join(f"{key:10}  {value}" for key, value in known.items()))
+
+
+def write_npz(reference: Reference, path: Path) -> None:
+    """`mu, sigma`, and `mu_s, sigma_s`, as guided-diffusion names them, of sFID; whole or not at
+    all."""
+    arrays = {"mu": reference.mean, "sigma": reference.cov}
+    if reference.spatial is not None:
+        arrays |= {"mu_s": reference.spatial.mean, "sigma_s": reference.spatial.cov}
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def _mode(features: str, resize: str | None) -> str | None:
+    return DEFAULT_RESIZE if features == DEFAULT_FEATURES and resize is None else resize
+
+
+def _check_free(path: Path, overwrite: bool) -> None:
+    """That the file can be written is known before anything is computed."""
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise click.UsageError(f"{path} exists; choose another name, or add --overwrite")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise click.UsageError(f"cannot write into {folder}")
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Into a folder that is there by then."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise click.ClickException(f"cannot write {path}: {error.strerror or error}") from error
