@@ -11,6 +11,10 @@ import kdiff
 torch.set_num_threads(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--data", help="CIFAR-10: torchvision's folder of it, or an .npz")
+
+
 def _run(
     denoise: Callable[..., Tensor], sampler: str, sigmas: Sequence[float], x: Tensor, **options
 ) -> Tensor:

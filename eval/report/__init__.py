@@ -1,0 +1,10 @@
+"""Reports of sweeps: tables, curves, and one HTML page.
+
+`read_sweep(folder)` reads what `kdiff sweep` wrote, `make_tables(sweep)` lays it out, and
+`formats`, `curves` and `page` write it down.
+"""
+
+from kdiff.eval.report.cells import Failure, Figure, Result, Sweep, read_sweep
+from kdiff.eval.report.tables import Row, Table, make_tables
+
+__all__ = ["Failure", "Figure", "Result", "Row", "Sweep", "Table", "make_tables", "read_sweep"]

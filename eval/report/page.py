@@ -1,0 +1,173 @@
+"""One HTML file that holds the whole report and asks nothing of any network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from kdiff.eval.report.cells import Result, Sweep, higher_is_better
+from kdiff.eval.report.curves import DASHES, look, nfe_axis, tick_text, value_axis
+from kdiff.eval.report.tables import Table, digits, settings, significant
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def render(sweep: Sweep, tables: Sequence[Table]) -> str:
+    """The page's text. Everything that comes from the sweep is escaped by Jinja, and a content
+    security policy lets nothing run or load but what the page itself holds."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    here = files(__package__)
+    css, js = (here.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "allow_nan": False}
+    template = environment.from_string(here.joinpath("page.html.jinja").read_text("utf-8"))
+    numbers = {id(result): i for i, result in enumerate(sweep.results)}
+    labels = {
+        id(r): row.label for table in tables for row in table.rows for r in row.results.values()
+    }
+    return template.render(
+        sweep=sweep,
+        tables=tables,
+        facts=_facts(sweep),
+        commands=_commands(sweep),
+        number=lambda result: numbers[id(result)],
+        data={
+            "views": [_view(table, numbers) for table in tables],
+            "dashes": DASHES,
+            "results": [_result(result, labels.get(id(result))) for result in sweep.results],
+        },
+        css=Markup(css),
+        js=Markup(js),
+        allowed=f"style-src '{_csp_hash(css)}'; script-src '{_csp_hash(js)}'",
+        environment={
+            key: ", ".join(
+                value if len(counts) == 1 else f"{value} ({count} cells)"
+                for value, count in counts.items()
+            )
+            for key, counts in sweep.environment.items()
+        },
+    )
+
+
+def _csp_hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"
+
+
+def _commands(sweep: Sweep) -> list[str]:
+    """All that wrote into the folder, oldest first."""
+    calls = [*(sweep.about.get("earlier") or []), sweep.about]
+    return [call["command"] for call in calls if call.get("command")]
+
+
+def _facts(sweep: Sweep) -> list[str]:
+    """The sweep in a few words."""
+    cells = sum(len(result.first_seeds) for result in sweep.results)
+    failed = len(sweep.failures)
+    nfes = sorted({result.cell["nfe"] for result in sweep.results})
+    models = dict.fromkeys(str(result.cell["model"].get("name")) for result in sweep.results)
+    samplers = len({result.cell["sampler"] for result in sweep.results})
+    facts = [
+        ", ".join(models),
+        f"{samplers} sampler{'s' * (samplers != 1)}",
+        f"NFE {nfes[0]}" + (f" to {nfes[-1]}" if len(nfes) > 1 else ""),
+        f"{cells} cell{'s' * (cells != 1)}" + (f", {failed} failed" if failed else ""),
+    ]
+    if created := sweep.about.get("created"):
+        facts.append(str(created)[:10])
+    return facts
+
+
+def _view(table: Table, numbers: dict[int, int]) -> dict[str, Any]:
+    """A table as the page's script wants it: its axes, and a line for each row."""
+    x, y = nfe_axis(table), value_axis(table)
+    floor = table.noise_floor
+    return {
+        "model": table.model,
+        "choice": table.title.replace(f", {table.model}", "", 1),
+        "metric": table.metric,
+        "higher": higher_is_better(table.metric),
+        "x": {**asdict(x), "labels": list(map(tick_text, x.ticks))},
+        "y": {**asdict(y), "labels": list(map(tick_text, y.ticks))},
+        "floor": floor,
+        "floorText": None if floor is None else f"noise floor {significant(floor)}",
+        "rows": [
+            {
+                "label": row.label,
+                "look": look(row.index),
+                "points": [
+                    {
+                        "nfe": nfe,
+                        "value": figure.value,
+                        "error": figure.error,
+                        "text": table.text(row, nfe),
+                        "n": _images(figure.n, figure.repeats),
+                        "result": numbers[id(row.results[nfe])],
+                    }
+                    for one, nfe, figure in table.figures()
+                    if one is row
+                ],
+            }
+            for row in table.rows
+        ],
+    }
+
+
+def _images(n: int, repeats: int) -> str:
+    return f"N = {n:,}" + (f", {repeats} repeats" if repeats > 1 else "")
+
+
+def _result(result: Result, label: str | None) -> dict[str, Any]:
+    """A cell's picture, and all there is to say of it: what, the text, and a note or nothing."""
+    cell = result.cell
+    seeds = (f"{first} to {first + cell['seeds']['n'] - 1}" for first in result.first_seeds)
+    figures = {}
+    for figure in result.figures:
+        value, error = digits(figure)
+        text = value + (f" ± {error}" if error else "")
+        figures[figure.metric, figure.n] = (text, _images(figure.n, figure.repeats))
+    about = {
+        "steps": cell.get("steps"),
+        **{
+            key.replace("_", " "): text.removeprefix(f"{key}=")
+            for key, text in settings(cell).items()
+        },
+        "noise levels": _grid(cell.get("sigmas") or []),
+        "seeds": ", ".join(seeds),
+        "model": cell["model"].get("name"),
+        "reference": (cell.get("reference") or {}).get("name"),
+    }
+    return {
+        "title": f"{label or cell['sampler']}, NFE {cell['nfe']}",
+        "about": [[metric, *texts] for (metric, _), texts in figures.items()]
+        + [[key, str(value), ""] for key, value in about.items() if value is not None],
+        "grid": _data_uri(result.grid) if result.grid else None,
+    }
+
+
+def _grid(sigmas: Sequence[float]) -> str | None:
+    if not sigmas:
+        return None
+    *levels, last = sigmas
+    return (
+        f"{sigmas[0]:.4g} to {levels[-1]:.4g}, then 0"
+        if last == 0 and levels
+        else (f"{sigmas[0]:.4g} to {last:.4g}")
+    )
+
+
+def _data_uri(path: Path) -> str | None:
+    """The PNG as the page embeds it; a file that is none is left out."""
+    data = path.read_bytes()
+    if not data.startswith(PNG):
+        return None
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}"

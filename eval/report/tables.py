@@ -1,0 +1,288 @@
+"""Tables of samplers by NFE, and how figures are written."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kdiff.eval.report.cells import Figure, Result, Sweep, higher_is_better
+from kdiff.samplers import REGISTRY
+
+MISSING, FAILED = "—", "failed"
+WITHOUT_NETWORK = {
+    "RMSE": "RMSE to the converged solution from the same start",
+    "seconds": "seconds to sample",
+}
+# Not a row's: they are the table's, the column's, or follow from sampler, schedule and NFE.
+NOT_THE_ROWS = (
+    *("model", "features", "reference", "metrics", "seeds"),
+    *("sampler", "options", "nfe", "steps", "sigmas"),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A sampler with its settings; `index` is the same in every table of the sweep."""
+
+    label: str
+    index: int
+    results: Mapping[int, Result]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One metric of one model at one N: figures that may be compared."""
+
+    metric: str
+    model: str
+    n: int
+    title: str
+    about: str
+    rows: Sequence[Row]
+
+    @property
+    def caption(self) -> str:
+        """What a reader must know to use the figures."""
+        if self.noise_floor is None:
+            return self.about
+        floor = significant(self.noise_floor)
+        return f"{self.about} Noise floor: {floor}, what perfect samples would get."
+
+    @property
+    def nfes(self) -> list[int]:
+        return sorted({nfe for row in self.rows for nfe in row.results})
+
+    @property
+    def noise_floor(self) -> float | None:
+        """What as many perfect samples would get, as the first cell that knows says."""
+        floors = (r.noise_floor.get(self.metric) for row in self.rows for r in row.results.values())
+        return next((floor for floor in floors if floor is not None), None)
+
+    def figure(self, row: Row, nfe: int) -> Figure | None:
+        result = row.results.get(nfe)
+        return result.figure(self.metric, self.n) if result else None
+
+    def figures(self) -> Iterator[tuple[Row, int, Figure]]:
+        for row in self.rows:
+            for nfe in self.nfes:
+                if (figure := self.figure(row, nfe)) is not None:
+                    yield row, nfe, figure
+
+    def failed(self, row: Row, nfe: int) -> bool:
+        """A cell without any figure, not only without this one."""
+        result = row.results.get(nfe)
+        return result is not None and not result.figures and bool(result.failures)
+
+    def best(self, nfe: int) -> str | None:
+        """The best value of a column as it is printed; None if it has fewer than two."""
+        column = [figure for row in self.rows if (figure := self.figure(row, nfe)) is not None]
+        if len(column) < 2:
+            return None
+        choose = max if higher_is_better(self.metric) else min
+        return digits(choose(column, key=lambda figure: figure.value))[0]
+
+    def text(self, row: Row, nfe: int) -> str:
+        """`12.31 ± 0.21`, and how many repeats where it has fewer than others."""
+        figure = self.figure(row, nfe)
+        if figure is None:
+            return FAILED if self.failed(row, nfe) else MISSING
+        value, error = digits(figure)
+        most = max(f.repeats for *_, f in self.figures())
+        fewer = f" (of {figure.repeats})" if figure.repeats < most else ""
+        return value + (f" ± {error}" if error else "") + fewer
+
+    def is_best(self, row: Row, nfe: int) -> bool:
+        figure = self.figure(row, nfe)
+        return figure is not None and digits(figure)[0] == self.best(nfe)
+
+
+def make_tables(sweep: Sweep, metrics: Iterable[str] = ()) -> list[Table]:
+    """One table for each metric, model, network, reference and N: figures of different N, or
+    against different references, are never in one table. `metrics`: only these."""
+    wanted = list(metrics) or sweep.metrics
+    labels = _labels(sweep.results)
+    order = _order(labels, sweep.results)
+    groups: dict[str, list[tuple[str, Result]]] = {}
+    for label, result in zip(labels, sweep.results, strict=True):
+        groups.setdefault(_comparable(result), []).append((label, result))
+    found = []
+    for group in groups.values():
+        results = [result for _, result in group]
+        rows: dict[str, dict[int, Result]] = {}
+        for label, result in group:
+            rows.setdefault(label, {})[result.cell["nfe"]] = result
+        keys = dict.fromkeys((f.metric, f.n) for result in results for f in result.figures)
+        for metric, n in keys:
+            laid = [
+                Row(label, order[label], cells)
+                for label, cells in sorted(rows.items(), key=lambda item: order[item[0]])
+                if any(not r.figures or r.figure(metric, n) for r in cells.values())
+            ]
+            if metric in wanted:
+                found.append((metric, n, results[0].cell, laid))
+    found.sort(key=lambda one: wanted.index(one[0]))
+    names = _names([(metric, cell) for metric, _, cell, _ in found])
+    return [
+        Table(metric, model, n, f"{title}, N = {n:,}", _about(metric, n, cell, rows), rows)
+        for (metric, n, cell, rows), (model, title) in zip(found, names, strict=True)
+    ]
+
+
+def digits(figure: Figure) -> tuple[str, str | None]:
+    """Value and error as printed: the value ends where its error does, which has two digits if
+    they are 35 or less, else one (the Particle Data Group's rule, but 0.95 stays 0.9 or 1.0);
+    four digits where no error is known, at most six."""
+    value, error = figure.value, figure.error
+    if not error:
+        return significant(value), None if error is None else "0"
+    exponent = math.floor(math.log10(error))
+    place = -exponent + (error / 10.0**exponent < 3.55)
+    most = 5 - (math.floor(math.log10(abs(value))) if value else 0)
+    decimals = max(0, min(place, most))
+    if decimals > 6:
+        return f"{value:.3e}", f"{error:.1e}"
+    return f"{value:.{decimals}f}", f"{error:.{decimals}f}" if place <= most else f"{error:.1g}"
+
+
+def significant(value: float) -> str:
+    """Four significant digits, those before the point all shown."""
+    if value == 0:
+        return "0"
+    place = math.floor(math.log10(abs(value)))
+    return f"{value:.3e}" if place < -4 else f"{value:.{max(0, 3 - place)}f}"
+
+
+def settings(cell: Mapping[str, Any]) -> dict[str, str]:
+    """A row's settings beside its sampler, in words: options that are not the default, the rest
+    as it is."""
+    sampler = REGISTRY.get(cell["sampler"])
+    defaults = sampler.with_defaults() if sampler else {}
+    options = (cell.get("options") or {}).items()
+    shown = {  # as text: JSON has no infinity, and has it as "inf"
+        key: f"{key}={value}" for key, value in options if str(defaults.get(key)) != str(value)
+    }
+    for key, value in cell.items():
+        if key not in NOT_THE_ROWS:
+            text = {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+            shown[key] = text if key in ("schedule", "dtype") else f"{key}={text}"
+    return shown
+
+
+def _labels(results: Sequence[Result]) -> list[str]:
+    """A name for each result's row: the sampler, its options where not default, and what else is
+    not the same all over the sweep; where that does not tell two apart, their noise levels, or
+    their numbers."""
+    described = [settings(result.cell) for result in results]
+    keys = dict.fromkeys(key for one in described for key in one)
+    differing = [key for key in keys if len({one.get(key) for one in described}) > 1]
+    labels = []
+    for result, one in zip(results, described, strict=True):
+        options = result.cell.get("options") or {}
+        shown = [one[key] for key in one if key in options or key in differing]
+        sampler = str(result.cell["sampler"])
+        labels.append(f"{sampler} ({', '.join(shown)})" if shown else sampler)
+    for tell_apart in (_noise_levels, lambda _, nth: f"[{nth}]"):
+        places = [
+            (label, _comparable(r), r.cell["nfe"]) for label, r in zip(labels, results, strict=True)
+        ]
+        shared = {place[0] for place in places if places.count(place) > 1}
+        labels = [
+            f"{label} {tell_apart(r, 1 + places[:i].count(places[i]))}"
+            if label in shared
+            else label
+            for i, (label, r) in enumerate(zip(labels, results, strict=True))
+        ]
+    return labels
+
+
+def _order(labels: Sequence[str], results: Sequence[Result]) -> dict[str, int]:
+    """Each row's place: as `kdiff list` has the samplers, since cells finish in any order."""
+    listed = {name: i for i, name in enumerate(REGISTRY)}
+    places = {
+        label: listed.get(result.cell["sampler"], len(listed))
+        for label, result in zip(labels, results, strict=True)
+    }
+    return {label: i for i, label in enumerate(sorted(places, key=places.__getitem__))}
+
+
+def _noise_levels(result: Result, _: int) -> str:
+    levels = [sigma for sigma in result.cell.get("sigmas") or [] if sigma]
+    return f"[{levels[0]:.4g} to {levels[-1]:.4g}]" if levels else ""
+
+
+def _comparable(result: Result) -> str:
+    cell = result.cell
+    of = [cell.get(key) for key in ("model", "features", "reference")]
+    return json.dumps([of, cell["seeds"]["n"]], sort_keys=True)
+
+
+def _names(subjects: Sequence[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, str]]:
+    """For each table its model's name and its title, which says what sets it apart from others
+    of the same metric."""
+    parts = [
+        {
+            "metric": metric,
+            "model": _name(cell["model"], [c["model"] for _, c in subjects]),
+            "features": _name(cell.get("features"), [c.get("features") for _, c in subjects]),
+            "resize": (cell.get("features") or {}).get("resize"),
+            "reference": _name(cell.get("reference"), [c.get("reference") for _, c in subjects]),
+        }
+        for metric, cell in subjects
+    ]
+    words = {"features": "network {}", "resize": "resize {}", "reference": "against {}"}
+    differing = [key for key in words if len({part[key] for part in parts}) > 1]
+    return [
+        (
+            str(part["model"]),
+            ", ".join(
+                [f"{part['metric']}, {part['model']}"]
+                + [words[key].format(part[key]) for key in differing if part[key]]
+            ),
+        )
+        for part in parts
+    ]
+
+
+def _name(one: Mapping[str, Any] | None, among: Sequence[Mapping[str, Any] | None]) -> str | None:
+    """Its name, with its hash's start if another has the same name."""
+    if one is None:
+        return None
+    name = str(one.get("name"))
+    hashes = {_hash(other) for other in among if other and other.get("name") == one.get("name")}
+    return f"{name} {_hash(one)[:8]}" if len(hashes) > 1 else name
+
+
+def _hash(one: Mapping[str, Any]) -> str:
+    return str(one.get("sha256") or one.get("weights"))
+
+
+def _about(metric: str, n: int, cell: Mapping[str, Any], rows: Sequence[Row]) -> str:
+    better = "higher" if higher_is_better(metric) else "lower"
+    features, reference = cell.get("features"), cell.get("reference")
+    text = WITHOUT_NETWORK.get(metric, metric)
+    if metric not in WITHOUT_NETWORK and features:
+        if reference and not metric.startswith("IS"):
+            size = f" ({reference['n']:,} images)" if reference.get("n") else ""
+            text += f" against {reference.get('name')}{size}"
+        resize = f", resize {features['resize']}" if features.get("resize") else ""
+        text += f", network {features.get('name')}{resize}"
+    figures = [
+        figure
+        for row in rows
+        for result in row.results.values()
+        if (figure := result.figure(metric, n)) is not None
+    ]
+    return f"{text}; {better} is better. N = {n:,} images in each {_repeats(figures)}"
+
+
+def _repeats(figures: Sequence[Figure]) -> str:
+    counts = sorted({figure.repeats for figure in figures})
+    if counts == [1]:
+        known = any(figure.error is not None for figure in figures)
+        return "figure" + (", ± its evaluation's own error." if known else "; no error is known.")
+    most = counts[-1]
+    text = f"of {most} repeats, of which a figure is the mean ± its standard error"
+    return text + ("; (of 1) and the like mark fewer." if len(counts) > 1 else ".")

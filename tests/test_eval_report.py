@@ -1,0 +1,433 @@
+"""Reports of sweeps: what the tables say, read back from the files that a person gets."""
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from kdiff.cli.report_command import command
+from kdiff.eval.report import Figure, curves, formats, make_tables, page, read_sweep
+from kdiff.eval.report.tables import digits
+
+HOSTILE = "</script><script>alert(1)</script> $x^{2$ ~50% & a|b `c` {\\evil}"
+
+
+def a_line(sampler="euler", nfe=10, first=0, n=1000, metrics=None, error=None, **cell):
+    """One cell as `kdiff sweep` writes it; a metric is its value or all of it."""
+    cell = {
+        "model": {"name": "cifar10", "sha256": "a" * 64},
+        "sampler": sampler,
+        "options": {},
+        "schedule": "karras",
+        "final": "zero",
+        "steps": nfe,
+        "nfe": nfe,
+        "sigmas": [80.0, 1.0, 0.0],
+        "seeds": {"first": first, "n": n},
+        "metrics": ["FID"],
+        "features": {"name": "inception", "resize": "legacy_tensorflow", "weights": "b" * 64},
+        "reference": {"name": "cifar10", "n": 50000, "sha256": "c" * 64},
+        **cell,
+    }
+    values = {
+        name: value if isinstance(value, dict) else {"value": value, "error": None, "n": n}
+        for name, value in (metrics or {}).items()
+    }
+    return {
+        "key": json.dumps(cell),
+        "cell": cell,
+        "status": "failed" if error else "ok",
+        "error": error,
+        "metrics": values,
+        "grid": None,
+        "noise_floor": None,
+        "environment": {"torch": "2.9.1"},
+        "finished": "2026-11-21T17:00:00Z",
+    }
+
+
+@pytest.fixture
+def sweep_of(tmp_path):
+    """sweep_of(*lines, tail=""): the folder with these cells, and what it reads as."""
+
+    def write(*lines, tail=""):
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (tmp_path / "cells.jsonl").write_text(text + tail)
+        (tmp_path / "sweep.json").write_text(json.dumps({"command": "kdiff sweep --nfe 10"}))
+        return read_sweep(tmp_path)
+
+    return write
+
+
+def report(folder, *arguments):
+    return CliRunner().invoke(command, [str(folder), *map(str, arguments)])
+
+
+def test_repeats_become_a_mean_and_its_standard_error(sweep_of):
+    values = [12.0, 13.0, 17.0]
+    lines = [a_line(first=1000 * i, metrics={"FID": v}) for i, v in enumerate(values)]
+    (result,) = sweep_of(*lines).results
+    (figure,) = result.figures
+    assert (figure.metric, figure.n, figure.repeats) == ("FID", 1000, 3)
+    assert figure.value == pytest.approx(14.0)
+    assert figure.error == pytest.approx(np.std(values, ddof=1) / np.sqrt(3))
+
+
+def test_one_repeat_keeps_its_own_error_and_its_own_n(sweep_of):
+    rmse = {"value": 0.5, "error": None, "n": 64}
+    line = a_line(metrics={"IS": {"value": 9.0, "error": 0.2, "n": 1000}, "RMSE": rmse})
+    (result,) = sweep_of(line).results
+    assert result.figures == [Figure("IS", 1000, 9.0, 0.2, 1), Figure("RMSE", 64, 0.5, None, 1)]
+
+
+def test_the_same_seeds_evaluated_again_are_no_second_repeat(sweep_of):
+    again = a_line(metrics={"FID": 12.0, "KID": 0.1})
+    again["cell"]["metrics"], again["key"] = ["FID", "KID"], "another"
+    (result,) = sweep_of(a_line(metrics={"FID": 12.0}), again).results
+    assert [(f.metric, f.repeats) for f in result.figures] == [("FID", 1), ("KID", 1)]
+
+
+def test_the_last_line_of_a_key_wins_but_no_failure_after_a_success(sweep_of):
+    failed, good, again = (
+        a_line(error="no memory"),
+        a_line(metrics={"FID": 11.0}),
+        a_line(metrics={"FID": 12.0}),
+    )
+    sweep = sweep_of(failed, good, again, failed)
+    assert not sweep.failures
+    assert sweep.results[0].figure("FID", 1000).value == 12.0
+
+
+def test_cells_of_different_n_are_no_repeats_even_where_a_metric_has_one_n(sweep_of):
+    rmse = {"RMSE": {"value": 0.5, "error": None, "n": 64}}
+    sweep = sweep_of(a_line(metrics=rmse), a_line(first=1000, n=5000, metrics=rmse))
+    assert [result.figures[0].repeats for result in sweep.results] == [1, 1]
+
+
+def test_shards_are_read_together(tmp_path):
+    for i, sampler in enumerate(("euler", "heun"), 1):
+        line = json.dumps(a_line(sampler, metrics={"FID": 10.0 * i}))
+        (tmp_path / f"cells-{i}-of-2.jsonl").write_text(line + "\n")
+    assert [r.cell["sampler"] for r in read_sweep(tmp_path).results] == ["euler", "heun"]
+
+
+def test_a_torn_last_line_is_not_there_and_a_torn_middle_one_is_an_error(sweep_of):
+    whole = a_line(metrics={"FID": 12.0})
+    torn = json.dumps(a_line("heun", metrics={"FID": 11.0}))[:-30]
+    assert [r.cell["sampler"] for r in sweep_of(whole, tail=torn).results] == ["euler"]
+    with pytest.raises(ValueError, match=r"line 2 is not JSON"):
+        sweep_of(whole, tail=torn + "\n" + json.dumps(whole) + "\n")
+
+
+def test_a_figure_that_is_no_number_is_a_failure_and_never_the_best(sweep_of):
+    broken = a_line("heun", metrics={"FID": float("nan")})
+    sweep = sweep_of(a_line(metrics={"FID": 12.0}), broken)
+    assert [f.error for f in sweep.failures] == ["FID is nan"]
+    (table,) = make_tables(sweep)
+    assert [table.text(row, 10) for row in table.rows] == ["12.00", "failed"]
+
+
+def test_figures_of_different_n_or_reference_are_never_in_one_table(sweep_of):
+    other = {"name": "cifar10-test", "n": 10000, "sha256": "d" * 64}
+    sweep = sweep_of(
+        a_line(metrics={"FID": 12.0}),
+        a_line(n=5000, metrics={"FID": 5.0}),
+        a_line("unipc", metrics={"FID": 14.0}, reference=other),
+    )
+    tables = make_tables(sweep)
+    assert [[row.label for row in table.rows] for table in tables] == [
+        ["euler"],
+        ["euler"],
+        ["unipc"],
+    ]
+    assert [table.title for table in tables] == [
+        "FID, cifar10, against cifar10, N = 1,000",
+        "FID, cifar10, against cifar10, N = 5,000",
+        "FID, cifar10, against cifar10-test, N = 1,000",
+    ]
+
+
+def test_two_models_of_one_name_are_told_apart(sweep_of):
+    other = {"name": "cifar10", "sha256": "e" * 64}
+    sweep = sweep_of(a_line(metrics={"FID": 12.0}), a_line(metrics={"FID": 11.0}, model=other))
+    assert [t.model for t in make_tables(sweep)] == ["cifar10 aaaaaaaa", "cifar10 eeeeeeee"]
+
+
+def test_rows_name_what_differs_and_nothing_else(sweep_of):
+    sweep = sweep_of(
+        a_line(metrics={"FID": 1.0}),
+        a_line(metrics={"FID": 2.0}, schedule="exponential"),
+        a_line("heun", metrics={"FID": 3.0}, options={"S_churn": 40.0, "S_tmax": "inf"}),
+        a_line("unpublished", metrics={"FID": 4.0}, options={"knob": 1}),
+    )
+    (table,) = make_tables(sweep)
+    assert [row.label for row in table.rows] == [
+        "euler (karras)",
+        "euler (exponential)",
+        "heun (S_churn=40.0, karras)",
+        "unpublished (knob=1, karras)",
+    ]
+
+
+def test_cells_that_differ_only_in_noise_levels_do_not_hide_each_other(sweep_of):
+    lines = [
+        a_line(metrics={"FID": 1.0}),
+        a_line(metrics={"FID": 2.0}, sigmas=[160.0, 1.0, 0.0]),
+        a_line(metrics={"FID": 3.0}, sigmas=[160.0, 2.0, 1.0, 0.0]),
+        a_line(nfe=20, metrics={"FID": 4.0}),
+        a_line("heun", metrics={"FID": 5.0}),
+    ]
+    (table,) = make_tables(sweep_of(*lines))
+    assert [(row.label, [table.text(row, nfe) for nfe in (10, 20)]) for row in table.rows] == [
+        ("euler [80 to 1]", ["1.000", "4.000"]),
+        ("euler [160 to 1] [1]", ["2.000", "—"]),
+        ("euler [160 to 1] [2]", ["3.000", "—"]),
+        ("heun", ["5.000", "—"]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("metric", "best"),
+    [("FID", "euler"), ("IS", "heun"), ("IS (cifar10-classifier)", "heun"), ("IS-openai", "heun")],
+)
+def test_the_best_of_a_column_is_bold_in_its_metrics_direction(sweep_of, metric, best):
+    lines = [a_line(s, metrics={metric: v}) for s, v in (("euler", 3.0), ("heun", 4.0))]
+    alone = a_line("heun", nfe=20, metrics={metric: 2.0})
+    (table,) = make_tables(sweep_of(*lines, alone))
+    assert [row.label for row in table.rows if table.is_best(row, 10)] == [best]
+    assert not any(table.is_best(row, 20) for row in table.rows)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "printed"),
+    [
+        (12.3456, 0.2, ("12.35", "0.20")),
+        (12.3456, 0.41, ("12.3", "0.4")),
+        (9.0612, 0.0123, ("9.061", "0.012")),
+        (321.9, 12.0, ("322", "12")),
+        (3.150842, None, ("3.151", None)),
+        (0.00123456, None, ("0.001235", None)),
+        (43210.4, None, ("43210", None)),
+        (1.5e-7, 2e-9, ("1.500e-07", "2.0e-09")),
+        (12.3456789, 1e-12, ("12.3457", "1e-12")),
+        (-0.012, 0.02, ("-0.012", "0.020")),
+        (0.0, None, ("0", None)),
+    ],
+)
+def test_a_value_has_the_digits_that_its_error_allows(value, error, printed):
+    assert digits(Figure("FID", 1000, value, error, 1)) == printed
+
+
+def a_full_sweep(sweep_of):
+    lines = [
+        a_line(sampler, nfe, first, metrics={"FID": value + first / 1000 + nfe / 10})
+        for sampler, value in (("euler", 30.0), (HOSTILE, 20.0))
+        for nfe in (5, 10)
+        for first in (0, 1000)
+    ]
+    lines[0]["noise_floor"] = {"FID": 18.0}
+    return sweep_of(*lines, a_line("heun", 9, error="not finite\nat step 3"))
+
+
+def expected():
+    """Sampler, NFE -> mean; the two repeats lie one apart, so the standard error is 0.5."""
+    return {
+        (sampler, nfe): value + 0.5 + nfe / 10
+        for sampler, value in (("euler", 30.0), (HOSTILE, 20.0))
+        for nfe in (5, 10)
+    }
+
+
+def test_csv_reads_back_with_every_figure_and_failure(sweep_of):
+    text = formats.to_csv(make_tables(a_full_sweep(sweep_of)))
+    lines = list(csv.DictReader(io.StringIO(text)))
+    good = [line for line in lines if line["status"] == "ok"]
+    read = {(line["sampler"], int(line["nfe"])): float(line["value"]) for line in good}
+    assert read == pytest.approx(expected())
+    assert {float(line["error"]) for line in good} == {0.5}
+    assert {line["n"] for line in lines} == {"1000"}
+    assert {line["sampler"] for line in lines if line["best"] == "1"} == {HOSTILE}
+    (failed,) = [line for line in lines if line["status"] == "failed"]
+    assert (failed["sampler"], failed["reason"]) == ("heun", "not finite at step 3")
+
+
+def test_markdown_reads_back_and_nothing_breaks_out_of_its_cell(sweep_of):
+    text = formats.to_markdown(make_tables(a_full_sweep(sweep_of)))
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    assert rows[0] == ["sampler", "NFE 5", "NFE 9", "NFE 10"]
+    assert set(map(len, rows)) == {4}
+    assert rows[2] == ["`euler`", "31.0 ± 0.5", "—", "31.5 ± 0.5"]
+    assert rows[4] == [
+        "`` " + HOSTILE.replace("|", "\\|") + " ``",
+        "**21.0 ± 0.5**",
+        "—",
+        "**21.5 ± 0.5**",
+    ]
+    assert rows[3] == ["`heun`", "—", "failed", "—"]
+    assert "N = 1,000 images in each of 2 repeats" in text
+    assert "Noise floor: 18.00" in text
+
+
+def test_titles_and_captions_are_escaped_too(sweep_of):
+    hostile = {"name": HOSTILE, "sha256": "a"}
+    tables = make_tables(sweep_of(a_line(metrics={"FID": 1.0}, model=hostile, reference=hostile)))
+    title, _, *_, caption = formats.to_markdown(tables).strip().split("\n")
+    for text in (title.removeprefix("### "), caption):
+        assert HOSTILE in re.sub(r"\\([^a-z])", r"\1", text)
+        assert not re.search(r"(?<!\\)[`*<>~&#$]", text)
+    caption = re.search(r"\\caption{(.*)}\n", formats.to_latex(tables)).group(1)
+    assert not re.search(r"(?<!\\)[&%$#_^]", caption.replace(r"$\pm$", ""))
+
+
+def test_latex_reads_back_and_no_name_is_a_command(sweep_of):
+    text = formats.to_latex(make_tables(a_full_sweep(sweep_of)))
+    body = text[text.index(r"\midrule") : text.index(r"\bottomrule")]
+    rows = [re.split(r"(?<!\\)&", line) for line in body.splitlines()[1:]]
+    assert set(map(len, rows)) == {4}
+    assert [cell.strip() for cell in rows[0]] == [
+        *("euler", r"31.0 $\pm$ 0.5", "---"),
+        r"31.5 $\pm$ 0.5 \\",
+    ]
+    assert rows[2][1].strip() == r"\textbf{21.0 $\pm$ 0.5}"
+    name = rows[2][0]
+    for command_, character in (
+        *((r"\textbackslash{}", "\0"), (r"\textasciicircum{}", "^"), (r"\textbar{}", "|")),
+        *((r"\textless{}", "<"), (r"\textgreater{}", ">")),
+        (r"\textasciitilde{}", "~"),
+    ):
+        name = name.replace(command_, character)
+    assert not re.search(r"(?<!\\)[&%$#_{}]", name), name  # whatever is left is escaped
+    assert re.sub(r"\\(.)", r"\1", name).replace("\0", "\\").strip() == HOSTILE
+    assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
+
+
+@pytest.mark.parametrize("suffix", ["svg", "png"])
+def test_curves_are_the_same_bytes_each_time_and_take_any_name(sweep_of, suffix):
+    (table,) = make_tables(a_full_sweep(sweep_of))
+    picture = curves.draw(table, suffix)
+    assert picture == curves.draw(table, suffix)
+    if suffix == "png":
+        assert min(Image.open(io.BytesIO(picture)).size) > 400
+    else:
+        assert b"<dc:date>" not in picture
+
+
+def test_no_two_of_32_rows_look_the_same():
+    assert len({curves.look(i) for i in range(32)}) == 32
+
+
+def test_value_axis_is_logarithmic_for_distances_and_not_for_shares(sweep_of):
+    values = {"FID": 5.0, "KID": -0.001, "recall": 0.1}
+    more = {"FID": 50.0, "KID": 0.1, "recall": 0.6}
+    tables = make_tables(sweep_of(a_line(metrics=values), a_line(nfe=5, metrics=more)))
+    axes = {table.metric: curves.value_axis(table) for table in tables}
+    assert {metric: axis.log for metric, axis in axes.items()} == {
+        **{"FID": True, "KID": False, "recall": False}
+    }
+    for metric, axis in axes.items():
+        assert axis.low < values[metric] < axis.high
+        assert axis.low < more[metric] < axis.high
+        assert len(axis.ticks) >= 3 and all(axis.low <= tick <= axis.high for tick in axis.ticks)
+
+
+def test_the_page_escapes_what_it_shows_and_holds_its_pictures(sweep_of, tmp_path):
+    line = a_line(HOSTILE, metrics={"FID": 12.0})
+    line["grid"] = "grid.png"
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "grid.png")
+    sweep = sweep_of(line, a_line("heun", error=HOSTILE))
+    text = page.render(sweep, make_tables(sweep))
+    assert "<script>alert" not in text
+    assert text.count("</script>") == 2  # the data's and the program's
+    data = text.split('id="data">')[1].split("</script>")[0]
+    view = json.loads(data)["views"][0]
+    assert view["rows"][-1]["label"] == HOSTILE
+    assert json.loads(data)["results"][0]["grid"].startswith("data:image/png;base64,iVBOR")
+    assert not re.search(r'(src|href)="(?!#|data:)', text) and "url(" not in text
+    assert text == page.render(sweep, make_tables(sweep))
+
+
+def test_what_is_not_a_picture_is_not_embedded(sweep_of, tmp_path):
+    line = a_line(metrics={"FID": 12.0}) | {"grid": "grid.png"}
+    (tmp_path / "grid.png").write_text("<svg onload=alert(1)>")
+    sweep = sweep_of(line)
+    assert '"grid": null' in page.render(sweep, make_tables(sweep))
+
+
+def test_report_writes_every_format_and_prints_the_table(sweep_of, tmp_path):
+    a_full_sweep(sweep_of)
+    result = report(tmp_path)
+    assert result.exit_code == 0, result.output
+    written = [Path(line) for line in result.output.splitlines() if line.startswith(str(tmp_path))]
+    assert sorted(path.name for path in written) == [
+        *("fid-cifar10-n1000.png", "fid-cifar10-n1000.svg", "report.html"),
+        *("tables.csv", "tables.md", "tables.tex"),
+    ]
+    assert {path.parent for path in written} == {tmp_path / "report"}
+    assert "| `euler`" in result.output
+    assert "failed: heun, NFE 9: not finite at step 3" in result.output
+
+
+def test_report_writes_what_it_is_asked_for(sweep_of, tmp_path):
+    sweep_of(a_line(metrics={"FID": 12.0, "IS": 9.0}))
+    out = tmp_path / "elsewhere"
+    result = report(tmp_path, "--format", "md,svg", "--metric", "is", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert sorted(p.name for p in out.iterdir()) == ["is-cifar10-n1000.svg", "tables.md"]
+    assert "FID" not in (out / "tables.md").read_text()
+
+
+def test_a_sweep_where_all_failed_still_gives_a_page(sweep_of, tmp_path):
+    sweep_of(a_line(error="no memory"))
+    (tmp_path / "sweep.json").unlink()  # and without it
+    result = report(tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "no memory" in (tmp_path / "report" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--metric", "FDI"], "unknown metric 'FDI'; did you mean FID?"),
+        (["--format", "htm"], "unknown format 'htm'; did you mean html?"),
+    ],
+)
+def test_a_misspelt_name_is_one_line_with_a_suggestion(sweep_of, tmp_path, arguments, said):
+    sweep_of(a_line(metrics={"FID": 12.0}))
+    result = report(tmp_path, *arguments)
+    assert result.exit_code == 2 and f"Error: {said}" in result.output
+    assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "no cells in"),
+        ("", "no cells in"),
+        ('{"key": "torn', "no cells in"),
+        ("nonsense\n", "line 1 is not JSON: 'nonsense'"),
+        ("[]\n", "line 1 is not a sweep's cell: it is not an object"),
+        ('{"key": "a", "cell": {}}\n', "its cell has no model, nfe, sampler, seeds"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, text, said):
+    if text is not None:
+        (tmp_path / "cells.jsonl").write_text(text)
+    result = report(tmp_path)
+    assert result.exit_code == 2 and said in result.output
+    assert "Traceback" not in result.output
+
+
+def test_no_folder_and_a_file_as_output_are_one_line(sweep_of, tmp_path):
+    result = report(tmp_path / "nowhere")
+    assert result.exit_code == 2 and "there is no folder" in result.output
+    sweep_of(a_line(metrics={"FID": 12.0}))
+    (tmp_path / "taken").write_text("")
+    result = report(tmp_path, "--out", tmp_path / "taken")
+    assert result.exit_code == 2 and "cannot write into" in result.output
