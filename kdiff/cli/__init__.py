@@ -13,7 +13,7 @@ COMMANDS = {
     "sweep": "Evaluate samplers over steps, and go on where it stopped.",
     "report": "Tables, curves and a page of what a sweep found.",
     "ref": "The statistics that images are compared with.",
-    "list": "Show the samplers, schedules and models there are.",
+    "list": "Show the samplers, schedules, models and metrics there are.",
     "explain": "Show exactly what a sampler computes.",
 }
 

@@ -54,7 +54,7 @@ OF_MODELS = (
     help="Name or number of a class, none, or a list of them to repeat.  [default: each in turn]",
 )
 @evaluation_options
-@click.option("--metrics", default="fid", help=f"A list of {', '.join(METRICS)}.")
+@click.option("--metrics", default="fid", help="Such as fid,kid; see `kdiff list metrics`.")
 @click.option(
     "--backend",
     type=click.Choice(["kdiff", *BACKENDS, "all"]),

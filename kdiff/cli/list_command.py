@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from kdiff.cli.planning import CONTEXT, to_json
+from kdiff.eval.evaluation import METRICS
 from kdiff.models import packaged_models, sha256
 from kdiff.samplers import REGISTRY
 from kdiff.schedules import DISCRETE, SCHEDULES, schedule_settings
@@ -55,11 +56,16 @@ def models() -> list[dict[str, Any]]:
     ]
 
 
-LISTS = {"samplers": samplers, "schedules": schedules, "models": models}
+def metrics() -> list[dict[str, Any]]:
+    return [{"name": name, "label": m.label, "about": m.help} for name, m in METRICS.items()]
+
+
+LISTS = {"samplers": samplers, "schedules": schedules, "models": models, "metrics": metrics}
 COLUMNS = {
     "samplers": ["name", "order", "nfe_20_steps", "noise", "aliases", "options"],
     "schedules": ["name", "for", "about"],
     "models": ["name", "bytes", "sha256"],
+    "metrics": ["name", "about"],
 }
 
 
@@ -67,7 +73,7 @@ COLUMNS = {
 @click.argument("what", type=click.Choice(list(LISTS)), default="samplers")
 @click.option("--json", "as_json", is_flag=True, help="Everything, for machines.")
 def command(what: str, as_json: bool) -> None:
-    """Show the samplers, schedules and models there are."""
+    """Show the samplers, schedules, models and metrics there are."""
     rows = LISTS[what]()
     if as_json:
         click.echo(to_json(rows))

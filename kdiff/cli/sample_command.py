@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 import numpy as np
-import torch
 from tqdm import tqdm
 
 import kdiff

@@ -1,0 +1,342 @@
+"""Sweeps: from a description to cells, and from cells to lines in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import groupby, pairwise, product
+from typing import Any
+
+import numpy as np
+import torch
+
+import kdiff
+from kdiff.denoiser import Denoiser
+from kdiff.driver import State
+from kdiff.environment import environment
+from kdiff.eval import converged
+from kdiff.eval.cell import RMSE, Cell, ModelFile
+from kdiff.eval.evaluation import Collector, Figure
+from kdiff.eval.features import FeatureNetwork
+from kdiff.eval.frechet import expected_distance
+from kdiff.eval.generated import three_channels
+from kdiff.eval.ranks import gather, ranks
+from kdiff.eval.references import Reference
+from kdiff.eval.sweep_folder import SweepFolder
+from kdiff.images import to_uint8
+from kdiff.lockstep import Outcome, lockstep
+from kdiff.planning import Plan, plan
+from kdiff.samplers import UnknownName, resolve
+from kdiff.samplers.registry import unknown_name
+
+Watch = Callable[[Cell | None, State], None]
+
+TOGETHER = 8  # cells in lockstep: each holds its own state and statistics
+PICTURES, CONVERGED = 16, 64  # how many of the first seeds are shown, and compared with the ODE
+
+
+# --- from a description to cells ---
+
+
+def expand(
+    models: Sequence[ModelFile],
+    samplers: Sequence[str],
+    *,
+    sizes: Sequence[Mapping[str, int]],
+    schedules: Sequence[str | None] = (None,),
+    options: Mapping[str, Sequence[Any]] | None = None,
+    n: int,
+    first_seeds: Sequence[int] = (0,),
+    metrics: Sequence[str],
+    network: FeatureNetwork | None = None,
+    reference: Reference | None = None,
+    dtype: str = "float32",
+    deterministic: bool = False,
+    **grid: Any,
+) -> list[Cell]:
+    """Every combination, each once.
+
+    `sizes` are {"steps": 10} or {"nfe": 10}; `options` have one or more values each and apply to
+    the samplers that have them; `grid` (final, sigma_min ..) is for all, as in `kdiff.plan`.
+    ValueError if any combination is impossible or an option is no sampler's.
+    """
+    check_seeds(n, first_seeds)
+    check_options(samplers, options or {})
+    cells: dict[str, Cell] = {}
+    for file, first in product(models, first_seeds):
+        model = kdiff.load(file.path)
+        labels = "in turn" if model.classes else None
+        for chosen in plans(model, samplers, schedules, sizes, options or {}, grid):
+            ode = not chosen.sampler.stochastic(chosen.options)
+            measured = tuple(name for name in metrics if name != RMSE or ode)
+            cell = Cell(
+                file,
+                chosen,
+                range(first, first + n),
+                labels,
+                dtype,
+                deterministic,
+                measured,
+                network,
+                reference,
+            )
+            cells.setdefault(cell.key, cell)
+    if metrics and not any(cell.metrics for cell in cells.values()):
+        raise ValueError("RMSE is to the solution of the ODE, but all these samplers add noise")
+    return list(cells.values())
+
+
+def plans(
+    model: Denoiser,
+    samplers: Sequence[str],
+    schedules: Sequence[str | None],
+    sizes: Sequence[Mapping[str, int]],
+    options: Mapping[str, Sequence[Any]],
+    grid: Mapping[str, Any],
+) -> Iterator[Plan]:
+    """Every combination, with the options that each sampler has."""
+    for name, schedule, size in product(samplers, schedules, sizes):
+        known = {option.lower() for option in resolve(name).sampler.options}
+        own = {key: values for key, values in options.items() if key.lower() in known}
+        for values in product(*own.values()):
+            some = dict(zip(own, values, strict=True))
+            yield plan(model, name, schedule=schedule, options=some, **{**grid, **size})
+
+
+def check_options(samplers: Sequence[str], options: Mapping[str, Any]) -> None:
+    known = {o for name in samplers for o in resolve(name).sampler.options}
+    for key in options:
+        if key.lower() not in {o.lower() for o in known}:
+            raise UnknownName(unknown_name("option of these samplers", key, sorted(known)))
+
+
+def check_seeds(n: int, first_seeds: Sequence[int]) -> None:
+    if n < 1:
+        raise ValueError(f"a cell needs at least one image, not {n}")
+    ordered = sorted(first_seeds)
+    if ordered[0] < 0 or ordered[-1] + n > 2**64:
+        raise ValueError("seeds must be from 0 to 2^64 - 1")
+    for a, b in pairwise(ordered):
+        if b - a < n:
+            raise ValueError(
+                f"repeats from seeds {a} and {b} would share images: let them be {n} apart"
+            )
+
+
+# --- from cells to lines ---
+
+
+@dataclass
+class Tally:
+    """What a process has of a cell so far; those of two processes add up."""
+
+    collector: Collector | None
+    samples: dict[int, np.ndarray] = field(default_factory=dict)  # the first, by number
+    error: str | None = None
+    seconds: float = 0.0
+
+    def update(self, outcome: Outcome, indices: Sequence[int]) -> None:
+        """Add a batch. What goes wrong is kept, and ends the cell."""
+        self.seconds += outcome.seconds
+        if outcome.x is None:
+            self.error = self.error or one_line(outcome.error)
+        if self.error is not None or outcome.x is None:
+            return
+        few = [i for i in indices if i < max(PICTURES, CONVERGED)]
+        self.samples |= dict(zip(few, outcome.x[: len(few)].cpu().numpy().copy(), strict=True))
+        if self.collector is not None:
+            try:
+                self.collector.update(three_channels(to_uint8(outcome.x)), indices)
+            except Exception as error:  # the sweep goes on, whatever is wrong with one cell
+                self.error = one_line(error)
+
+    def __add__(self, other: Tally) -> Tally:
+        error = self.error or other.error
+        collector = self.collector
+        if error is None and collector is not None and other.collector is not None:
+            collector = collector + other.collector
+        samples = self.samples | other.samples
+        return Tally(collector, samples, error, self.seconds + other.seconds)
+
+    def first(self, n: int) -> np.ndarray:
+        """The samples 0 to n - 1, or all if there are fewer: `[n, *shape]`."""
+        return np.stack([self.samples[i] for i in sorted(self.samples)[:n]])
+
+
+def outstanding(cells: Sequence[Cell], folder: SweepFolder, retry: bool = False) -> list[Cell]:
+    """Those of the folder's shard that have no line yet; with `retry` also those that failed. In
+    the order in which to compute them: cells on one grid, which share most, side by side."""
+
+    def grid(cell: Cell) -> tuple[Any, ...]:
+        return cell.model.name, cell.seeds.start, cell.plan.steps, cell.plan.schedule, cell.key
+
+    i, n = folder.shard or (1, 1)
+    lines = folder.lines()
+    settled = {k for k, line in lines.items() if line["status"] == "ok" or not retry}
+    return [cell for cell in sorted(cells, key=grid)[i - 1 :: n] if cell.key not in settled]
+
+
+def run(
+    cells: Sequence[Cell],
+    folder: SweepFolder,
+    *,
+    batch: int = 64,
+    device: torch.device | str = "cpu",
+    callback: Watch | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Compute the cells, groups of them in lockstep, and yield each one's line once it is written.
+    Under torchrun the processes share each cell's batches, and only the first writes and yields.
+
+    `callback` gets each `State`, and its cell: None for a converged solution. A cell that fails
+    gets a line that says so; OSError if a line or a picture cannot be written.
+    """
+    watch = callback or (lambda cell, state: None)
+    for group in groups(cells):
+        model = kdiff.load(group[0].model.path)
+        model.to(device, getattr(torch, group[0].dtype))
+        tallies = sample(group, model, batch, watch)
+        for cell, part in zip(group, tallies, strict=True):
+            tally = gather(part)
+            if tally is not None:
+                line = finish(cell, tally, model, folder, batch, watch)
+                folder.append(line)
+                yield line
+
+
+def groups(cells: Sequence[Cell]) -> Iterator[list[Cell]]:
+    """Up to 8 cells that lockstep can run at once, in their order."""
+
+    def alike(cell: Cell) -> tuple[Any, ...]:
+        return cell.model, cell.seeds, cell.dtype, cell.deterministic
+
+    for _, run_of_cells in groupby(cells, alike):
+        rest = list(run_of_cells)
+        for start in range(0, len(rest), TOGETHER):
+            yield rest[start : start + TOGETHER]
+
+
+def sample(group: Sequence[Cell], model: Denoiser, batch: int, watch: Watch) -> list[Tally]:
+    """This process's share: of each cell, every world-th batch."""
+    seeds, labels = group[0].seeds, labels_in_turn(model, len(group[0].seeds))
+    rank, world = ranks()
+    mine = [i for i in range(len(seeds)) if i // batch % world == rank]
+    tallies = [start_tally(cell) for cell in group]
+    if not mine:
+        return tallies
+    rounds = lockstep(
+        model,
+        [cell.plan for cell in group],
+        [seeds[i] for i in mine],
+        batch=batch,
+        deterministic=group[0].deterministic,
+        cond={"class_labels": labels and [labels[i] for i in mine]},
+        callback=lambda i, state: watch(group[i], state),
+    )
+    for done, part in enumerate(rounds):
+        indices = mine[done * batch : (done + 1) * batch]
+        for tally, outcome in zip(tallies, part.outcomes, strict=True):
+            tally.update(outcome, indices)
+    return tallies
+
+
+def labels_in_turn(model: Denoiser, n: int) -> list[int] | None:
+    """Image i has class i, counted around; None if there are no classes."""
+    return [i % len(model.classes) for i in range(n)] if model.classes else None
+
+
+def start_tally(cell: Cell) -> Tally:
+    if not cell.judged:
+        return Tally(None)
+    return Tally(Collector(cell.judged, len(cell.seeds), cell.network, cell.reference))
+
+
+def finish(
+    cell: Cell, tally: Tally, model: Denoiser, folder: SweepFolder, batch: int, watch: Watch
+) -> dict[str, Any]:
+    """The cell's line, after its grid is written."""
+    line = {
+        "key": cell.key,
+        "cell": cell.record,
+        "status": "failed",
+        "error": tally.error,
+        "metrics": {},
+        "grid": None,
+        "noise_floor": None,
+        "converged": None,
+        "environment": environment(model.device),
+    }
+    if tally.error is None:
+        try:
+            line |= {**measured(cell, tally, model, folder, batch, watch), "status": "ok"}
+        except OSError:
+            raise
+        except Exception as error:  # the sweep goes on, whatever is wrong with one cell
+            line["error"] = one_line(error)
+    return {**line, "finished": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
+
+
+def measured(
+    cell: Cell, tally: Tally, model: Denoiser, folder: SweepFolder, batch: int, watch: Watch
+) -> dict[str, Any]:
+    """What a line has if all went well."""
+    figures = tally.collector.figures() if tally.collector is not None else {}
+    made = None
+    if RMSE in cell.metrics:
+        figures["RMSE"], made = distance(cell, tally, model, folder, batch, watch)
+    figures["seconds"] = Figure(tally.seconds, None, len(cell.seeds))
+    pictures = three_channels(to_uint8(torch.from_numpy(tally.first(PICTURES))))
+    return {
+        "metrics": {name: plain(figure) for name, figure in figures.items()},
+        "noise_floor": noise_floor(cell),
+        "converged": made,
+        "grid": folder.save_grid(cell.key, pictures),
+    }
+
+
+def distance(
+    cell: Cell, tally: Tally, model: Denoiser, folder: SweepFolder, batch: int, watch: Watch
+) -> tuple[Figure, dict[str, Any]]:
+    """The mean over seeds of the RMSE to the converged solution, with its standard error; and how
+    that solution was made, and how far off it may be itself."""
+    x = tally.first(CONVERGED)
+    labels = labels_in_turn(model, len(x))
+    solution = converged.cached(
+        folder.path / "converged",
+        {"model": cell.model.sha256, "dtype": cell.dtype},
+        model,
+        converged.course(model, cell.plan),
+        cell.seeds[: len(x)],
+        labels,
+        batch=batch,
+        callback=lambda state: watch(None, state),
+    )
+    each = converged.rmse(x, solution.x)
+    error = each.std(ddof=1) / np.sqrt(len(each)) if len(each) > 1 else None
+    made = {"sampler": converged.SAMPLER, "steps": converged.STEPS, "error": solution.error}
+    return Figure(float(each.mean()), error, len(each)), made
+
+
+def noise_floor(cell: Cell) -> dict[str, float] | None:
+    """What as many perfect samples would get for their Frechet distance."""
+    if "fid" not in cell.metrics or cell.network is None or cell.reference is None:
+        return None
+    return {cell.network.label("FID"): _floor(cell.reference, len(cell.seeds))}
+
+
+@lru_cache
+def _floor(reference: Reference, n: int) -> float:
+    return float(expected_distance(reference.gaussian, n))
+
+
+def plain(figure: Figure) -> dict[str, Any]:
+    error = None if figure.error is None else float(figure.error)
+    return {"value": float(figure.value), "error": error, "n": int(figure.n)}
+
+
+def one_line(error: Exception | None) -> str:
+    """An error's first line; of those that are not kdiff's own, with their kind."""
+    text = (str(error).splitlines() or [""])[0]
+    own = isinstance(error, (ArithmeticError, ValueError)) and text
+    return text if own else f"{type(error).__name__}: {text}".removesuffix(": ")

@@ -1,0 +1,375 @@
+"""`kdiff sweep`: many samplers, step counts, schedules and models, measured alike."""
+
+from __future__ import annotations
+
+import difflib
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from tqdm import tqdm
+
+import kdiff
+from kdiff.cli.choices import DTYPES, choose_device
+from kdiff.cli.evaluating import choose_evaluation, evaluation_options
+from kdiff.cli.planning import CONTEXT, key_value, usage_errors
+from kdiff.driver import State
+from kdiff.eval import converged, sweep
+from kdiff.eval.cell import RMSE, Cell, ModelFile
+from kdiff.eval.evaluation import METRICS, Collector
+from kdiff.eval.features import FeatureNetwork
+from kdiff.eval.ranks import ranks
+from kdiff.eval.references import Reference
+from kdiff.eval.sweep_folder import SweepFolder
+from kdiff.models import DEFAULT_MODEL, find_model, sha256
+from kdiff.planning import DEFAULT_SAMPLER, DEFAULT_STEPS
+from kdiff.samplers import UnknownName
+from kdiff.samplers.registry import unknown_name
+from kdiff.schedules import FINALS
+
+
+def from_file(ctx: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
+    """Take from a YAML file what the command line does not say: its keys are the options' names.
+
+    click.UsageError if it is not a mapping of such keys to values or lists of them.
+    """
+    if path is None:
+        return None
+    import yaml
+
+    try:
+        given = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(given, dict):
+        raise click.UsageError(f"{path} must have a line `key: value` for each setting")
+    parameters = {
+        option.removeprefix("--"): parameter
+        for parameter in ctx.command.params
+        for option in parameter.opts
+        if option not in ("--file", "--help", "-h")
+    }
+    values = {}
+    for key, value in given.items():
+        if key not in parameters:
+            nearest = difflib.get_close_matches(str(key), parameters, n=1, cutoff=0)
+            raise click.UsageError(f"{path}: unknown key {key!r}; did you mean {nearest[0]}?")
+        values[parameters[key].name] = as_argument(parameters[key], value)
+    ctx.default_map = values
+    return path
+
+
+def as_argument(parameter: click.Parameter, value: Any) -> Any:
+    """A value of YAML as the command line would have it: lists joined by commas."""
+    if parameter.multiple:  # type: ignore[attr-defined]
+        if not isinstance(value, dict):
+            raise click.UsageError(f"{parameter.name} takes a mapping, such as eta: 0.5")
+        return [f"{key}={as_text(v)}" for key, v in value.items()]
+    return value if isinstance(value, bool) else as_text(value)
+
+
+def as_text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+@click.command("sweep", context_settings=CONTEXT)
+@click.option(
+    "--file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    callback=from_file,
+    is_eager=True,
+    expose_value=False,
+    help="YAML with these options' names as keys; the command line goes first.",
+)
+@click.option("--model", "models", default=DEFAULT_MODEL, help="Names or files, a list.")
+@click.option("--sampler", "samplers", default=DEFAULT_SAMPLER, help="Names, a list.")
+@click.option("--steps", help=f"Numbers of steps, a list.  [default: {DEFAULT_STEPS}]")
+@click.option("--nfe", help="Instead: the most steps for so many evaluations, a list.")
+@click.option("--schedule", "schedules", help="karras, exponential .., a list.")
+@click.option("--sigma-min", type=float, help="Lowest noise level.  [default: the model's]")
+@click.option("--sigma-max", type=float, help="First noise level.  [default: the model's]")
+@click.option(
+    "--final", type=click.Choice(FINALS), default="zero", help="End at zero, or at sigma-min."
+)
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="KEY=VALUE[,VALUE..]",
+    help="An option for the samplers that have it, such as eta=0,0.5; may be repeated.",
+)
+@click.option("--num", type=click.IntRange(1), default=1000, help="Images in a cell.")
+@click.option("--first-seed", "first_seeds", default="0", help="A list: each repeats every cell.")
+@click.option(
+    "--metrics", default="fid,rmse", help=f"A list of {', '.join([*METRICS, RMSE])}; or none."
+)
+@evaluation_options
+@click.option("--batch", type=click.IntRange(1), default=64, help="Images computed together.")
+@click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: cuda if there is one]")
+@click.option("--dtype", type=click.Choice(list(DTYPES)), default="float32", help="The model's.")
+@click.option("--deterministic", is_flag=True, help="Same images whatever the batch.")
+@click.option("--shard", metavar="I/N", help="Only every N-th cell, from the I-th on.")
+@click.option("--retry", is_flag=True, help="Compute cells again that failed.")
+@click.option("--dry-run", is_flag=True, help="Only show which cells there are.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("sweep"), help="Folder.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    models: str,
+    samplers: str,
+    steps: str | None,
+    nfe: str | None,
+    schedules: str | None,
+    options: Sequence[str],
+    num: int,
+    first_seeds: str,
+    metrics: str,
+    batch: int,
+    device: str | None,
+    shard: str | None,
+    retry: bool,
+    dry_run: bool,
+    out: Path,
+    **others: Any,
+) -> None:
+    """Measure every combination of samplers, steps, schedules, models and seeds.
+
+    Each finished cell is a line in the folder's cells.jsonl. Stopped at any moment and called
+    again, it goes on where it was; cells that another call adds to the folder stand beside the
+    first. `kdiff report` makes tables and curves of it.
+    """
+    evaluating = {key: others.pop(key) for key in ("ref", "features", "resize", "weights", "data")}
+    where = choose_device(device)
+    with usage_errors():
+        wanted = choose_metrics(metrics)
+        network, reference, notes = choose_judges(wanted, num, where, evaluating)
+        cells = sweep.expand(
+            [model_file(name) for name in as_list(models)],
+            as_list(samplers),
+            sizes=choose_sizes(steps, nfe),
+            schedules=as_list(schedules) if schedules else [None],
+            options={k: as_list(v) for k, v in map(key_value, options)},
+            n=num,
+            first_seeds=as_numbers("--first-seed", first_seeds),
+            metrics=wanted,
+            network=network,
+            reference=reference,
+            **others,
+        )
+    folder = SweepFolder(out, parse_shard(shard))
+    if dry_run:
+        click.echo(describe(cells, folder, retry))
+        return
+    if ranks()[0] == 0:
+        prepare_folder(out)
+        settings = {k: as_plain(v) for k, v in ctx.params.items() if k not in ("retry", "dry_run")}
+        folder.add_command(command_record(settings))
+    try:
+        compute(sweep.outstanding(cells, folder, retry), folder, batch, where)
+    except OSError as error:
+        raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        raise click.ClickException(
+            f"stopped; the same command goes on from {len(folder.lines())} cells in {out}"
+        ) from None
+    if ranks()[0] == 0:
+        lines = folder.lines()
+        click.echo("\n".join([table(cells, lines), *notes]))
+        click.echo(f"\nkdiff report {out}  makes tables, curves and pictures of it")
+        failed = sum(lines.get(c.key, {}).get("status") == "failed" for c in cells)
+        if failed:
+            raise click.ClickException(f"{failed} cells failed; --retry computes them again")
+
+
+# --- what the options say ---
+
+
+def as_list(text: str) -> list[str]:
+    """`a, b` -> ["a", "b"]."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def as_numbers(option: str, text: str) -> list[int]:
+    try:
+        numbers = [int(part) for part in as_list(text)]
+    except ValueError:
+        numbers = []
+    if not numbers:
+        raise ValueError(f"{option} takes whole numbers such as 5,10,20, not {text!r}")
+    return numbers
+
+
+def choose_sizes(steps: str | None, nfe: str | None) -> list[dict[str, int]]:
+    if steps is not None and nfe is not None:
+        raise ValueError("give only one of --steps and --nfe")
+    if nfe is not None:
+        return [{"nfe": n} for n in as_numbers("--nfe", nfe)]
+    return [{"steps": n} for n in as_numbers("--steps", steps or str(DEFAULT_STEPS))]
+
+
+def choose_metrics(text: str) -> list[str]:
+    """The list, each name once and known; `none` is an empty one: NFE and seconds only."""
+    wanted = [] if text == "none" else list(dict.fromkeys(as_list(text)))
+    for name in wanted:
+        if name not in METRICS and name != RMSE:
+            raise UnknownName(unknown_name("metric", name, [*METRICS, RMSE]))
+    return wanted
+
+
+def choose_judges(
+    metrics: Sequence[str], n: int, device: torch.device, evaluating: Mapping[str, Any]
+) -> tuple[FeatureNetwork | None, Reference | None, list[str]]:
+    """The feature network, the reference and notes on them, if any metric looks at features.
+    ValueError if one of the metrics cannot be had from these."""
+    judged = [name for name in metrics if name != RMSE]
+    if not judged:
+        return None, None, []
+    network, reference, notes = choose_evaluation(judged, device, **evaluating)
+    Collector(judged, n, network, reference)
+    return network, reference, notes
+
+
+def model_file(name: str) -> ModelFile:
+    path = find_model(name)
+    return ModelFile(name, path, sha256(path))
+
+
+def parse_shard(text: str | None) -> tuple[int, int] | None:
+    """`2/4` -> (2, 4)."""
+    if text is None:
+        return None
+    i, slash, n = text.partition("/")
+    if not (slash and i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
+        raise click.UsageError(f"--shard takes I/N with I from 1 to N, such as 1/4, not {text!r}")
+    return int(i), int(n)
+
+
+# --- the folder ---
+
+
+def prepare_folder(out: Path) -> None:
+    """Make it, unless it is a sweep's already. click.UsageError if it is something else's."""
+    if out.exists() and not out.is_dir():
+        raise click.UsageError(f"--out {out} is a file, not a folder")
+    if out.is_dir() and any(out.iterdir()) and not (out / "sweep.json").exists():
+        raise click.UsageError(f"{out} is not empty, and no sweep's folder: choose another --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.UsageError(f"cannot make the folder {out}: {error.strerror}") from error
+
+
+def command_record(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "command": shlex.join(["kdiff", *sys.argv[1:]]),
+        "settings": settings,
+        "kdiff": kdiff.__version__,
+        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+
+
+def as_plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+# --- what is shown ---
+
+
+def describe(cells: Sequence[Cell], folder: SweepFolder, retry: bool) -> str:
+    """The cells, those to be computed marked, and what they cost."""
+    todo = {cell.key for cell in sweep.outstanding(cells, folder, retry)}
+    rows = [f"{'+' if c.key in todo else ' '} {c.key}  {c.model.name}, {c}" for c in cells]
+    nfe = sum(cell.plan.nfe for cell in cells if cell.key in todo)
+    images = len(cells[0].seeds)
+    total = (
+        f"{len(todo)} of {len(cells)} cells to compute (+): NFE {nfe}, "
+        f"for {images} images each {nfe * images:,} evaluations before sharing"
+    )
+    return "\n".join([*rows, total])
+
+
+def compute(cells: Sequence[Cell], folder: SweepFolder, batch: int, device: torch.device) -> None:
+    """Run the cells under a progress bar."""
+    rank, _ = ranks()
+    with tqdm(total=0, unit="image", disable=None if rank == 0 else True) as bar:
+        progress = Progress(cells, bar)
+        lines = sweep.run(cells, folder, batch=batch, device=device, callback=progress.watch)
+        for line in lines:
+            progress.finished(line)
+
+
+class Progress:
+    """A bar over all evaluations, which remaining time goes by, that shows cells and images/s."""
+
+    def __init__(self, cells: Sequence[Cell], bar: tqdm):
+        self.cells, self.bar = {cell.key: cell for cell in cells}, bar
+        self.counted = dict.fromkeys(self.cells, 0)
+        self.images, self.done, self.began = 0.0, 0, time.monotonic()
+        bar.bar_format = "{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
+        bar.reset(sum(map(self.cost, cells)))
+        self.show()
+
+    @staticmethod
+    def cost(cell: Cell) -> int:
+        """Evaluations, counted image by image: this process's share."""
+        return cell.plan.nfe * len(cell.seeds) // ranks()[1]
+
+    def watch(self, cell: Cell | None, state: State) -> None:
+        if cell is None:
+            text = f"converged solution, step {state.step} of {converged.STEPS}"
+            self.bar.set_postfix_str(text)
+        elif state.step < cell.plan.steps:  # the last state is no evaluation
+            self.count(cell, len(state.x))
+            self.images += len(state.x) / cell.plan.nfe
+            self.show()
+
+    def finished(self, line: Mapping[str, Any]) -> None:
+        cell = self.cells[line["key"]]
+        self.count(cell, self.cost(cell) - self.counted[cell.key])
+        self.done += 1
+        if line["status"] == "failed":
+            self.bar.write(f"failed: {cell}: {line['error']}")
+        self.show()
+
+    def count(self, cell: Cell, evaluations: int) -> None:
+        self.counted[cell.key] += evaluations
+        self.bar.update(evaluations)
+
+    def show(self) -> None:
+        rate = self.images / max(time.monotonic() - self.began, 1e-9)
+        text = f"{self.done} of {len(self.cells)} cells, {rate:.1f} images/s"
+        self.bar.set_postfix_str(text, refresh=False)
+
+
+def table(cells: Sequence[Cell], lines: Mapping[str, Mapping[str, Any]]) -> str:
+    """A row a cell, a column a metric."""
+    found = [lines.get(cell.key) for cell in cells]
+    names = list(dict.fromkeys(name for line in found if line for name in line["metrics"]))
+    rows = [["sampler", "schedule", "steps", "NFE", *names]]
+    for cell, line in zip(cells, found, strict=True):
+        chosen = cell.plan
+        head = [chosen.sampler.name, chosen.schedule, str(chosen.steps), str(chosen.nfe)]
+        rows.append([*head, *(shown(line, name) for name in names)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(aligned(row, widths)) for row in rows)
+
+
+def aligned(row: Sequence[str], widths: Sequence[int]) -> list[str]:
+    """The two names on the left of their columns, numbers on the right."""
+    cells = zip(row, widths, strict=True)
+    return [f"{text:{'<' if i < 2 else '>'}{width}}" for i, (text, width) in enumerate(cells)]
+
+
+def shown(line: Mapping[str, Any] | None, name: str) -> str:
+    if line is None:
+        return ""
+    if line["status"] == "failed":
+        return "failed"
+    figure = line["metrics"].get(name)
+    return "" if figure is None else f"{figure['value']:.4g}"

@@ -1,0 +1,570 @@
+"""Sweeps on a tiny network: cells, keys, lines, and what survives a kill, a failure or a split."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+import kdiff
+from kdiff.checkpoints import native
+from kdiff.cli import main
+from kdiff.eval import sweep
+from kdiff.eval.cell import ModelFile
+from kdiff.eval.features import feature_network
+from kdiff.eval.sweep_folder import SweepFolder
+from kdiff.images import to_uint8
+from kdiff.models import sha256
+
+NETWORK = {"img_resolution": 8, "model_channels": 16, "channel_mult": [1], "num_blocks": 1}
+TOY = "test_eval_sweep:toy_features"
+STEPS = 24  # of the converged solution: enough for this network, and much sooner there
+COMMAND = f"import kdiff.eval.converged as c; c.STEPS = {STEPS}; from kdiff.cli import main; main()"
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+
+
+def toy_features(images):
+    """Means and spreads of the four quarters of each channel: `[N, 24]`."""
+    n, side = len(images), images.shape[1] // 2
+    quarters = images.reshape(n, 2, side, 2, side, 3).astype(np.float32) / 255
+    parts = [quarters.mean((2, 4)), quarters.std((2, 4))]
+    return np.concatenate([part.reshape(n, -1) for part in parts], axis=1)
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch):
+    monkeypatch.setattr("kdiff.eval.converged.STEPS", STEPS)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A checkpoint and a reference of a tiny problem."""
+    folder = tmp_path_factory.mktemp("workplace")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = native.NETWORKS["song_unet"](**NETWORK, label_dim=3)
+    for name, p in network.named_parameters():
+        if "out_conv" in name or p.abs().max() < 1e-3:  # EDM's start is a network that is zero
+            k = torch.arange(1, p.numel() + 1, dtype=torch.float64)
+            p.data = (0.1 * k.sin()).reshape(p.shape).float()
+    config = {
+        "network": {"name": "song_unet", **NETWORK, "label_dim": 3},
+        "precond": {"name": "edm", "sigma_data": 0.5},
+        "shape": [3, 8, 8],
+        "classes": ["a", "b", "c"],
+    }
+    native.save(folder / "tiny.safetensors", network.state_dict(), config, torch.float32)
+    rows = np.random.default_rng(0).normal(0.5, 0.2, (200, 24))
+    np.savez(folder / "reference.npz", mu=rows.mean(0), sigma=np.cov(rows.T))
+    return folder
+
+
+@pytest.fixture
+def kdiff_sweep(workplace):
+    def call(out, *arguments, model="tiny.safetensors"):
+        words = ["sweep", "--model", workplace / model, "--num", 20, "--batch", 16, "--out", out]
+        return CliRunner().invoke(main, [str(word) for word in (*words, *arguments)])
+
+    return call
+
+
+def lines(folder):
+    found = [json.loads(x) for p in folder.glob("cells*.jsonl") for x in p.read_text().splitlines()]
+    assert len({line["key"] for line in found}) == len(found)
+    return {line["key"]: line for line in found}
+
+
+def results(folder):
+    """All that must not depend on when or where a cell was computed."""
+    found = {}
+    for key, line in lines(folder).items():
+        metrics = {name: m for name, m in line["metrics"].items() if name != "seconds"}
+        picture = (folder / line["grid"]).read_bytes()
+        found[key] = (line["cell"], line["status"], metrics, line["noise_floor"], picture)
+    return found
+
+
+RMSE = ("--metrics", "rmse")
+SMALL = ("--sampler", "euler,heun,euler_ancestral", "--steps", "2,4", *RMSE)
+
+
+# --- what a sweep writes ---
+
+
+def test_a_sweep_writes_a_line_a_cell_and_its_pictures(kdiff_sweep, workplace, tmp_path):
+    out = tmp_path / "out"
+    reference = ("--features", TOY, "--ref", workplace / "reference.npz")
+    result = kdiff_sweep(out, "--sampler", "heun,euler a", "--nfe", "5,9", *reference)
+    assert result.exit_code == 0, result.output
+    found = list(lines(out).values())
+    assert {(c["cell"]["sampler"], c["cell"]["steps"], c["cell"]["nfe"]) for c in found} == {
+        *(("heun", 3, 5), ("heun", 5, 9)),
+        *(("euler_ancestral", 5, 5), ("euler_ancestral", 9, 9)),
+    }
+    fid = f"FD ({TOY})"
+    for line in found:
+        assert (line["status"], line["error"]) == ("ok", None)
+        assert line["metrics"][fid]["n"] == line["metrics"]["seconds"]["n"] == 20
+        assert 0 < line["noise_floor"][fid] < line["metrics"][fid]["value"]
+        assert line["cell"]["features"]["name"] == TOY
+        assert line["cell"]["reference"]["name"] == "reference.npz"
+        assert line["cell"]["class_labels"] == "in turn"
+        assert line["environment"]["torch"] == torch.__version__
+        with Image.open(out / line["grid"]) as picture:
+            assert picture.size == (4 * 10 + 2, 4 * 10 + 2)
+        ode = line["cell"]["sampler"] == "heun"
+        assert line["cell"]["metrics"] == ([fid, "RMSE"] if ode else [fid])
+        assert ("RMSE" in line["metrics"]) == ode == (line["converged"] is not None)
+    (command,) = [json.loads((out / "sweep.json").read_text())]
+    assert command["settings"]["samplers"] == "heun,euler a" and command["earlier"] == []
+    assert f"kdiff report {out}" in result.stdout and "euler_ancestral" in result.stdout
+
+
+def test_figures_are_those_of_kdiff_sample_alone(kdiff_sweep, workplace, tmp_path, monkeypatch):
+    monkeypatch.setattr("kdiff.eval.converged.STEPS", 128)
+    out = tmp_path / "out"
+    kdiff_sweep(out, *SMALL, "--first-seed", 7)
+    model = kdiff.load(workplace / "tiny.safetensors")
+    labels = [i % 3 for i in range(20)]
+
+    def alone(sampler, steps):
+        return kdiff.sample(
+            model, sampler, steps=steps, n=20, seed=7, batch=16, class_labels=labels
+        )
+
+    target = alone("dpmpp_3m", 200)
+    for line in lines(out).values():
+        x = alone(line["cell"]["sampler"], line["cell"]["steps"])
+        pictures = to_uint8(x)[:16]
+        with Image.open(out / line["grid"]) as image:
+            grid = np.asarray(image)
+        tiles = [grid[2 + 10 * r :, 2 + 10 * c :][:8, :8] for r in range(4) for c in range(4)]
+        assert np.array_equal(np.stack(tiles), pictures)
+        if line["cell"]["sampler"] != "euler_ancestral":
+            each = (x - target).square().mean((1, 2, 3)).sqrt()
+            figure = line["metrics"]["RMSE"]
+            assert figure["value"] == pytest.approx(float(each.mean()), rel=1e-3)
+            assert figure["error"] == pytest.approx(float(each.std() / 20**0.5), rel=1e-2)
+            assert line["converged"]["error"] < 1e-2 * figure["value"]
+
+
+def test_only_the_first_64_seeds_are_compared(kdiff_sweep, tmp_path):
+    kdiff_sweep(tmp_path, "--sampler", "euler", "--steps", 2, *RMSE, "--num", 70)
+    (line,) = lines(tmp_path).values()
+    assert line["metrics"]["RMSE"]["n"] == 64 and line["metrics"]["seconds"]["n"] == 70
+
+
+def test_repeats_differ_in_their_seeds_only(kdiff_sweep, tmp_path):
+    kdiff_sweep(tmp_path, "--steps", 3, *RMSE, "--first-seed", "0,20,40")
+    found = [line["cell"] for line in lines(tmp_path).values()]
+    assert sorted(c["seeds"]["first"] for c in found) == [0, 20, 40]
+    assert len({json.dumps({**c, "seeds": 0}) for c in found}) == 1
+
+
+def test_a_model_without_classes_and_no_metrics_at_all(workplace, tmp_path):
+    config = {
+        "network": {"name": "song_unet", **NETWORK},
+        "precond": {"name": "edm", "sigma_data": 0.5},
+        "shape": [3, 8, 8],
+    }
+    network = native.NETWORKS["song_unet"](**NETWORK)
+    native.save(tmp_path / "plain.safetensors", network.state_dict(), config)
+    arguments = ("--model", tmp_path / "plain.safetensors", "--metrics", "none", "--num", 2)
+    words = ["sweep", *arguments, "--steps", 2, "--out", tmp_path / "out"]
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert result.exit_code == 0, result.output
+    (line,) = lines(tmp_path / "out").values()
+    assert line["cell"]["class_labels"] is None and list(line["metrics"]) == ["seconds"]
+
+
+# --- keys ---
+
+
+@pytest.fixture(scope="module")
+def cell(workplace):
+    path = workplace / "tiny.safetensors"
+    (only,) = sweep.expand(
+        [ModelFile("tiny", path, sha256(path))],
+        ["heun"],
+        sizes=[{"steps": 4}],
+        n=20,
+        metrics=["fid", "rmse"],
+        network=feature_network(TOY),
+    )
+    return only
+
+
+def test_a_key_is_the_same_in_every_process(cell):
+    canonical = b'{"model": {"name": "m", "sha256": "0"}, "steps": 1}'
+    other = dataclasses.replace(cell)
+    other.__dict__["record"] = {"steps": 1, "model": {"sha256": "0", "name": "m"}}
+    assert other.key == hashlib.sha256(canonical).hexdigest()[:16]
+    assert cell.key == dataclasses.replace(cell).key
+
+
+def test_a_key_changes_with_everything_that_determines_the_result(cell):
+    def with_plan(**arguments):
+        settings = {"steps": 4, **arguments}
+        return dataclasses.replace(cell, plan=kdiff.plan(None, "heun", **settings))
+
+    def with_model(**changes):
+        return dataclasses.replace(cell, model=dataclasses.replace(cell.model, **changes))
+
+    others = [
+        with_model(sha256="0"),
+        with_model(name="other"),
+        with_plan(steps=5),
+        with_plan(schedule="exponential"),
+        with_plan(final="sigma_min"),
+        with_plan(sigma_max=79.0),
+        with_plan(rho=6.0),
+        with_plan(options={"S_churn": 1}),
+        dataclasses.replace(cell, plan=kdiff.plan(None, "dpm_2", steps=4)),
+        dataclasses.replace(cell, seeds=range(1, 21)),
+        dataclasses.replace(cell, seeds=range(21)),
+        dataclasses.replace(cell, class_labels=None),
+        dataclasses.replace(cell, dtype="bfloat16"),
+        dataclasses.replace(cell, deterministic=True),
+        dataclasses.replace(cell, metrics=("fid",)),
+        dataclasses.replace(cell, network=dataclasses.replace(cell.network, weights="1")),
+        dataclasses.replace(cell, network=dataclasses.replace(cell.network, resize="clean")),
+    ]
+    keys = [other.key for other in others]
+    assert len({cell.key, *keys}) == 1 + len(others)
+    assert cell.key == with_plan().key == with_plan(options={"S_churn": 0.0}).key
+
+
+def test_one_cell_by_two_names_is_one_cell(workplace):
+    path = workplace / "tiny.safetensors"
+    cells = sweep.expand(
+        [ModelFile("tiny", path, sha256(path))],
+        ["heun", "HeunDiscreteScheduler", "DPM++ 2M", "DPM++ 2M Karras"],
+        sizes=[{"nfe": 5}, {"nfe": 6}],  # Heun makes three steps of either
+        n=2,
+        metrics=[],
+    )
+    found = [(c.plan.sampler.name, c.plan.steps) for c in cells]
+    assert found == [("heun", 3), ("dpmpp_2m", 5), ("dpmpp_2m", 6)]
+
+
+def test_options_go_to_the_samplers_that_have_them(workplace):
+    path = workplace / "tiny.safetensors"
+    cells = sweep.expand(
+        [ModelFile("tiny", path, sha256(path))],
+        ["euler", "ddim", "euler_ancestral"],
+        sizes=[{"steps": 2}],
+        options={"ETA": ["0", "0.5"]},
+        n=2,
+        metrics=["rmse"],
+    )
+    found = [(c.plan.sampler.name, c.plan.options.get("eta"), c.metrics) for c in cells]
+    assert found == [
+        ("euler", None, ("rmse",)),
+        *(("ddim", 0.0, ("rmse",)), ("ddim", 0.5, ())),
+        *(("euler_ancestral", 0.0, ("rmse",)), ("euler_ancestral", 0.5, ())),
+    ]
+
+
+# --- going on ---
+
+
+def test_what_is_finished_is_not_computed_again(kdiff_sweep, tmp_path, monkeypatch):
+    kdiff_sweep(tmp_path, *SMALL)
+    before = (tmp_path / "cells.jsonl").read_bytes()
+    more = kdiff_sweep(tmp_path, "--sampler", "euler,heun,lms", "--steps", "2,4,5", *RMSE)
+    after = (tmp_path / "cells.jsonl").read_bytes()
+    assert more.exit_code == 0 and after.startswith(before)
+    new = [json.loads(line)["cell"] for line in after[len(before) :].splitlines()]
+    assert {(c["sampler"], c["steps"]) for c in new} == {
+        *(("euler", 5), ("heun", 5), ("lms", 2), ("lms", 4), ("lms", 5)),
+    }
+    history = json.loads((tmp_path / "sweep.json").read_text())
+    assert history["settings"]["samplers"] == "euler,heun,lms"
+    assert [old["settings"]["samplers"] for old in history["earlier"]] == [SMALL[1]]
+
+    monkeypatch.setattr(kdiff.Denoiser, "__call__", None)  # and nothing at all the second time
+    assert kdiff_sweep(tmp_path, *SMALL).exit_code == 0
+    assert (tmp_path / "cells.jsonl").read_bytes() == after
+
+
+def test_killed_and_called_again_it_ends_as_if_never_killed(workplace, tmp_path):
+    """Eight short cells, then eight of 30 steps, in which the kill comes."""
+    reference = ("--features", TOY, "--ref", str(workplace / "reference.npz"))
+    arguments = [
+        *("sweep", "--model", str(workplace / "tiny.safetensors"), *reference, "--batch", "24"),
+        *("--sampler", "euler,heun,dpmpp_2m,dpmpp_2m_sde", "--schedule", "karras,vp"),
+        *("--steps", "3,30", "--num", "24", "--out"),
+    ]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, *arguments, str(killed)],
+        env=ENVIRONMENT,
+        stderr=subprocess.DEVNULL,
+    )
+    file = killed / "cells.jsonl"
+    deadline = time.monotonic() + 120
+    while not (file.exists() and file.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=60)
+    survived = file.read_bytes()
+    finished = SweepFolder(killed).lines()
+    assert 1 <= len(finished) <= 8
+
+    for out in (killed, whole):
+        result = CliRunner().invoke(main, [*arguments, str(out)])
+        assert result.exit_code == 0, result.output
+    assert file.read_bytes().startswith(survived)
+    again = SweepFolder(killed).lines()
+    assert all(again[key]["finished"] == line["finished"] for key, line in finished.items())
+    assert len(again) == 16 and results(killed) == results(whole)
+    assert not list(killed.rglob(".*"))
+
+
+@pytest.mark.parametrize("cut", [1, 30, 400])
+def test_a_torn_last_line_costs_that_cell_only(kdiff_sweep, tmp_path, cut):
+    kdiff_sweep(tmp_path, *SMALL)
+    file = tmp_path / "cells.jsonl"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-cut])
+    kept = whole.splitlines()[:-1] + ([whole.splitlines()[-1]] if cut == 1 else [])
+    before = SweepFolder(tmp_path).lines()
+    assert list(before) == [json.loads(line)["key"] for line in kept]
+    assert kdiff_sweep(tmp_path, *SMALL).exit_code == 0
+    after = SweepFolder(tmp_path).lines()
+    assert len(after) == 6 and all(after[key] == line for key, line in before.items())
+    assert list(lines(tmp_path)) == list(after)  # each line whole
+
+
+@pytest.mark.parametrize("foreign", [b"\xff\xfe\n", b"[]\n", b'{"a": 1}\n', b"\n\n"])
+def test_what_is_no_line_is_passed_over(tmp_path, foreign):
+    (tmp_path / "cells.jsonl").write_bytes(foreign + b'{"key": "k", "status": "ok"}\n' + foreign)
+    assert list(SweepFolder(tmp_path).lines()) == ["k"]
+
+
+def test_the_last_line_of_a_cell_counts_but_no_failure_after_a_success(tmp_path):
+    folder = SweepFolder(tmp_path)
+    for key, status in [("a", "failed"), ("a", "ok"), ("b", "ok"), ("b", "failed")]:
+        folder.append({"key": key, "status": status})
+    assert {key: line["status"] for key, line in folder.lines().items()} == {"a": "ok", "b": "ok"}
+
+
+def test_a_disk_that_is_full_is_one_line(kdiff_sweep, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "write", lambda handle, data: len(data) // 2)
+    result = kdiff_sweep(tmp_path, *SMALL)
+    assert result.exit_code == 1 and "is the disk full?" in result.stderr
+
+
+# --- failing cells ---
+
+
+@pytest.fixture
+def breaks_at_four_steps(monkeypatch):
+    """A model that is not finite at one noise level of the four-step grid, until mended."""
+    sigma = kdiff.schedule("karras", 4)[2]
+    call = kdiff.Denoiser.__call__
+
+    def breaking(self, x, s, **cond):
+        return call(self, x, s, **cond) * (float("nan") if s == sigma else 1.0)
+
+    monkeypatch.setattr(kdiff.Denoiser, "__call__", breaking)
+    return lambda: monkeypatch.setattr(kdiff.Denoiser, "__call__", call)
+
+
+def test_a_failing_cell_is_recorded_and_the_sweep_goes_on(
+    kdiff_sweep, tmp_path, breaks_at_four_steps
+):
+    result = kdiff_sweep(tmp_path, *SMALL)
+    assert result.exit_code == 1 and "3 cells failed; --retry computes them again" in result.stderr
+    found = SweepFolder(tmp_path).lines().values()
+    for line in found:
+        good = line["cell"]["steps"] == 2
+        assert line["status"] == ("ok" if good else "failed")
+        assert (line["error"] is None) == bool(line["metrics"]) == bool(line["grid"]) == good
+        if not good:
+            assert "not finite in step" in line["error"] and "\n" not in line["error"]
+
+    breaks_at_four_steps()  # mends it
+    text = (tmp_path / "cells.jsonl").read_bytes()
+    assert kdiff_sweep(tmp_path, *SMALL).exit_code == 1
+    assert (tmp_path / "cells.jsonl").read_bytes() == text
+    retried = kdiff_sweep(tmp_path, *SMALL, "--retry")
+    assert retried.exit_code == 0, retried.output
+    assert (tmp_path / "cells.jsonl").read_bytes().startswith(text)
+    assert {line["status"] for line in SweepFolder(tmp_path).lines().values()} == {"ok"}
+
+
+def test_a_metric_that_fails_fails_its_cell_only(kdiff_sweep, tmp_path, monkeypatch):
+    solve = sweep.converged.cached
+
+    def failing(folder, determines, model, course, *arguments, **others):
+        if course.sigma_max == 40:
+            raise RuntimeError("no room\nat all")
+        return solve(folder, determines, model, course, *arguments, **others)
+
+    monkeypatch.setattr(sweep.converged, "cached", failing)
+    kdiff_sweep(tmp_path, "--steps", 2, *RMSE)
+    kdiff_sweep(tmp_path, "--steps", 2, *RMSE, "--sigma-max", 40)
+    found = {
+        line["cell"]["sigmas"][0]: (line["status"], line["error"])
+        for line in SweepFolder(tmp_path).lines().values()
+    }
+    assert found == {80.0: ("ok", None), 40.0: ("failed", "RuntimeError: no room")}
+
+
+# --- splitting ---
+
+
+def test_shards_together_are_the_whole(kdiff_sweep, tmp_path):
+    split, whole = tmp_path / "split", tmp_path / "whole"
+    for i in (3, 1, 2):
+        assert kdiff_sweep(split, *SMALL, "--shard", f"{i}/3").exit_code == 0
+        assert len((split / f"cells-{i}-of-3.jsonl").read_text().splitlines()) == 2
+    kdiff_sweep(whole, *SMALL)
+    assert results(split) == results(whole) and len(results(whole)) == 6
+    kdiff_sweep(split, *SMALL)  # knows what the shards have done
+    assert not (split / "cells.jsonl").exists()
+
+
+def test_processes_share_the_images_of_a_cell(workplace, tmp_path):
+    """Two under gloo, with an uneven number of batches, against one."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    words = [
+        *("sweep", "--model", str(workplace / "tiny.safetensors"), "--features", TOY),
+        *("--ref", str(workplace / "reference.npz"), "--sampler", "heun,euler a", "--steps", "3"),
+        *("--num", "42", "--batch", "8", "--out"),
+    ]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {
+        **ENVIRONMENT,
+        **{"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", COMMAND, *words, str(two)],
+            env={**shared, "RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for rank in range(2)
+    ]
+    outputs = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert outputs[1][0] == b""
+    assert CliRunner().invoke(main, [*words, str(one)]).exit_code == 0
+    alone, together = results(one), results(two)
+    assert alone.keys() == together.keys() and len(alone) == 2
+    for key, (cell, status, metrics, floor, picture) in alone.items():
+        assert together[key][:2] == (cell, status) and together[key][3:] == (floor, picture)
+        for name, figure in metrics.items():
+            assert together[key][2][name] == pytest.approx(figure, rel=1e-9)
+
+
+# --- before anything is computed ---
+
+
+def test_a_dry_run_writes_nothing_and_counts(kdiff_sweep, tmp_path):
+    out = tmp_path / "out"
+    result = kdiff_sweep(out, *SMALL, "--dry-run")
+    assert result.exit_code == 0 and not out.exists()
+    total = (2 + 4) + (3 + 7) + (2 + 4)
+    assert f"6 of 6 cells to compute (+): NFE {total}, for 20 images each" in result.stdout
+    kdiff_sweep(out, "--sampler", "heun", "--steps", "2,4", *RMSE)
+    result = kdiff_sweep(out, *SMALL, "--dry-run")
+    assert f"4 of 6 cells to compute (+): NFE {total - 10}" in result.stdout
+    assert sum(line.startswith("+") for line in result.stdout.splitlines()) == 4
+
+
+def test_a_file_says_the_same_as_the_command_line(kdiff_sweep, tmp_path):
+    file = tmp_path / "sweep.yaml"
+    file.write_text(
+        "sampler: [euler, ddim]\nsteps: [2, 4]\nschedule: karras\nmetrics: none\n"
+        "option:\n  eta: [0, 0.5]\nfirst-seed: 5\ndeterministic: true\n"
+    )
+    words = ("--sampler", "euler,ddim", "--steps", "2,4", "--schedule", "karras")
+    words += ("--metrics", "none", "--option", "eta=0,0.5", "--first-seed", 5, "--deterministic")
+    from_words = kdiff_sweep(tmp_path / "out", *words, "--dry-run").stdout
+    assert from_words.startswith("+") and "6 of 6 cells" in from_words
+    assert kdiff_sweep(tmp_path / "out", "--file", file, "--dry-run").stdout == from_words
+    fewer = kdiff_sweep(tmp_path / "out", "--file", file, "--dry-run", "--steps", 2).stdout
+    assert "3 of 3 cells" in fewer
+
+
+BAD = {
+    "unknown sampler": (["--sampler", "euler,hoin"], "did you mean heun"),
+    "unknown schedule": (["--schedule", "karas"], "did you mean karras"),
+    "unknown metric": (["--metrics", "rmes"], "unknown metric 'rmes'; did you mean rmse"),
+    "option of none": (
+        ["--sampler", "euler,heun", "--option", "eta=1"],
+        "option of these samplers",
+    ),
+    "option out of range": (["--sampler", "ddim", "--option", "eta=0,2"], "from 0 to 1, not '2'"),
+    "option without value": (["--option", "eta"], "KEY=VALUE"),
+    "no steps": (["--steps", "0,5"], "steps must be a whole number, at least 1"),
+    "steps of words": (["--steps", "5,ten"], "--steps takes whole numbers such as 5,10,20"),
+    "steps and nfe": (["--steps", "5", "--nfe", "5"], "only one of --steps and --nfe"),
+    "nfe for no step": (["--sampler", "plms", "--nfe", "0"], "for plms at least 1"),
+    "sigmas swapped": (["--sigma-min", "90"], "sigma_min must be above 0 and below sigma_max"),
+    "no images": (["--num", "0"], "0 is not in the range"),
+    "shared images": (["--num", "20", "--first-seed", "0,10"], "let them be 20 apart"),
+    "negative seed": (["--first-seed", "-1"], "seeds must be from 0"),
+    "rmse of noise": (["--sampler", "euler_ancestral"], "all these samplers add noise"),
+    "unknown model": (["--model", "nothing.pt"], "no model 'nothing.pt'"),
+    "shard of none": (["--shard", "3/2"], "--shard takes I/N"),
+    "shard of words": (["--shard", "first"], "--shard takes I/N"),
+    "no device": (["--device", "toaster"], "no device 'toaster'"),
+    "no reference": (["--metrics", "fid", "--features", TOY, "--ref", "cifra"], "no reference"),
+    "no such file": (["--file", "nothing.yaml"], "does not exist"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_with_status_2_and_writes_nothing(kdiff_sweep, case, tmp_path):
+    arguments, message = BAD[case]
+    out = tmp_path / "out"
+    result = kdiff_sweep(out, *RMSE, *arguments)
+    assert result.exit_code == 2, result.output
+    (line,) = [x for x in result.stderr.splitlines() if x.startswith("Error: ")]
+    assert message in line and line == result.stderr.splitlines()[-1]
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sampelr: euler\n", "unknown key 'sampelr'; did you mean sampler?"),
+        ("- euler\n", "must have a line `key: value`"),
+        ("a: [1\n", "is not YAML"),
+        ("option: eta\n", "takes a mapping"),
+        ("steps: !!python/object/apply:os.getcwd []\n", "is not YAML"),
+        ("final: never\n", "'never' is not one of"),
+    ],
+)
+def test_a_bad_file_is_one_line(kdiff_sweep, tmp_path, text, message):
+    file = tmp_path / "sweep.yaml"
+    file.write_text(text)
+    result = kdiff_sweep(tmp_path / "out", "--file", file, *RMSE)
+    assert result.exit_code == 2 and message in result.stderr.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_something_else_is_refused(kdiff_sweep, tmp_path):
+    (tmp_path / "mine.txt").write_text("keep me")
+    messages = {tmp_path: "no sweep's folder", tmp_path / "mine.txt": "is a file, not a folder"}
+    for out, message in messages.items():
+        result = kdiff_sweep(out, *SMALL)
+        assert result.exit_code == 2 and message in result.stderr.splitlines()[-1]
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
