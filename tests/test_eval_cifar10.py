@@ -5,7 +5,7 @@ import pytest
 from kdiff.eval.evaluation import Collector, stream
 from kdiff.eval.features import feature_network
 from kdiff.eval.pictures import open_pictures
-from kdiff.eval.references import Reference, find_reference, make_reference
+from kdiff.eval.references import Reference, find_reference
 
 pytestmark = pytest.mark.data
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 import torch
 
@@ -35,9 +37,11 @@ def class_index(model: Denoiser, name: str) -> int:
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The device of that name, tried; by default CUDA if there is any."""
+    """The device of that name, tried; by default CUDA if there is any, and under torchrun the one
+    of this process."""
     if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        own = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+        return torch.device(own if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()

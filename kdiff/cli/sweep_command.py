@@ -94,6 +94,7 @@ def as_text(value: Any) -> str:
 @click.option("--schedule", "schedules", help="karras, exponential .., a list.")
 @click.option("--sigma-min", type=float, help="Lowest noise level.  [default: the model's]")
 @click.option("--sigma-max", type=float, help="First noise level.  [default: the model's]")
+@click.option("--rho", type=float, help="Curvature of the karras schedule.  [default: 7]")
 @click.option(
     "--final", type=click.Choice(FINALS), default="zero", help="End at zero, or at sigma-min."
 )
@@ -136,6 +137,7 @@ def command(
     retry: bool,
     dry_run: bool,
     out: Path,
+    rho: float | None,
     **others: Any,
 ) -> None:
     """Measure every combination of samplers, steps, schedules, models and seeds.
@@ -161,6 +163,7 @@ def command(
             network=network,
             reference=reference,
             **others,
+            **({} if rho is None else {"rho": rho}),
         )
     folder = SweepFolder(out, parse_shard(shard))
     if dry_run:
