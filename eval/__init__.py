@@ -1,1 +1,23 @@
 """Evaluation: features, statistics, metrics, references, sweeps and reports."""
+
+from kdiff.eval.evaluation import METRICS, Collector, Figure, evaluate
+from kdiff.eval.features import FeatureNetwork, Features, feature_network
+from kdiff.eval.frechet import Gaussian, frechet_distance
+from kdiff.eval.moments import Moments
+from kdiff.eval.references import Reference, find_reference, make_reference
+
+__all__ = [
+    "METRICS",
+    "Collector",
+    "FeatureNetwork",
+    "Features",
+    "Figure",
+    "Gaussian",
+    "Moments",
+    "Reference",
+    "evaluate",
+    "feature_network",
+    "find_reference",
+    "frechet_distance",
+    "make_reference",
+]

@@ -5,20 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from kdiff.eval.extrapolation import extrapolate, group_error
-from kdiff.eval.features import FeatureNetwork, Features
+from kdiff.eval.features import FeatureNetwork, Features, feature_network
 from kdiff.eval.frechet import Gaussian, frechet_distance
 from kdiff.eval.groups import Groups
 from kdiff.eval.inception_score import InceptionScore
 from kdiff.eval.kept import Kept
 from kdiff.eval.kernel_distance import kernel_distance
 from kdiff.eval.neighbours import density_coverage, precision_recall
+from kdiff.eval.pictures import open_pictures
 from kdiff.eval.ranks import ranks
-from kdiff.eval.references import Reference
+from kdiff.eval.references import (
+    Reference,
+    check_comparable,
+    find_reference,
+    make_reference,
+)
 from kdiff.samplers import UnknownName
 from kdiff.samplers.registry import unknown_name
 
@@ -162,10 +169,6 @@ def needs_logits(metrics: Iterable[str]) -> bool:
     return any(METRICS[name].compute is _score for name in metrics)
 
 
-def needs_of_reference(metrics: Iterable[str], what: str) -> bool:
-    return any(METRICS[name].needs == what for name in metrics)
-
-
 class Collector:
     """Figures of one set of `n` images that come in portions; collectors of portions add up.
 
@@ -265,3 +268,57 @@ def stream(source: Source, batch: int, consumers: Sequence[Consumer]) -> None:
         done += len(images)
         for consumer in consumers:
             consumer(images, indices)
+
+
+def reference_for(
+    ref: Reference | str | Path,
+    network: FeatureNetwork,
+    metrics: Iterable[str],
+    data: str | Path | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> Reference:
+    """What `find_reference` finds; of images, the statistics that these metrics need, computed now.
+    `progress` is told the images of each batch and of all. ValueError as `find_reference`."""
+    if isinstance(ref, Reference):
+        return ref
+    found = find_reference(str(ref), network.name, network.resize, data)
+    if isinstance(found, Reference):
+        return found
+    if ranks()[1] > 1:
+        raise ValueError(
+            f"with several processes, make the reference first: kdiff ref make NAME --images {ref}"
+        )
+    needs = {METRICS[name].needs for name in metrics}
+    told = progress or (lambda done, total: None)
+    return make_reference(
+        found.name,
+        found,
+        network,
+        progress=lambda done: told(done, len(found)),
+        spatial="spatial_gaussian" in needs,
+        rows="rows" in needs,
+    )
+
+
+def evaluate(
+    images: np.ndarray | str | Path | Source,
+    reference: Reference | str | Path = "cifar10",
+    metrics: Sequence[str] = ("fid",),
+    *,
+    network: FeatureNetwork | None = None,
+    batch: int = 64,
+) -> dict[str, Figure]:
+    """The figures of `images`, an array, uint8 `[N, H, W, 3]`, or anything that `open_pictures`
+    takes, by the metrics' labels.
+
+    `metrics` are names of `METRICS`; `reference` as `find_reference` takes it; `network` is by
+    default FID's Inception, in the legacy_tensorflow mode. ValueError on anything wrong.
+    """
+    metrics = check_metrics(metrics)
+    network = network or feature_network(logits=needs_logits(metrics))
+    opened = open_pictures(images) if isinstance(images, (np.ndarray, str, Path)) else images
+    found = reference_for(reference, network, metrics)
+    check_comparable(found, network)
+    collector = Collector(metrics, len(opened), network, found)
+    stream(opened, batch, [collector.update])
+    return collector.figures()

@@ -13,7 +13,7 @@ import numpy as np
 from kdiff.eval.home import home
 from kdiff.eval.image_arrays import from_npy, from_npz
 from kdiff.eval.image_files import from_folder, from_zip
-from kdiff.eval.image_source import Pictures, Read
+from kdiff.eval.image_source import Pictures, Read, check_count
 
 __all__ = ["Pictures", "open_pictures"]
 
@@ -23,9 +23,9 @@ CIFAR10 = {  # SHA-256 of the raw uint8 [N, 32, 32, 3], in the canonical order
 }
 
 
-def open_pictures(path: str | Path, data: str | Path | None = None) -> Pictures:
-    """The images of a folder and those below it, or of a zip, sorted by path (`2.png` before
-    `10.png`); of an `.npy`, or of an `.npz` (`FILE.npz:KEY` says which of its arrays), uint8
+def open_pictures(path: str | Path | np.ndarray, data: str | Path | None = None) -> Pictures:
+    """The images of an array, uint8 `[N, H, W, 3]`; of a folder and those below it, or of a zip,
+    sorted by path (`2.png` before `10.png`); of an `.npy`, or of an `.npz` (`FILE.npz:KEY` says which of its arrays), uint8
     `[N, H, W, 3 or 1]` or `[N, H, W]`, never unpickled; or `cifar10:train`, `cifar10:test`: `data`
     is then torchvision's folder of it, or an `.npz` with `train_images`, `test_images`.
 
@@ -33,6 +33,8 @@ def open_pictures(path: str | Path, data: str | Path | None = None) -> Pictures:
     less than two images; sizes that differ; transparency, more than 8 bits, colours that are not
     RGB; arrays of another type or shape; another CIFAR-10; damage.
     """
+    if isinstance(path, np.ndarray):
+        return from_array(path)
     text = str(path)
     if text.startswith("cifar10:"):
         return _cifar10(text.removeprefix("cifar10:"), data)
@@ -59,7 +61,7 @@ def _cifar10(part: str, data: str | Path | None) -> Pictures:
     if where.suffix == ".npz":
         found = open_pictures(f"{where}:{part}_images")
     else:
-        found = _in_memory(_torchvision(where, part))
+        found = from_array(_torchvision(where, part))
     digest = hashlib.sha256()
     for images in found.batches(1000):
         digest.update(images.data)
@@ -87,7 +89,12 @@ def _torchvision(folder: Path, part: str) -> np.ndarray:
         ) from error
 
 
-def _in_memory(array: np.ndarray) -> Pictures:
+def from_array(array: np.ndarray) -> Pictures:
+    """ValueError unless uint8 `[N, H, W, 3]`, N at least 2."""
+    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3:
+        raise ValueError(f"images must be uint8 [N, H, W, 3], not {array.dtype} {array.shape}")
+    check_count("the array", len(array))
+
     @contextmanager
     def reading() -> Iterator[Read]:
         yield lambda numbers: array[np.asarray(numbers)]

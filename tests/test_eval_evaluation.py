@@ -15,7 +15,7 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
-from kdiff.eval.evaluation import METRICS, Collector, stream
+from kdiff.eval.evaluation import METRICS, Collector, evaluate, stream
 from kdiff.eval.features import FeatureNetwork, Features, feature_network
 from kdiff.eval.image_arrays import from_npy
 from kdiff.eval.references import make_reference
@@ -85,6 +85,15 @@ def test_every_metric_is_torch_fidelitys(sources, network, reference):
     assert found["precision"].value == pytest.approx(prc["precision"], abs=1e-9)
     assert found["recall"].value == pytest.approx(prc["recall"], abs=1e-9)
     assert {f.n for f in found.values()} == {1201}
+
+
+def test_evaluate_is_all_of_it(sources, network, reference):
+    images, real = (next(source.batches(len(source))) for source in sources)
+    expected = figures(sources[0], network, reference)
+    assert evaluate(images, reference, ALL, network=network) == expected
+    assert evaluate(sources[0], reference, ["fid"], network=network).items() <= expected.items()
+    with pytest.raises(ValueError, match=r"must be uint8 \[N, H, W, 3\], not float64"):
+        evaluate(real / 255, reference, network=network)
 
 
 def test_figures_carry_the_name_of_another_network(sources, network, reference):
@@ -176,7 +185,7 @@ def kdiff(files, *arguments, launcher=()):
     return done.stdout
 
 
-def evaluate(files, *arguments, launcher=()):
+def evaluated(files, *arguments, launcher=()):
     """The record of the images of `made.npy`."""
     made = ("eval-fid", "--json", "--images", files / "made.npy")
     return json.loads(kdiff(files, *made, *arguments, launcher=launcher))
@@ -185,13 +194,13 @@ def evaluate(files, *arguments, launcher=()):
 def test_two_processes_give_the_figures_of_one(files):
     metrics = "fid,fid-inf,is,kid,precision,recall,density,coverage"
     plain = ("--features", "toy_network:scored", "--batch", 32, "--metrics", metrics)
-    one = evaluate(files, "--ref", files / "real.npy", *plain)
+    one = evaluated(files, "--ref", files / "real.npy", *plain)
     assert one["metrics"]["FD (toy_network:scored)"]["n"] == 301
     # Several processes want a finished reference, and so metrics that need no more than that.
     made = ("ref", "make", "real", "--images", files / "real.npy", "--features", plain[1])
     kdiff(files, *made, "--out", files / "real.safetensors")
     shared = (*plain[:-1], "fid,fid-inf,is")
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    two = evaluate(files, "--ref", files / "real.safetensors", *shared, launcher=launcher)
+    two = evaluated(files, "--ref", files / "real.safetensors", *shared, launcher=launcher)
     for name, figure in two["metrics"].items():
         assert figure == pytest.approx(one["metrics"][name], rel=1e-6), name  # the file is float32

@@ -10,11 +10,9 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from kdiff.eval.evaluation import check_metrics, needs_logits, needs_of_reference
+from kdiff.eval.evaluation import check_metrics, needs_logits, reference_for
 from kdiff.eval.features import DEFAULT_FEATURES, FeatureNetwork, feature_network
-from kdiff.eval.pictures import Pictures
-from kdiff.eval.ranks import ranks
-from kdiff.eval.references import Reference, check_comparable, find_reference, make_reference
+from kdiff.eval.references import Reference, check_comparable
 from kdiff.eval.resize import MODES
 
 
@@ -59,24 +57,11 @@ def choose_evaluation(
     network = feature_network(
         features, resize=resize, weights=weights, device=device, logits=needs_logits(metrics)
     )
-    found = find_reference(ref, network.name, network.resize, data)
-    if isinstance(found, Pictures):
-        found = _make(found, network, metrics)
-    return network, found, check_comparable(found, network)
+    with tqdm(unit="image", desc="reference", disable=None, leave=False, delay=1) as bar:
 
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done)
 
-def _make(pictures: Pictures, network: FeatureNetwork, metrics: list[str]) -> Reference:
-    if ranks()[1] > 1:
-        raise ValueError(
-            f"with several processes, make the reference first: kdiff ref make NAME --images "
-            f"{pictures.name}"
-        )
-    with tqdm(total=len(pictures), unit="image", desc="reference", disable=None) as bar:
-        return make_reference(
-            pictures.name,
-            pictures,
-            network,
-            progress=bar.update,
-            spatial=needs_of_reference(metrics, "spatial_gaussian"),
-            rows=needs_of_reference(metrics, "rows"),
-        )
+        reference = reference_for(ref, network, metrics, data, show)
+    return network, reference, check_comparable(reference, network)
