@@ -173,7 +173,8 @@ def run(source: Source, batch: int, collector: Collector, opinions: Mapping[str,
     backends = [opinion for opinion in opinions.values() if not isinstance(opinion, CannotRun)]
     started = time.perf_counter()
     try:
-        with tqdm(total=len(source), unit="image", disable=None) as bar:
+        quiet = None if ranks()[0] == 0 else True  # None: unless it is a terminal
+        with tqdm(total=len(source) // ranks()[1], unit="image", disable=quiet) as bar:
             consumers = [
                 collector.update,
                 *(
