@@ -25,9 +25,10 @@ CIFAR10 = {  # SHA-256 of the raw uint8 [N, 32, 32, 3], in the canonical order
 
 def open_pictures(path: str | Path | np.ndarray, data: str | Path | None = None) -> Pictures:
     """The images of an array, uint8 `[N, H, W, 3]`; of a folder and those below it, or of a zip,
-    sorted by path (`2.png` before `10.png`); of an `.npy`, or of an `.npz` (`FILE.npz:KEY` says which of its arrays), uint8
-    `[N, H, W, 3 or 1]` or `[N, H, W]`, never unpickled; or `cifar10:train`, `cifar10:test`: `data`
-    is then torchvision's folder of it, or an `.npz` with `train_images`, `test_images`.
+    sorted by path (`2.png` before `10.png`); of an `.npy`, or of an `.npz` (`FILE.npz:KEY` says
+    which of its arrays), uint8 `[N, H, W, 3 or 1]` or `[N, H, W]`, never unpickled; or
+    `cifar10:train`, `cifar10:test`: `data` is then torchvision's folder of it, or an `.npz` with
+    `train_images`, `test_images`.
 
     Of files, all headers are looked at first. ValueError, in one line: there is nothing there, or
     less than two images; sizes that differ; transparency, more than 8 bits, colours that are not
