@@ -145,7 +145,7 @@ def second_opinion(
 
 
 def _nchw(images: np.ndarray) -> Tensor:
-    return torch.from_numpy(images).permute(0, 3, 1, 2)
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
 
 
 def torch_fidelity_state(layers: list[Layer], output: Tensor | None) -> dict[str, Tensor]:
