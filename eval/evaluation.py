@@ -27,6 +27,7 @@ from kdiff.eval.references import (
     make_reference,
 )
 from kdiff.samplers import UnknownName
+from kdiff.samplers.plugins import plugins
 from kdiff.samplers.registry import unknown_name
 
 
@@ -101,7 +102,7 @@ class Metric:
     index: int = 0
 
 
-METRICS: Mapping[str, Metric] = {
+METRICS: dict[str, Metric] = {
     "fid": Metric(
         "FID",
         "Frechet distance (Heusel et al. 2017); error: standard error, from four groups of images",
@@ -156,11 +157,18 @@ METRICS: Mapping[str, Metric] = {
 }
 
 
+def all_metrics() -> Mapping[str, Metric]:
+    """`METRICS`, with those of other packages."""
+    for name, metric in plugins("kdiff.metrics").items():
+        METRICS.setdefault(name, metric)
+    return METRICS
+
+
 def check_metrics(names: Iterable[str]) -> list[str]:
     """UnknownName, with the nearest, if one is none of `METRICS`."""
     names = list(dict.fromkeys(names))
     for name in names:
-        if name not in METRICS:
+        if name not in METRICS and name not in all_metrics():
             raise UnknownName(unknown_name("metric", name, METRICS))
     return names
 

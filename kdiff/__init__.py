@@ -18,6 +18,7 @@ from kdiff.precond import Coefs, Precond, precond
 from kdiff.samplers import Sampler, UnknownName
 from kdiff.sampling import run, sample
 from kdiff.schedules import schedule
+from kdiff.wrap import wrap
 
 __version__ = version("kdiff")
 
@@ -41,4 +42,5 @@ __all__ = [
     "sample",
     "samplers",
     "schedule",
+    "wrap",
 ]

@@ -34,9 +34,16 @@ def alphas_cumprod(kind: str = "linear", steps: int = 1000, **settings: float) -
     `linear`: beta from `start` to `end` (Ho et al. 2020); `scaled_linear`: its square root is
     linear (Stable Diffusion); `cosine`: Nichol & Dhariwal 2021, eq. 17. ValueError on another name.
     """
+    check_steps(steps)
     if kind not in BETAS:
         raise ValueError(f"unknown beta schedule {kind!r}; use one of {', '.join(BETAS)}")
     return [float(a) for a in np.cumprod(1 - BETAS[kind](steps, **settings))]
+
+
+def check_steps(steps: int) -> None:
+    """ValueError unless a whole number of timesteps, 2 to a million: files say how many."""
+    if not isinstance(steps, int) or not 2 <= steps <= 1_000_000:
+        raise ValueError(f"steps must be a whole number from 2 to a million, not {steps!r}")
 
 
 def sigmas_of(alphas_cumprod: Sequence[float]) -> list[float]:

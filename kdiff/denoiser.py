@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,15 +16,17 @@ from kdiff.precond import precond as make_precond
 class Denoiser:
     """A network and its preconditioner: `D(x; sigma) = c_skip x + c_out F(c_in x; c_noise)`.
 
-    `network`, a module (put into evaluation mode, and into channels_last if it has convolutions)
-    or any function, is called as `network(x, c_noise, **cond)`: `x` `[N, *shape]` in the network's
-    dtype, `c_noise` `[N]` in float32 or wider. If it returns twice as many channels as `x` has, the
-    second half is a learned variance and is dropped; any other shape than that of `x` is a
-    ValueError. A model with classes takes `class_labels`, `[N]` integers, -1 for the null class.
+    `network`, a module (put into evaluation mode, and into channels_last if it has convolutions,
+    unless `channels_last=False`) or any function, is called as `network(x, c_noise, **cond)`: `x`
+    `[N, *shape]` in the network's dtype, `c_noise` `[N]` in float32 or wider. If it returns twice
+    as many channels as `x` has, the second half is a learned variance and is dropped; any other
+    shape than that of `x` is a ValueError. A model with classes takes `class_labels`, `[N]`
+    integers, -1 for the null class.
 
     Attributes: `shape` of one sample, `classes` (names, or empty), `sigma_min` and `sigma_max`
     (the default range of schedules), `sigmas` (a discrete model's table, or None), `memory_format`
-    (in which `x` is best given).
+    (in which `x` is best given), `facts` (what a checkpoint's reader found and how it decided, as
+    text for `kdiff inspect`: `format`, `parameterisation`, ..).
     """
 
     def __init__(
@@ -36,13 +39,15 @@ class Denoiser:
         sigma_min: float | None = None,
         sigma_max: float | None = None,
         name: str = "unnamed",
+        facts: Mapping[str, str] | None = None,
+        channels_last: bool = True,
     ):
         self.shape = tuple(shape)
         if isinstance(network, nn.Module):
             network.eval()
         self.memory_format = torch.contiguous_format
         images = len(self.shape) == 3 and any(p.ndim == 4 for p in _parameters(network))
-        if images:  # convolutions are faster so
+        if images and channels_last:  # convolutions are faster so
             self.memory_format = torch.channels_last
             network.to(memory_format=torch.channels_last)
         self.network = network
@@ -52,6 +57,7 @@ class Denoiser:
         self.sigma_max = self.precond.sigma_max if sigma_max is None else sigma_max
         self.sigmas = self.precond.sigmas
         self.name = name
+        self.facts = dict(facts or {})
 
     def __call__(self, x: Tensor, sigma: float, **cond: Any) -> Tensor:
         """`x` `[N, *shape]` at noise level `sigma` (a Python float) -> the clean data, as `x`."""
@@ -81,6 +87,25 @@ class Denoiser:
         if isinstance(self.network, nn.Module):
             self.network.to(device=device, dtype=dtype)
         return self
+
+    def replace(self, precond: Precond | str | None = None, **changes: Any) -> Denoiser:
+        """A copy with another `precond`, `shape`, `classes`, `sigma_min`, `sigma_max`, `name` or
+        `facts`, which shares the network. A new preconditioner brings its own range of sigmas.
+        TypeError on any other keyword."""
+        wrong = changes.keys() - {"shape", "classes", "sigma_min", "sigma_max", "name", "facts"}
+        if wrong:
+            raise TypeError(f"a Denoiser has no {', '.join(sorted(wrong))} to replace")
+        other = copy.copy(self)
+        if precond is not None:
+            made = make_precond(precond) if isinstance(precond, str) else precond
+            other.precond, other.sigmas = made, made.sigmas
+            other.sigma_min, other.sigma_max = made.sigma_min, made.sigma_max
+        for name in ("shape", "classes"):
+            if name in changes:
+                changes[name] = tuple(changes[name])
+        vars(other).update(facts=dict(self.facts))
+        vars(other).update(changes)
+        return other
 
     def compile(self) -> Denoiser:
         """Compile the network (torch.compile, in place, at its first call) and return self."""

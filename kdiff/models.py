@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
-from kdiff.checkpoints import native
+from kdiff import checkpoints
 from kdiff.denoiser import Denoiser
 
 ASSETS = Path(__file__).parent / "assets"
@@ -18,27 +19,34 @@ def packaged_models() -> dict[str, Path]:
 
 
 def find_model(name: str | Path) -> Path:
-    """The file of a packaged model's name or of a path. ValueError if there is neither."""
+    """The file or folder of a packaged model's name or of a path. ValueError if there is none."""
     packaged = packaged_models()
     if str(name) in packaged:
         return packaged[str(name)]
-    if Path(name).is_file():
+    if Path(name).is_file() or Path(name).is_dir():
         return Path(name)
     raise ValueError(
-        f"no model {str(name)!r}: neither a file nor one that comes with kdiff "
+        f"no model {str(name)!r}: neither a file or folder nor one that comes with kdiff "
         f"({', '.join(packaged) or 'none'})"
     )
 
 
-def load(name: str | Path = DEFAULT_MODEL) -> Denoiser:
-    """The `Denoiser` of a packaged model (`cifar10`) or of a checkpoint file, on the CPU, float32.
+def load(model: str | Path = DEFAULT_MODEL, /, **overrides: Any) -> Denoiser:
+    """The `Denoiser` of a packaged model (`cifar10`), or of a checkpoint file or folder, on the
+    CPU. Its format is recognised; `overrides` as in `kdiff.checkpoints.load`.
 
     ValueError if there is no such file or it is not a checkpoint that kdiff reads.
     """
-    return native.load(find_model(name))
+    return checkpoints.load(find_model(model), **overrides)
 
 
 def sha256(path: str | Path) -> str:
-    """The hash that results carry, so that a number names its weights."""
+    """The hash that results carry, so that a number names its weights. Of a folder: that of its
+    files' hashes and names."""
+    path = Path(path)
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.is_file())
+        lines = [f"{sha256(p)}  {p.relative_to(path).as_posix()}\n" for p in files]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,16 +8,17 @@ variance-exploding frame: a variance-preserving or flow state is divided by its 
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from kdiff.betas import alphas_cumprod as make_alphas_cumprod
-from kdiff.betas import sigmas_of
+from kdiff.betas import check_steps, sigmas_of
 from kdiff.samplers.vp import BETA_D, BETA_MIN, vp_sigma, vp_time
 
 
@@ -40,6 +41,7 @@ class Precond:
 
     `sigma_min`, `sigma_max`: the range that the network was trained for.
     `sigmas`: for a discrete-time model, the sigma of each timestep 0 .. T-1, else None.
+    `config`: if it is one of `PRECONDS`, what `precond(**config)` makes it from again, else None.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Precond:
     sigma_min: float
     sigma_max: float
     sigmas: Sequence[float] | None = None
+    config: Mapping[str, Any] | None = None
 
     def __call__(self, sigma: float) -> Coefs:
         if not 0 < sigma < math.inf:
@@ -73,6 +76,7 @@ ROWS: dict[str, Row] = {
     "v": lambda s: (alpha_vp(s) ** 2, -s * alpha_vp(s), alpha_vp(s)),
     "x0": lambda s: (0.0, 1.0, alpha_vp(s)),
     "flow": lambda s: (1 / (1 + s), -s / (1 + s), 1 / (1 + s)),
+    "denoised": lambda s: (0.0, 1.0, 1.0),
 }
 
 
@@ -86,6 +90,21 @@ def discrete_clock(sigmas: Sequence[float], round: bool = False) -> Clock:
     return lambda s: float(np.interp(math.log(s), log_table, steps)) if s > 0 else 0.0
 
 
+def _recorded(build: Callable[..., Precond]) -> Callable[..., Precond]:
+    """`build`, whose preconditioners remember their settings."""
+
+    @functools.wraps(build)
+    def recording(*args: Any, **settings: Any) -> Precond:
+        made = build(*args, **settings)
+        given = inspect.signature(build).bind(*args, **settings).arguments
+        given |= given.pop("settings", {})  # those of a schedule of alphas_cumprod
+        plain = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in given.items()}
+        return replace(made, config={"name": build.__name__, **plain})
+
+    return recording
+
+
+@_recorded
 def edm(sigma_data: float = 0.5, sigma_min: float = 0.002, sigma_max: float = 80.0) -> Precond:
     """EDM (Karras et al. 2022, table 1, "ours"): unit-variance input and training target for
     data of standard deviation `sigma_data`; c_noise = ln(sigma) / 4."""
@@ -100,11 +119,13 @@ def edm(sigma_data: float = 0.5, sigma_min: float = 0.002, sigma_max: float = 80
     )
 
 
+@_recorded
 def ve(sigma_min: float = 0.02, sigma_max: float = 100.0) -> Precond:
     """VE of Song et al. 2021 (Karras et al. 2022, table 1); c_noise = ln(sigma / 2)."""
     return Precond("ve", ROWS["ve"], lambda s: math.log(s / 2), sigma_min, sigma_max)
 
 
+@_recorded
 def vp(
     beta_d: float = BETA_D, beta_min: float = BETA_MIN, steps: int = 1000, eps_t: float = 1e-5
 ) -> Precond:
@@ -123,6 +144,7 @@ def _discrete(name: str, row: str, sigmas: Sequence[float], round: bool) -> Prec
     return Precond(name, ROWS[row], clock, sigmas[0], sigmas[-1], tuple(sigmas))
 
 
+@_recorded
 def iddpm(c1: float = 0.001, c2: float = 0.008, steps: int = 1000, round: bool = False) -> Precond:
     """iDDPM (Nichol & Dhariwal 2021) as in Karras et al. 2022, table 1: noise levels
     u_(j-1) = sqrt((u_j^2 + 1) / max(a_(j-1) / a_j, c1) - 1), u_steps = 0, with
@@ -130,6 +152,7 @@ def iddpm(c1: float = 0.001, c2: float = 0.008, steps: int = 1000, round: bool =
 
     Table 1 takes the nearest u_j; that is `round=True`. At the u_j themselves both agree.
     """
+    check_steps(steps)
     a = [math.sin(math.pi / 2 * j / steps / (c2 + 1)) ** 2 for j in range(steps + 1)]
     u = [0.0]
     for j in range(steps, 0, -1):
@@ -156,7 +179,7 @@ def _from_alphas(prediction: str) -> Callable[..., Precond]:
         "a list, or linear | scaled_linear | cosine with `steps` and that schedule's settings; "
         "c_noise is the timestep in [0, T-1], interpolated in log sigma unless `round`."
     )
-    return build
+    return _recorded(build)
 
 
 eps = _from_alphas("eps")
@@ -164,19 +187,39 @@ v = _from_alphas("v")
 x0 = _from_alphas("x0")
 
 
-def flow(time_scale: float = 1.0, sigma_min: float = 0.002, sigma_max: float = 1000.0) -> Precond:
+@_recorded
+def flow(
+    time_scale: float = 1.0,
+    sigma_min: float = 0.002,
+    sigma_max: float = 1000.0,
+    data_at: int = 0,
+) -> Precond:
     """Rectified flow (Liu et al. 2022): the network sees x_t = (1 - t) x0 + t n and predicts the
-    velocity n - x0; sigma = t / (1 - t), c_noise = `time_scale` t."""
-    return Precond("flow", ROWS["flow"], lambda s: time_scale * s / (1 + s), sigma_min, sigma_max)
+    velocity dx_t / dt = n - x0; sigma = t / (1 - t), c_noise = `time_scale` t. With `data_at=1`
+    time runs the other way, t = 1 at the data, and the velocity is x0 - n."""
+    if data_at not in (0, 1):
+        raise ValueError(f"data_at must be 0 or 1, not {data_at!r}")
+    if data_at == 0:
+        row, clock = ROWS["flow"], lambda s: time_scale * s / (1 + s)
+    else:
+        row = lambda s: (1 / (1 + s), s / (1 + s), 1 / (1 + s))  # noqa: E731
+        clock = lambda s: time_scale / (1 + s)  # noqa: E731
+    return Precond("flow", row, clock, sigma_min, sigma_max)
+
+
+@_recorded
+def denoised(sigma_min: float = 0.002, sigma_max: float = 80.0) -> Precond:
+    """A network that is a denoiser already: D(x; sigma) = F(x; sigma), c_noise = sigma."""
+    return Precond("denoised", ROWS["denoised"], lambda s: s, sigma_min, sigma_max)
 
 
 PRECONDS: dict[str, Callable[..., Precond]] = {
-    f.__name__: f for f in (edm, vp, ve, iddpm, eps, v, x0, flow)
+    f.__name__: f for f in (edm, vp, ve, iddpm, eps, v, x0, flow, denoised)
 }
 
 
 def precond(name: str, **settings: Any) -> Precond:
-    """The preconditioner of that name: edm, vp, ve, iddpm, eps, v, x0 or flow.
+    """The preconditioner of that name: edm, vp, ve, iddpm, eps, v, x0, flow or denoised.
 
     ValueError on an unknown name, TypeError on a setting that it does not have.
     """

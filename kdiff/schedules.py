@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, get_args
 
 import numpy as np
 
+from kdiff.samplers.plugins import plugins
 from kdiff.samplers.registry import Final, UnknownName, normalise, unknown_name
 from kdiff.samplers.vp import BETA_D, BETA_MIN, vp_sigma, vp_time
 
@@ -72,10 +73,21 @@ class Range:
 
 def find_schedule(name: str) -> str:
     """The schedule's own name; case and punctuation do not count. UnknownName if there is none."""
-    for known in SCHEDULES:
-        if normalise(known) == normalise(name):
-            return known
+    for schedules in (lambda: SCHEDULES, all_schedules):  # plug-ins only if they are needed
+        for known in schedules():
+            if normalise(known) == normalise(name):
+                return known
     raise UnknownName(unknown_name("schedule", name, SCHEDULES))
+
+
+def all_schedules() -> Mapping[str, Callable[..., np.ndarray]]:
+    """`SCHEDULES`, with those of other packages: functions of (n, sigma_min, sigma_max) or, for
+    discrete models, of (n, steps)."""
+    for name, function in plugins("kdiff.schedules").items():
+        continuous = "sigma_min" in inspect.signature(function).parameters
+        (CONTINUOUS if continuous else DISCRETE).setdefault(name, function)
+        SCHEDULES.setdefault(name, function)
+    return SCHEDULES
 
 
 def schedule(

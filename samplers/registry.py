@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Literal
 
+from kdiff.samplers.plugins import plugins
+
 Final = Literal["zero", "sigma_min"]
 NoiseKind = Literal["white", "brownian"]
 
@@ -200,6 +202,9 @@ def resolve(name: str) -> Resolved:
     UnknownName, with the nearest names, if there is none.
     """
     wanted, known = normalise(name), _names()
+    if wanted not in known:
+        plugins("kdiff.samplers")  # they register themselves
+        known = _names()
     for suffix in ("", *SCHEDULE_SUFFIXES):
         stem = wanted.removesuffix(suffix)
         if stem in known:

@@ -1,5 +1,6 @@
 """Preconditioners: the published coefficients, and one D behind every kind of network."""
 
+import json
 import math
 
 import numpy as np
@@ -13,7 +14,7 @@ from kdiff.precond import PRECONDS, vp_sigma, vp_time
 from kdiff.samplers import REGISTRY
 
 SIGMAS = [0.0021, 0.02, 0.3, 1.0, 7.5, 79.0]
-PARAMETERISATIONS = ("edm", "vp", "ve", "iddpm", "eps", "v", "x0", "flow")
+PARAMETERISATIONS = ("edm", "vp", "ve", "iddpm", "eps", "v", "x0", "flow", "denoised")
 
 
 def alpha_bar(sigma: float) -> float:
@@ -41,6 +42,7 @@ PUBLISHED = {
     "v": lambda s: (alpha_bar(s), -math.sqrt(1 - alpha_bar(s)), math.sqrt(alpha_bar(s))),
     "x0": lambda s: (0, 1, math.sqrt(alpha_bar(s))),
     "flow": lambda s: (1 / (1 + s), -s / (1 + s), 1 / (1 + s), s / (1 + s)),
+    "denoised": lambda s: (0, 1, 1, s),
 }
 
 
@@ -62,6 +64,21 @@ def test_settings_reach_the_coefficients():
     assert kdiff.precond("flow", time_scale=1000)(1.0).c_noise == 500
     assert kdiff.precond("vp", steps=101)(vp_sigma(0.5)).c_noise == pytest.approx(50)
     assert kdiff.precond("edm", sigma_max=50).sigma_max == 50
+
+
+@pytest.mark.parametrize("name", PARAMETERISATIONS)
+def test_a_preconditioner_is_made_again_from_its_config(name):
+    made = PRECONDS[name](sigma_max=300.0) if name in ("edm", "ve", "flow") else PRECONDS[name]()
+    again = kdiff.precond(**json.loads(json.dumps(made.config)))
+    assert again.config == made.config and again.sigma_max == made.sigma_max
+    assert [again(s) for s in SIGMAS] == [made(s) for s in SIGMAS]
+
+
+def test_the_config_of_a_discrete_model_is_plain():
+    table = torch.linspace(0.99, 0.01, 10, dtype=torch.float64)
+    made = kdiff.precond("v", alphas_cumprod=table, round=True)
+    assert kdiff.precond(**json.loads(json.dumps(made.config)))(0.7) == made(0.7)
+    assert kdiff.precond("eps", end=0.03).config == {"name": "eps", "end": 0.03}
 
 
 def test_vp_time_is_the_inverse_of_vp_sigma():
@@ -117,6 +134,7 @@ NETWORKS = {
     "v": (predicts_v, from_table(DISCRETE_SIGMAS)),
     "x0": (lambda x, s: MIXTURE(x * math.sqrt(1 + s**2), s), from_table(DISCRETE_SIGMAS)),
     "flow": (predicts_velocity, lambda c: c / (1 - c)),
+    "denoised": (MIXTURE, lambda c: c),
 }
 
 

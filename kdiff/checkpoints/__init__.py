@@ -1,0 +1,119 @@
+"""Checkpoint formats: one module each, with `NAME`, `detect(path)` and `load(path)`.
+
+`detect(path) -> str | None` is cheap: None if the file is of this format, else a short clause that
+says what is missing ("not a zip archive"). `load(path) -> Denoiser` raises ValueError, naming what
+is unsupported, for a variant that it does not know. Neither runs code from the file.
+"""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from kdiff.denoiser import Denoiser
+from kdiff.precond import Precond, precond
+from kdiff.samplers.plugins import plugins
+
+# Tried in this order: the exact ones before those that go by the names of tensors.
+FORMATS = (
+    "native",
+    "diffusers_folder",
+    "torchscript",
+    "exported",
+    "onnx_file",
+    "edm",
+    "edm2",
+    "openai",
+    "score_sde",
+    "lucidrains",
+    "k_diffusion",
+)
+
+
+def formats() -> dict[str, Any]:
+    """The modules of all formats by `NAME`: kdiff's, then other packages' (`kdiff.checkpoints`)."""
+    own = [import_module(f"{__name__}.{name}") for name in FORMATS]
+    return {module.NAME: module for module in (*own, *plugins("kdiff.checkpoints").values())}
+
+
+def find_format(path: str | Path) -> Any:
+    """The module of the format of the file or folder at `path`.
+
+    ValueError, which says what each format missed, if it is of none.
+    """
+    path = Path(path)
+    if not (path.is_file() or path.is_dir()):  # also: a device or a pipe, which may never end
+        raise ValueError(f"{path} is neither a file nor a folder")
+    missed: dict[str, list[str]] = {}
+    for name, module in formats().items():
+        reason = _detect(module, path)
+        if reason is None:
+            return module
+        missed.setdefault(reason, []).append(name)
+    tried = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in missed.items())
+    raise ValueError(f"{path} is of no format that kdiff reads ({tried})")
+
+
+def _detect(module: Any, path: Path) -> str | None:
+    try:
+        return module.detect(path)
+    except Exception as error:  # a damaged file may break any parser in any way
+        return one_line(error)
+
+
+def one_line(error: BaseException, width: int = 120) -> str:
+    """An exception's message (its name, if it has none) on one line of at most `width`."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= width else text[: width - 2] + " …"
+
+
+def load(path: str | Path, /, *, trust: bool | None = None, **overrides: Any) -> Denoiser:
+    """The denoiser in a file or folder of any format, on the CPU.
+
+    `overrides` correct what the format says or cannot say: `precond` (a `Precond` or its name),
+    `prediction` (eps, v or x0, on the noise levels that were found), `shape`, `classes`,
+    `sigma_min`, `sigma_max`, `name`, and settings of the format's own (see its `load`).
+    `trust` runs programs (TorchScript, exported) that cannot be known to be harmless.
+    ValueError, in one line, if it is of no known format, damaged, or a variant that is not
+    supported.
+    """
+    path = Path(path)
+    module = find_format(path)
+    given = {"trust": trust, **overrides}
+    own = inspect.signature(module.load).parameters.keys() & given.keys() - {"path"}
+    try:
+        model = module.load(path, **{key: given[key] for key in own})
+    except ValueError as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path}: {error}") from error
+    except Exception as error:  # see _detect
+        kind = f"damaged {module.NAME} file: {type(error).__name__}"
+        raise ValueError(f"{path}: {kind}: {one_line(error)}") from error
+    model.facts.setdefault("format", module.NAME)
+    return _override(model, {key: value for key, value in overrides.items() if key not in own})
+
+
+def _override(model: Denoiser, overrides: dict[str, Any]) -> Denoiser:
+    if "prediction" in overrides:
+        overrides["precond"] = _predicting(model.precond, overrides.pop("prediction"))
+    if "precond" in overrides:
+        overrides["facts"] = {**model.facts, "parameterisation": "as told to kdiff.load"}
+    try:
+        return model.replace(**overrides)
+    except TypeError as error:
+        raise ValueError(f"{model.name}: {error}") from error
+
+
+def _predicting(found: Precond, prediction: str) -> Precond:
+    """The same noise levels, another meaning of the output."""
+    discrete = ("eps", "v", "x0")
+    config = dict(found.config or {})
+    if prediction not in discrete or config.pop("name", None) not in discrete:
+        raise ValueError(
+            f"prediction={prediction!r} cannot replace {found.name}: it changes eps, v or x0 into "
+            "another of them; for all else give precond"
+        )
+    return precond(prediction, **config)

@@ -1,4 +1,10 @@
-"""kdiff's own checkpoints: safetensors whose metadata says how to build and call the network."""
+"""kdiff's own checkpoints: safetensors whose metadata says how to build and call the network.
+
+A checkpoint of N bytes is read tensor by tensor, each through a mapping of its own: the network is
+all that stays in memory, and while it loads there is one tensor more. A float16 file makes a
+float32 network of 2 N (networks of half precision are slow and inexact on CPUs); `dtype=None` keeps
+the file's types, and N.
+"""
 
 from __future__ import annotations
 
@@ -9,26 +15,34 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from kdiff.denoiser import Denoiser
 from kdiff.files import whole_file
-from kdiff.networks import NETWORKS
+from kdiff.networks import NETWORKS, at_most
 from kdiff.precond import precond
 
+NAME = "kdiff"
 FORMAT = "kdiff/1"
 
 
 def save(
     path: str | Path,
-    tensors: dict[str, torch.Tensor],
+    tensors: dict[str, Tensor],
     config: dict[str, Any],
     dtype: torch.dtype = torch.float16,
 ) -> None:
     """Write `tensors` (a network's state dict) as `dtype` and `config`: `network` (its name and
-    arguments), `precond` (likewise), `shape`, `classes`."""
+    arguments), `precond` (likewise), `shape`, `classes`.
+
+    Vectors keep their own type: they are few, and some are frequencies, which half precision ruins.
+    """
     stored = {
         k: v.detach().to(
-            dtype=dtype, copy=True, device="cpu", memory_format=torch.contiguous_format
+            dtype=dtype if v.ndim > 1 and v.is_floating_point() else v.dtype,
+            copy=True,
+            device="cpu",
+            memory_format=torch.contiguous_format,
         )
         for k, v in tensors.items()
     }
@@ -36,37 +50,105 @@ def save(
         save_file(stored, temporary, {"format": FORMAT, "config": json.dumps(config)})
 
 
-def load(path: str | Path, name: str | None = None) -> Denoiser:
-    """The denoiser saved at `path`, on the CPU, in float32 and evaluation mode.
+def detect(path: Path) -> str | None:
+    """None if the safetensors file says that it is kdiff's."""
+    if not path.is_file():
+        return "not a file"
+    try:
+        metadata = _metadata(path)
+    except SafetensorError as error:
+        return f"not a whole safetensors file ({error})"
+    if metadata.get("format") != FORMAT:
+        return f"a safetensors file, but not a {FORMAT} checkpoint"
+    return None
+
+
+def load(path: str | Path, dtype: torch.dtype | None = torch.float32) -> Denoiser:
+    """The denoiser saved at `path`, on the CPU, in `dtype` (None: the file's) and evaluation mode.
 
     ValueError if it is not a whole kdiff checkpoint.
     """
     path = Path(path)
+    missing = detect(path)
+    if missing:
+        raise ValueError(f"{path} is {missing}")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
-    if metadata.get("format") != FORMAT:
-        raise ValueError(f"{path} is a safetensors file, but not a {FORMAT} checkpoint")
-    try:
-        return build(json.loads(metadata["config"]), tensors, name or path.stem)
+        config, names = json.loads(_metadata(path)["config"]), _names(path)
+        # On meta: neither memory nor random numbers for what is replaced.
+        with torch.device("meta"), at_most(len(names)):
+            network = _network(config["network"])
+        network.load_state_dict({name: _tensor(path, name, dtype) for name in names}, assign=True)
+        return _denoiser(network, config, path.stem)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path}: its config and its tensors do not fit: {reason}") from error
 
 
-def build(config: dict[str, Any], tensors: dict[str, torch.Tensor], name: str) -> Denoiser:
-    """The denoiser that a checkpoint's `config` describes, with `tensors` as its weights."""
-    settings = dict(config["network"])
-    network = NETWORKS[settings.pop("name")](**settings)
+def describe(model: Denoiser) -> dict[str, Any]:
+    """The `config` of `save` that `model` is built from again.
+
+    ValueError unless its network is one of `NETWORKS`, and its preconditioner one of `PRECONDS`.
+    """
+    network = getattr(model.network, "config", None)
+    if not isinstance(network, dict) or network.get("name") not in NETWORKS:
+        kind = type(model.network).__name__
+        raise ValueError(
+            f"{model.name}: its network, {kind}, is not one that kdiff can build itself"
+        )
+    if model.precond.config is None:
+        raise ValueError(f"{model.name}: its preconditioner is not one of kdiff.precond's")
+    return {
+        "network": network,
+        "precond": dict(model.precond.config),
+        "shape": list(model.shape),
+        "classes": list(model.classes),
+        "sigma_min": model.sigma_min,
+        "sigma_max": model.sigma_max,
+    }
+
+
+def build(config: dict[str, Any], tensors: dict[str, Tensor], name: str) -> Denoiser:
+    """The denoiser that a checkpoint's `config` describes, with a copy of `tensors` as weights."""
+    network = _network(config["network"])
     network.load_state_dict(tensors)
+    return _denoiser(network, config, name)
+
+
+def _network(settings: dict[str, Any]) -> nn.Module:
+    arguments = {key: value for key, value in settings.items() if key != "name"}
+    return NETWORKS[settings["name"]](**arguments)
+
+
+def _denoiser(network: nn.Module, config: dict[str, Any], name: str) -> Denoiser:
     network.eval().requires_grad_(False)
     return Denoiser(
         network,
         precond(**config["precond"]),
         shape=config["shape"],
         classes=config.get("classes", ()),
+        sigma_min=config.get("sigma_min"),
+        sigma_max=config.get("sigma_max"),
         name=name,
+        facts={
+            "format": FORMAT,
+            "parameterisation": f"{config['precond']['name']}, from the file's metadata",
+        },
     )
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    with safe_open(path, framework="pt") as file:
+        return file.metadata() or {}
+
+
+def _names(path: Path) -> list[str]:
+    with safe_open(path, framework="pt") as file:
+        return list(file.keys())
+
+
+def _tensor(path: Path, name: str, dtype: torch.dtype | None) -> Tensor:
+    """A copy. What was read of a mapping counts as this process's memory until the mapping goes,
+    so each tensor has its own."""
+    with safe_open(path, framework="pt") as file:
+        tensor = file.get_tensor(name)
+    return tensor.to(dtype=dtype if tensor.is_floating_point() else None, copy=True)

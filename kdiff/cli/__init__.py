@@ -13,7 +13,9 @@ COMMANDS = {
     "sweep": "Evaluate samplers over steps, and go on where it stopped.",
     "report": "Tables, curves and a page of what a sweep found.",
     "ref": "The statistics that images are compared with.",
-    "list": "Show the samplers, schedules, models and metrics there are.",
+    "inspect": "What a checkpoint is, and whether it denoises.",
+    "convert": "Write a checkpoint of another format as kdiff's own.",
+    "list": "Show the samplers, schedules, models, formats and metrics there are.",
     "explain": "Show exactly what a sampler computes.",
 }
 

@@ -8,14 +8,17 @@ from typing import Any
 
 import click
 
+from kdiff.checkpoints import formats
 from kdiff.cli.planning import CONTEXT, to_json
-from kdiff.eval.evaluation import METRICS
+from kdiff.eval.evaluation import all_metrics
 from kdiff.models import packaged_models, sha256
 from kdiff.samplers import REGISTRY
-from kdiff.schedules import DISCRETE, SCHEDULES, schedule_settings
+from kdiff.samplers.plugins import plugins
+from kdiff.schedules import DISCRETE, all_schedules, schedule_settings
 
 
 def samplers() -> list[dict[str, Any]]:
+    plugins("kdiff.samplers")  # they register themselves
     rows = []
     for s in REGISTRY.values():
         options = s.with_defaults()
@@ -45,7 +48,7 @@ def schedules() -> list[dict[str, Any]]:
             "settings": schedule_settings(name),
             "about": " ".join((inspect.getdoc(function) or "").split()),
         }
-        for name, function in SCHEDULES.items()
+        for name, function in all_schedules().items()
     ]
 
 
@@ -57,14 +60,31 @@ def models() -> list[dict[str, Any]]:
 
 
 def metrics() -> list[dict[str, Any]]:
-    return [{"name": name, "label": m.label, "about": m.help} for name, m in METRICS.items()]
+    return [{"name": name, "label": m.label, "about": m.help} for name, m in all_metrics().items()]
 
 
-LISTS = {"samplers": samplers, "schedules": schedules, "models": models, "metrics": metrics}
+def checkpoint_formats() -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "about": (inspect.getdoc(module) or "").partition("\n\n")[0].replace("\n", " "),
+        }
+        for name, module in formats().items()
+    ]
+
+
+LISTS = {
+    "samplers": samplers,
+    "schedules": schedules,
+    "models": models,
+    "formats": checkpoint_formats,
+    "metrics": metrics,
+}
 COLUMNS = {
     "samplers": ["name", "order", "nfe_20_steps", "noise", "aliases", "options"],
     "schedules": ["name", "for", "about"],
     "models": ["name", "bytes", "sha256"],
+    "formats": ["name", "about"],
     "metrics": ["name", "about"],
 }
 
@@ -73,7 +93,7 @@ COLUMNS = {
 @click.argument("what", type=click.Choice(list(LISTS)), default="samplers")
 @click.option("--json", "as_json", is_flag=True, help="Everything, for machines.")
 def command(what: str, as_json: bool) -> None:
-    """Show the samplers, schedules, models and metrics there are."""
+    """Show the samplers, schedules, models, checkpoint formats and metrics there are."""
     rows = LISTS[what]()
     if as_json:
         click.echo(to_json(rows))

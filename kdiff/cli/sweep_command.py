@@ -22,7 +22,7 @@ from kdiff.cli.planning import CONTEXT, key_value, usage_errors
 from kdiff.driver import State
 from kdiff.eval import converged, sweep
 from kdiff.eval.cell import RMSE, Cell, ModelFile
-from kdiff.eval.evaluation import METRICS, Collector
+from kdiff.eval.evaluation import METRICS, Collector, all_metrics
 from kdiff.eval.features import FeatureNetwork
 from kdiff.eval.ranks import ranks
 from kdiff.eval.references import Reference
@@ -220,7 +220,7 @@ def choose_metrics(text: str) -> list[str]:
     """The list, each name once and known; `none` is an empty one: NFE and seconds only."""
     wanted = [] if text == "none" else list(dict.fromkeys(as_list(text)))
     for name in wanted:
-        if name not in METRICS and name != RMSE:
+        if name not in METRICS and name != RMSE and name not in all_metrics():
             raise UnknownName(unknown_name("metric", name, [*METRICS, RMSE]))
     return wanted
 

@@ -16,6 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdiff.networks.labels import one_hot
+from kdiff.networks.registry import network
+
 Init = Callable[[Tensor], Tensor]
 SKIP_SCALE = math.sqrt(0.5)  # a sum of two unit-variance branches keeps unit variance
 
@@ -40,7 +43,32 @@ class Linear(nn.Linear):
             nn.init.zeros_(self.bias)
 
 
-class Conv2d(nn.Module):
+class Resample(nn.Module):
+    """2x resampling ("up" or "down", None: as it is) with a separable FIR filter."""
+
+    def __init__(self, resample: str | None, resample_filter: Sequence[float] = (1, 1)):
+        super().__init__()
+        self.resample = resample
+        self.resample_filter: Tensor
+        if resample:
+            f = torch.tensor(resample_filter, dtype=torch.float32)
+            self.register_buffer("resample_filter", torch.outer(f, f)[None, None] / f.sum() ** 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.resample:
+            return x
+        size, channels = self.resample_filter.shape[-1], x.shape[1]
+        if size == 2 and self.resample == "down":  # the box filter: same numbers, faster
+            return F.avg_pool2d(x, 2)
+        if size == 2:
+            return F.interpolate(x, scale_factor=2, mode="nearest")
+        f, pad = self.resample_filter.to(x.dtype).expand(channels, 1, -1, -1), (size - 1) // 2
+        if self.resample == "down":
+            return F.conv2d(x, f, stride=2, padding=pad, groups=channels)
+        return F.conv_transpose2d(x, 4 * f, stride=2, padding=pad, groups=channels)
+
+
+class Conv2d(Resample):
     """A k x k convolution, after an optional 2x resampling ("up" or "down") with a separable FIR
     filter. `[N, C, H, W] -> [N, C', H', W']` with H' = H, 2 H or H / 2."""
 
@@ -54,30 +82,14 @@ class Conv2d(nn.Module):
         resample_filter: Sequence[float] = (1, 1),
         init: Init = DEFAULT_INIT,
     ):
-        super().__init__()
-        self.resample = resample
+        super().__init__(resample, resample_filter)
         self.weight = nn.Parameter(init(torch.empty(out_channels, in_channels, kernel, kernel)))
         self.bias = nn.Parameter(torch.zeros(out_channels))
-        self.resample_filter: Tensor
-        if resample:
-            f = torch.tensor(resample_filter, dtype=torch.float32)
-            self.register_buffer("resample_filter", torch.outer(f, f)[None, None] / f.sum() ** 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.resample:
-            x = self._resample(x)
-        return F.conv2d(x, self.weight, self.bias, padding=self.weight.shape[-1] // 2)
-
-    def _resample(self, x: Tensor) -> Tensor:
-        size, channels = self.resample_filter.shape[-1], x.shape[1]
-        if size == 2 and self.resample == "down":  # the box filter: same numbers, faster
-            return F.avg_pool2d(x, 2)
-        if size == 2:
-            return F.interpolate(x, scale_factor=2, mode="nearest")
-        f, pad = self.resample_filter.to(x.dtype).expand(channels, 1, -1, -1), (size - 1) // 2
-        if self.resample == "down":
-            return F.conv2d(x, f, stride=2, padding=pad, groups=channels)
-        return F.conv_transpose2d(x, 4 * f, stride=2, padding=pad, groups=channels)
+        return F.conv2d(
+            super().forward(x), self.weight, self.bias, padding=self.weight.shape[-1] // 2
+        )
 
 
 class ConvThenDown(Conv2d):
@@ -165,6 +177,7 @@ class FourierEmbedding(nn.Module):
         return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
+@network("song_unet")
 class SongUNet(nn.Module):
     """`network(x, c_noise, class_labels=None) -> F(x)`, all images `[N, C, H, W]`.
 
@@ -277,7 +290,7 @@ class SongUNet(nn.Module):
     def _embed(self, c_noise, class_labels, augment_labels, dtype) -> Tensor:
         emb = self.map_noise(c_noise).to(dtype)
         if self.map_label is not None:
-            labels = self._one_hot(class_labels, emb)
+            labels = one_hot(class_labels, self.label_dim, emb)
             if self.training and self.label_dropout:
                 labels = labels * (torch.rand_like(labels[:, :1]) >= self.label_dropout)
             emb = emb + self.map_label(labels * math.sqrt(self.label_dim))
@@ -285,10 +298,3 @@ class SongUNet(nn.Module):
             emb = emb + self.map_augment(augment_labels.to(emb))
         emb = F.silu(self.map_layer0(emb))
         return F.silu(self.map_layer1(emb))
-
-    def _one_hot(self, labels: Tensor | None, emb: Tensor) -> Tensor:
-        if labels is None:
-            return emb.new_zeros(len(emb), self.label_dim)
-        if not labels.is_floating_point():  # -1 matches no class: the null class
-            labels = labels[:, None] == torch.arange(self.label_dim, device=labels.device)
-        return labels.to(emb)

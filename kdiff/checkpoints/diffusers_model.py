@@ -1,0 +1,120 @@
+"""One network in a folder that diffusers' `save_pretrained` wrote: its config.json and weights.
+
+The network is diffusers' own class. Before it is built, its size is compared with that of the
+weights, so that a config.json alone cannot fill the memory.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from kdiff.checkpoints import torch_zip
+
+WEIGHTS = "diffusion_pytorch_model"
+MOST_JSON = 2**20  # bytes; real ones have a few thousand
+SPARE = 2**24  # numbers that a network may have beside its weights: tables of position embeddings
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. ValueError if there is none."""
+    if not path.is_file():
+        raise ValueError(f"no {path.name} in {path.parent}")
+    if path.stat().st_size > MOST_JSON:
+        raise ValueError(f"{path} is too large for a configuration")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is not a JSON object")
+    return found
+
+
+def class_name(folder: Path) -> str:
+    """Which network a folder holds, as its config.json says. ValueError if it does not."""
+    name = read_json(folder / "config.json").get("_class_name")
+    if not isinstance(name, str):
+        raise ValueError(f"{folder / 'config.json'} names no network of diffusers")
+    return name
+
+
+def build(kind: type, folder: Path, variant: str | None, dtype: torch.dtype) -> nn.Module:
+    """The network of diffusers' class `kind` in a folder, with its weights, on the CPU.
+
+    safetensors, or else a .bin that is read without running code; nothing is downloaded.
+    ValueError if weights and config.json do not fit.
+    """
+    config = read_json(folder / "config.json")
+    if config.get("quantization_config") is not None:
+        raise ValueError(f"{folder}: quantized weights are not supported")
+    files = _weight_files(folder, variant)
+    _check_size(kind, config, folder, files)
+    devices = range(torch.cuda.device_count())
+    with torch.random.fork_rng(devices):  # some of its layers draw numbers when they are made
+        try:
+            network, report = kind.from_pretrained(  # type: ignore[attr-defined]
+                folder,
+                local_files_only=True,
+                use_safetensors=files[0].suffix == ".safetensors",
+                variant=variant,
+                torch_dtype=dtype,
+                output_loading_info=True,
+            )
+        except Exception as error:  # which ones diffusers raises depends on its version
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"{folder}: weights and config.json do not fit: {reason}") from error
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
+        if report[problem]:
+            told = f"{problem.replace('_', ' ')}: {', '.join(map(str, report[problem]))}"
+            raise ValueError(f"{folder}: weights and config.json do not fit: {told[:200]}")
+    return network.eval().requires_grad_(False)
+
+
+def _weight_files(folder: Path, variant: str | None) -> list[Path]:
+    middle = f".{variant}" if variant else ""
+    for suffix in ("safetensors", "bin"):
+        whole = folder / f"{WEIGHTS}{middle}.{suffix}"
+        shards = sorted(folder.glob(f"{WEIGHTS}{middle}-*-of-*.{suffix}"))
+        if whole.is_file() or shards:
+            return [whole] if whole.is_file() else shards
+    others = ", ".join(sorted(p.name for p in folder.glob(f"{WEIGHTS}*")))
+    hint = f" (there is {others}: give variant)" if others else ""
+    raise ValueError(f"no {WEIGHTS}{middle}.safetensors or .bin in {folder}{hint}")
+
+
+def _check_size(kind: type, config: Mapping[str, Any], folder: Path, files: list[Path]) -> None:
+    counts = [n for file in files for n in _tensor_sizes(file)]
+    for key, value in config.items():
+        layers = value if isinstance(value, list) else [value]
+        if "layers" in key and any(isinstance(n, int) and n > len(counts) for n in layers):
+            raise ValueError(f"{folder}: {key} is {value}; the weights are {len(counts)} tensors")
+    with torch.device("meta"):
+        network = kind.from_config(dict(config))  # type: ignore[attr-defined]
+    needed = sum(t.numel() for t in (*network.parameters(), *network.buffers()))
+    if needed > sum(counts) + SPARE:
+        raise ValueError(
+            f"{folder}: config.json describes a network of {needed} numbers, the weights have "
+            f"{sum(counts)}"
+        )
+
+
+def _tensor_sizes(file: Path) -> Iterator[int]:
+    if file.suffix == ".bin":
+        tensors = torch_zip.tensors_under("", torch_zip.read(file))
+        if sum(t.nbytes for t in tensors.values()) > file.stat().st_size:
+            raise ValueError(f"{file}: its tensors are not stored in the file")
+        yield from (t.numel() for t in tensors.values())
+        return
+    try:
+        with safe_open(file, framework="pt") as opened:
+            for key in opened.keys():  # noqa: SIM118
+                yield torch.Size(opened.get_slice(key).get_shape()).numel()
+    except SafetensorError as error:
+        raise ValueError(f"{file} is not a whole safetensors file: {error}") from error

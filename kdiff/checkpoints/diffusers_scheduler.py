@@ -1,0 +1,121 @@
+"""What the configuration of a diffusers scheduler says about the model: noise levels, prediction.
+
+The betas are made by diffusers itself, in float32, since models were trained on those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from kdiff.precond import Precond, flow, precond
+
+PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
+DISCRETE = (  # of `DDPMScheduler`: what its alphas_cumprod depend on
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "rescale_betas_zero_snr",
+)
+MOST_TIMESTEPS = 100_000
+# Where sigma is infinite, the variance-exploding frame needs something finite: 2^20 for betas of
+# zero terminal SNR; for flows t = 1 - 1e-6, as in diffusers' multistep solvers. Both are near
+# enough to infinity for five digits. Continuous grids, such as karras, start one timestep lower:
+# from there they would waste their steps.
+SMALLEST_ALPHA_CUMPROD = 2.0**-40
+FLOW_END = 1e-6
+
+
+def precond_of(config: Mapping[str, Any]) -> Precond:
+    """The preconditioner of a network that was trained with this scheduler.
+
+    Betas: eps, v or x0 by `prediction_type`, on sigma_t = sqrt(1 / a_t - 1), a = alphas_cumprod; if
+    the last one is 0 (`rescale_betas_zero_snr`), sigma ends at 2^20.
+    Flow matching: the velocity at t, where sigma = shift t / (1 - t), t = 1 / T .. 1 - 1e-6.
+    ValueError if it is neither.
+    """
+    timesteps = config.get("num_train_timesteps", 1000)
+    if not isinstance(timesteps, int) or not 1 < timesteps <= MOST_TIMESTEPS:
+        raise ValueError(f"num_train_timesteps must be from 2 to {MOST_TIMESTEPS}: {timesteps!r}")
+    if is_flow(config):
+        return _flow(config, timesteps)
+    if "beta_schedule" not in config and config.get("trained_betas") is None:
+        raise ValueError(
+            f"{_name(config)} is not supported: it has neither betas nor the shift of flow matching"
+        )
+    prediction = config.get("prediction_type", "epsilon")
+    if prediction not in PREDICTIONS:
+        raise ValueError(
+            f"prediction_type {prediction!r} is not supported: use one of {', '.join(PREDICTIONS)}"
+        )
+    alphas = _alphas_cumprod(config)
+    zero_snr = alphas[-1] == 0
+    if zero_snr:
+        alphas[-1] = SMALLEST_ALPHA_CUMPROD
+    found = precond(PREDICTIONS[prediction], alphas_cumprod=alphas)
+    if zero_snr and found.sigmas:
+        return replace(found, sigma_max=found.sigmas[-2])
+    return found
+
+
+def is_flow(config: Mapping[str, Any]) -> bool:
+    """Whether it is flow matching, which has no betas (or, in some solvers, ignores them)."""
+    flows = "shift" in config and "beta_schedule" not in config
+    return flows or config.get("prediction_type") == "flow_prediction"
+
+
+def describe(config: Mapping[str, Any]) -> dict[str, str]:
+    """What `precond_of` found, and how diffusers would sample, for `Denoiser.facts`."""
+    timesteps = config.get("num_train_timesteps", 1000)
+    if is_flow(config):
+        meaning = "flow: the velocity, in its scheduler's time"
+        levels = f"{timesteps} timesteps, shift {_shift(config):g}"
+    else:
+        kind = config.get("prediction_type", "epsilon")
+        meaning = f"{PREDICTIONS[kind]}, from its prediction_type {kind}"
+        given = config.get("trained_betas") is not None
+        betas = "trained_betas" if given else f"{config.get('beta_schedule')} betas"
+        levels = f"{timesteps} timesteps, {betas}"
+        levels += ", rescaled to zero SNR" * bool(config.get("rescale_betas_zero_snr"))
+    habits = ("timestep_spacing", "steps_offset", "set_alpha_to_one", "clip_sample", "thresholding")
+    used = ", ".join(f"{key} {config[key]}" for key in habits if key in config)
+    return {
+        "parameterisation": meaning,
+        "noise schedule": levels,
+        "diffusers' own sampling": f"{_name(config)}" + (f" ({used})" if used else ""),
+    }
+
+
+def _flow(config: Mapping[str, Any], timesteps: int) -> Precond:
+    if config.get("use_dynamic_shifting"):
+        raise ValueError("use_dynamic_shifting, a shift that depends on the size, is not supported")
+    times = [i / timesteps for i in range(1, timesteps)] + [1 - FLOW_END]
+    shift = _shift(config)
+    table = tuple(shift * t / (1 - t) for t in times)
+    made = flow(timesteps)
+    return replace(made, sigma_min=table[0], sigma_max=table[-2], sigmas=table, config=None)
+
+
+def _shift(config: Mapping[str, Any]) -> float:
+    shift = config.get("shift", config.get("flow_shift", 1.0))
+    if not isinstance(shift, (int, float)) or not 0 < shift < 1e3:
+        raise ValueError(f"shift must be a number above 0, not {shift!r}")
+    return float(shift)
+
+
+def _alphas_cumprod(config: Mapping[str, Any]) -> list[float]:
+    from diffusers import DDPMScheduler
+
+    known = {key: config[key] for key in DISCRETE if key in config}
+    try:
+        made: Any = DDPMScheduler(**known)
+        return made.alphas_cumprod.double().tolist()
+    except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"the betas of {_name(config)} cannot be made: {error}") from error
+
+
+def _name(config: Mapping[str, Any]) -> str:
+    return str(config.get("_class_name", "the scheduler"))

@@ -1,0 +1,42 @@
+"""Programs of `torch.export.save` (`.pt2`), with their settings beside them in `FILE.json`.
+
+torch reads such a file with pickles, code of guards and sympy's `eval`: reading one can run
+anything. So it is read only if it is trusted. Export with a dynamic batch, or only batches of the
+exported size can be sampled. Labels that were exported as the third argument are `"labels": null`.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import torch
+
+from kdiff.checkpoints import sidecar
+from kdiff.checkpoints.programs import refuse, trusted
+from kdiff.denoiser import Denoiser
+
+NAME = "exported"
+
+
+def detect(path: Path) -> str | None:
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        return "not a zip archive"
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    if not any(
+        name.endswith(("archive_format", "serialized_exported_program.json")) for name in names
+    ):
+        return "a zip archive without an exported program"
+    return None
+
+
+def load(path: Path, trust: bool | None = None) -> Denoiser:
+    """ValueError without settings, or unless trusted."""
+    sidecar.read(path)
+    if not trusted(trust):
+        raise refuse(path, "is an exported program, and reading one can run anything")
+    program = torch.export.load(path).module()
+    # Exported as it was, it has no modes, and its own train() only says so.
+    program.train = lambda mode=True: program  # type: ignore[method-assign]
+    return sidecar.wrapped(path, program)

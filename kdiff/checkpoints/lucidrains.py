@@ -1,0 +1,163 @@
+"""`model-N.pt` of lucidrains' `denoising-diffusion-pytorch` (2.x), as its `Trainer` saves them.
+
+Taken are the weights of the moving average (`ema`). Read from the file: the network's architecture,
+by the shapes of its tensors; the noise schedule, a buffer; and the objective, since the loss weight
+of each timestep, another buffer, has a different form for each. Not in the file: the image size,
+and whether the data were scaled to [-1, 1] (they are unless auto_normalize was switched off).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdiff.checkpoints import torch_zip
+from kdiff.denoiser import Denoiser
+from kdiff.networks.lucidrains_unet import LucidrainsUNet
+from kdiff.precond import Precond, precond
+
+NAME = "lucidrains"
+AVERAGE = "ema_model."
+NETWORK = "model."
+PREDICTIONS = ("eps", "x0", "v")  # pred_noise, pred_x0, pred_v
+
+
+def detect(path: Path) -> str | None:
+    """None if a dict was saved whose `ema` has a network of this project's names."""
+    try:
+        saved = torch_zip.read(path)
+    except ValueError as error:
+        return str(error)
+    missing = f"no ema.{AVERAGE}{NETWORK}init_conv.weight"
+    return None if f"{NETWORK}init_conv.weight" in _average(saved) else missing
+
+
+def load(
+    path: Path,
+    *,
+    shape: Sequence[int] | None = None,
+    prediction: str | None = None,
+    theta: float = 10000,
+) -> Denoiser:
+    """The moving average's denoiser, float32, on the CPU.
+
+    `shape` `(channels, height, width)` is always needed. `prediction` (eps, x0 or v) is needed only
+    where the loss weights are not in the file, and `theta` if the network was built with another
+    `sinusoidal_pos_emb_theta`.
+    ValueError says what is missing, or which variant is not supported.
+    """
+    saved = torch_zip.read(path)
+    average = _average(saved)
+    tensors = torch_zip.tensors_under(NETWORK, average)
+    config = {**_architecture(path, tensors, saved.get("version")), "theta": theta}
+    shape = _shape(path, shape, config)
+    process, told = _process(path, average, config, prediction)
+    network = torch_zip.fill(path, partial(LucidrainsUNet, **config), tensors)
+    facts = {
+        "format": "lucidrains' denoising-diffusion-pytorch",
+        "weights": "the moving average (ema)",
+        "network": f"LucidrainsUNet, by the tensors' shapes; theta {theta:g} is not in the file",
+        "parameterisation": told,
+        "noise schedule": f"{len(process.sigmas or ())} timesteps, from the file's buffers",
+        "data range": "[-1, 1], assumed: the file does not say whether auto_normalize was on",
+    }
+    if config["self_condition"]:
+        facts["self-conditioning"] = "the network is given zeros for its earlier estimate"
+    return Denoiser(network, process, shape=shape, name=path.stem, facts=facts)
+
+
+def _average(saved: Any) -> dict[str, Tensor]:
+    return torch_zip.tensors_under(AVERAGE, saved.get("ema") if isinstance(saved, dict) else None)
+
+
+def _architecture(path: Path, tensors: Mapping[str, Tensor], version: Any) -> dict[str, Any]:
+    if not {"downs.0.0.block1.norm.g", "downs.0.2.mem_kv"} <= tensors.keys():
+        told = f" (it says {version})" if isinstance(version, str) else ""
+        raise ValueError(
+            f"{path}: its network is none of denoising-diffusion-pytorch 2.x{told}: 1.x had group "
+            "norm, and attention without memory"
+        )
+    shapes = {key: list(value.shape) for key, value in tensors.items()}
+    levels = len({key.split(".")[1] for key in shapes if key.startswith("downs.")})
+    try:
+        full = [f"downs.{i}.2.to_out.weight" in shapes for i in range(levels)]
+        memories = [shapes[f"downs.{i}.2.mem_kv"] for i in range(levels)]
+        out_channels, init_dim, *_ = shapes["final_conv.weight"]
+        seen, learned = shapes["init_conv.weight"][1], 2 * shapes["init_conv.weight"][1]
+        self_condition = seen == 2 * out_channels
+        if not self_condition and out_channels not in (seen, learned):
+            raise ValueError(f"{path}: {seen} channels in, {out_channels} out: not supported")
+        return {
+            "dim": shapes["time_mlp.1.weight"][1],
+            "init_dim": init_dim,
+            "widths": [_width(shapes, i) for i in range(levels)],
+            "full_attention": full,
+            "heads": [memory[1] for memory in memories],
+            "head_channels": [m[3] if f else m[2] for m, f in zip(memories, full, strict=True)],
+            "memory": memories[0][2] if full[0] else memories[0][3],
+            "channels": out_channels if self_condition else seen,
+            "out_channels": out_channels,
+            "self_condition": self_condition,
+        }
+    except (KeyError, IndexError) as error:
+        raise ValueError(f"{path}: a network of this kind has a tensor {error}") from error
+
+
+def _width(shapes: Mapping[str, list[int]], level: int) -> int:
+    convolution = f"downs.{level}.3.weight"
+    return shapes.get(convolution, shapes.get(f"downs.{level}.3.1.weight", [0]))[0]
+
+
+def _shape(path: Path, shape: Sequence[int] | None, config: Mapping[str, Any]) -> Sequence[int]:
+    channels, factor = config["channels"], 2 ** (len(config["widths"]) - 1)
+    if shape is None:
+        raise ValueError(
+            f"{path}: the file does not say the image size: give shape=({channels}, height, width)"
+        )
+    if len(shape) != 3 or shape[0] != channels or shape[1] % factor or shape[2] % factor:
+        raise ValueError(
+            f"{path}: shape must be ({channels}, height, width) with multiples of {factor}, not "
+            f"{tuple(shape)}"
+        )
+    return shape
+
+
+def _process(
+    path: Path, buffers: Mapping[str, Tensor], config: Mapping[str, Any], prediction: str | None
+) -> tuple[Precond, str]:
+    """The preconditioner, and how it was decided."""
+    if "sqrt_recipm1_alphas_cumprod" not in buffers:
+        raise ValueError(
+            f"{path}: it has no noise schedule of discrete timesteps: of this library's processes "
+            "only GaussianDiffusion and LearnedGaussianDiffusion are supported"
+        )
+    sigmas = buffers["sqrt_recipm1_alphas_cumprod"].double()  # sqrt(1 / a - 1), which is sigma
+    told = f"{prediction}, as told"
+    if prediction is None and config["out_channels"] == 2 * config["channels"]:
+        prediction, told = "eps", "eps: networks with learned variance are trained on no other"
+    if prediction is None:
+        prediction = _objective(buffers.get("loss_weight"), sigmas**-2)
+        told = f"{prediction}, from the form of the loss weights"
+    if prediction not in PREDICTIONS:
+        raise ValueError(
+            f"{path}: the file does not say what the network predicts: give prediction= one of "
+            f"{', '.join(PREDICTIONS)}"
+        )
+    return precond(prediction, alphas_cumprod=(1 / (1 + sigmas**2)).tolist()), told
+
+
+def _objective(weight: Tensor | None, snr: Tensor) -> str | None:
+    """The prediction whose loss weight has this form: min(snr, gamma), any gamma, on the error of
+    x0, which is that of eps times 1 / snr and that of v times 1 / (snr + 1)."""
+    if weight is None or weight.shape != snr.shape:
+        return None
+    for prediction, factor in zip(PREDICTIONS, (snr, torch.ones_like(snr), snr + 1), strict=True):
+        clipped = weight.double() * factor
+        if torch.allclose(clipped, snr.clamp(max=clipped.max().item()), rtol=1e-3):
+            return prediction
+    return None

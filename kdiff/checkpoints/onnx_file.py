@@ -1,0 +1,70 @@
+"""ONNX models (`.onnx`), run by onnxruntime on the CPU, with their settings in `FILE.json`.
+
+An ONNX graph only computes: no operators of other libraries are loaded, and onnxruntime itself
+refuses weights in files outside the model's folder. The first input is x, the second the time, all
+others are conditions by name.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdiff.checkpoints import sidecar
+from kdiff.denoiser import Denoiser
+
+NAME = "onnx"
+
+DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+}
+
+
+def detect(path: Path) -> str | None:
+    return None if path.is_file() and path.suffix == ".onnx" else "not an .onnx file"
+
+
+def load(path: Path) -> Denoiser:
+    """ValueError without settings, without onnxruntime, or if that cannot run it."""
+    sidecar.read(path)
+    return sidecar.wrapped(path, Program(path))
+
+
+class Program:
+    """An ONNX model as a function of tensors."""
+
+    def __init__(self, path: Path):
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise ValueError(f"{path} needs onnxruntime: pip install onnxruntime") from error
+        onnxruntime.set_default_logger_severity(4)  # it would print what it also raises
+        try:
+            self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its errors have no common class
+            raise ValueError(f"{path}: onnxruntime cannot run it: {_reason(error)}") from error
+        self.inputs = {entry.name: entry.type for entry in self.session.get_inputs()}
+        wrong = set(self.inputs.values()) - DTYPES.keys()
+        if len(self.inputs) < 2 or wrong:
+            raise ValueError(f"{path}: its inputs must be tensors, x and the time first")
+
+    def __call__(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        first, second, *_ = self.inputs
+        given = {first: x, second: t, **cond}
+        unknown = given.keys() - self.inputs.keys()
+        if unknown:
+            raise ValueError(f"the ONNX model has no input {', '.join(sorted(unknown))}")
+        feed = {k: v.cpu().numpy().astype(DTYPES[self.inputs[k]]) for k, v in given.items()}
+        return torch.from_numpy(self.session.run(None, feed)[0]).to(x)
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]

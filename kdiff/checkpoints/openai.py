@@ -1,0 +1,224 @@
+"""`.pt` files of OpenAI's guided-diffusion and improved-diffusion, and of the models that others
+trained with their scripts.
+
+Such a file is a network's tensors and nothing else. The architecture is read from their names and
+shapes. Heads, noise schedule and clock leave no trace there: they are those of the published model
+that has exactly these shapes, or must be told, by the names of the scripts' flags.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from kdiff.checkpoints import torch_zip
+from kdiff.checkpoints.openai_models import IMAGE_SIZES, PUBLISHED
+from kdiff.denoiser import Denoiser
+from kdiff.networks.openai_unet import OpenAIUNet
+from kdiff.precond import Precond, precond
+
+NAME = "openai"
+MARKS = ("time_embed.0.weight", "input_blocks.0.0.weight", "middle_block.0.in_layers.2.weight")
+HEADS = ("num_heads", "num_head_channels")
+TRACELESS = (
+    *HEADS,
+    "use_new_attention_order",
+    "noise_schedule",
+    "diffusion_steps",
+    "rescale_timesteps",
+)
+# What the scripts of both projects do unless they are told otherwise.
+DEFAULTS = {"use_new_attention_order": False, "diffusion_steps": 1000}
+SCHEDULES = ("linear", "cosine")
+
+Shapes = Mapping[str, Sequence[int]]
+
+
+def detect(path: Path) -> str | None:
+    """None if a state dict with the names of these networks was saved."""
+    try:
+        tensors = torch_zip.tensors_under("", torch_zip.read(path))
+    except ValueError as error:
+        return str(error)
+    missing = [mark for mark in MARKS if mark not in tensors]
+    return f"no {missing[0]}" if missing else None
+
+
+def load(
+    path: Path,
+    *,
+    shape: Sequence[int] | None = None,
+    num_heads: int | None = None,
+    num_head_channels: int | None = None,
+    use_new_attention_order: bool | None = None,
+    noise_schedule: str | None = None,
+    diffusion_steps: int | None = None,
+    rescale_timesteps: bool | None = None,
+) -> Denoiser:
+    """The denoiser, float32, on the CPU. It predicts eps; a learned variance is dropped.
+
+    All settings but `shape` are flags that the model was trained with. What is not given is that of
+    the published model of the same shapes. If there is none, `num_heads` or `num_head_channels`,
+    and `noise_schedule` (linear or cosine), are needed; so is `rescale_timesteps` if
+    `diffusion_steps` are not 1000, and `shape` `(channels, height, width)` if the scripts have no
+    image size with these multipliers.
+    ValueError says what is missing, or which variant is not supported.
+    """
+    tensors = torch_zip.tensors_under("", torch_zip.read(path))
+    flags = {
+        "num_heads": num_heads,
+        "num_head_channels": num_head_channels,
+        "use_new_attention_order": use_new_attention_order,
+        "noise_schedule": noise_schedule,
+        "diffusion_steps": diffusion_steps,
+        "rescale_timesteps": rescale_timesteps,
+    }
+    try:
+        architecture = read_architecture({key: tuple(v.shape) for key, v in tensors.items()})
+        shape = choose_shape(shape, architecture)
+        settings, origins = choose_settings(architecture, flags)
+        process = make_precond(settings)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    network = torch_zip.fill(path, partial(make_network, architecture, settings), tensors)
+    return Denoiser(
+        network,
+        process,
+        shape=shape,
+        classes=[str(i) for i in range(architecture["num_classes"])],
+        name=path.stem,
+        facts={
+            "format": "OpenAI guided-diffusion or improved-diffusion, a bare state dict",
+            "network": "OpenAIUNet, by the tensors' names and shapes",
+            **origins,
+            "parameterisation": "eps, as in all of OpenAI's models; the file does not say",
+        },
+    )
+
+
+def read_architecture(shapes: Shapes) -> dict[str, Any]:
+    """The arguments of `OpenAIUNet` that names and shapes of its tensors determine.
+
+    ValueError for a relative that is none of these networks (a classifier, an upsampler, ..).
+    """
+    if not any(key.startswith("output_blocks.") for key in shapes):
+        raise ValueError("a classifier (it has no output blocks), not a diffusion model")
+    if any("transformer_blocks" in key for key in shapes):
+        raise ValueError("a network with text conditioning (transformer blocks): not supported")
+    try:
+        model_channels = shapes["time_embed.0.weight"][1]
+        resampling, num_res_blocks = _resampling(shapes)
+        levels, rest = divmod(_count(shapes, "output_blocks"), num_res_blocks + 1)
+        if rest:
+            raise ValueError("its number of blocks is not the same at all levels: not supported")
+        firsts = [f"input_blocks.{1 + i * (num_res_blocks + 1)}" for i in range(levels)]
+        widths = [shapes[f"{first}.0.out_layers.3.weight"][0] for first in firsts]
+        in_channels, out_channels = shapes["input_blocks.0.0.weight"][1], shapes["out.2.weight"][0]
+        embedded = shapes[f"{firsts[0]}.0.emb_layers.1.weight"][0]
+    except (KeyError, IndexError) as error:
+        raise ValueError(f"a network of this kind has a tensor {error}") from error
+    if out_channels in (in_channels // 2, in_channels) and in_channels == 6:
+        raise ValueError("an upsampler (it also sees a smaller image): not supported")
+    if out_channels not in (in_channels, 2 * in_channels):
+        raise ValueError(f"{in_channels} channels in and {out_channels} out: not supported")
+    return {
+        "model_channels": model_channels,
+        "channel_mult": tuple(width / model_channels for width in widths),
+        "num_res_blocks": num_res_blocks,
+        "attention_levels": tuple(
+            i for i, first in enumerate(firsts) if f"{first}.1.qkv.weight" in shapes
+        ),
+        "in_channels": in_channels,
+        "out_channels": out_channels,
+        "num_classes": shapes.get("label_emb.weight", (0,))[0],
+        "use_scale_shift_norm": embedded == 2 * widths[0],
+        "resblock_updown": resampling == "block",
+        "conv_resample": resampling != "pool",
+    }
+
+
+def _resampling(shapes: Shapes) -> tuple[str, int]:
+    """How the image is resized, and the number of residual blocks of a level. The first output
+    block that ends by resizing is the last of its level, of which there is one more."""
+    outputs = range(_count(shapes, "output_blocks"))
+    for kind, layer in (("conv", "conv.weight"), ("block", "in_layers.0.weight")):
+        for i in outputs:
+            if any(f"output_blocks.{i}.{j}.{layer}" in shapes for j in (1, 2)):
+                return kind, i
+    for i in range(1, len(outputs)):  # pooling has no tensors: a gap in the input blocks
+        if f"input_blocks.{i}.0.in_layers.0.weight" not in shapes:
+            return "pool", i - 1
+    return "conv", len(outputs) - 1  # one level
+
+
+def _count(shapes: Shapes, name: str) -> int:
+    return len({key.split(".")[1] for key in shapes if key.startswith(f"{name}.")})
+
+
+def choose_shape(shape: Sequence[int] | None, architecture: Mapping[str, Any]) -> Sequence[int]:
+    channels, mult = architecture["in_channels"], architecture["channel_mult"]
+    factor = 2 ** (len(mult) - 1)
+    if shape is None and mult in IMAGE_SIZES:
+        shape = (channels, IMAGE_SIZES[mult], IMAGE_SIZES[mult])
+    if shape is None:
+        raise ValueError(
+            "no image size is known with channel multipliers "
+            f"{', '.join(f'{m:g}' for m in mult)}: give shape=({channels}, height, width)"
+        )
+    if len(shape) != 3 or shape[0] != channels or shape[1] % factor or shape[2] % factor:
+        raise ValueError(
+            f"shape must be ({channels}, height, width) with multiples of {factor}, not "
+            f"{tuple(shape)}"
+        )
+    return shape
+
+
+def choose_settings(
+    architecture: Mapping[str, Any], flags: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """What leaves no trace in names and shapes, and where each of it is from."""
+    told = {key: value for key, value in flags.items() if value is not None}
+    model = next((model for model in PUBLISHED if model.fits(architecture)), None)
+    other = DEFAULTS if model is None else {key: getattr(model, key) for key in TRACELESS}
+    replaced = {*told, *(HEADS if told.keys() & set(HEADS) else ())}
+    other = {key: value for key, value in other.items() if key not in replaced}
+    settings = {**other, **told}
+    if not settings.keys() & set(HEADS) or "noise_schedule" not in settings:
+        raise ValueError(
+            "none of OpenAI's published models has these shapes: give num_heads or "
+            "num_head_channels, and noise_schedule, as it was trained with"
+        )
+    if "rescale_timesteps" not in settings and settings["diffusion_steps"] != 1000:
+        raise ValueError(
+            f"with {settings['diffusion_steps']} diffusion_steps give rescale_timesteps (the "
+            "default of improved-diffusion is True, that of guided-diffusion False)"
+        )
+    source = "the scripts' defaults" if model is None else f"as the published {model.files}"
+    facts = {"told": _listed(told), "assumed": other and f"{source}: {_listed(other)}"}
+    return settings, {key: str(fact) for key, fact in facts.items() if fact}
+
+
+def _listed(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in settings.items())
+
+
+def make_precond(settings: Mapping[str, Any]) -> Precond:
+    kind, steps = settings["noise_schedule"], settings["diffusion_steps"]
+    if kind not in SCHEDULES:
+        raise ValueError(f"noise_schedule must be one of {', '.join(SCHEDULES)}, not {kind!r}")
+    # The scripts scale Ho et al.'s linear betas, which are for 1000 steps.
+    scaled = {"start": 1e-4 * 1000 / steps, "end": 0.02 * 1000 / steps} if kind == "linear" else {}
+    return precond("eps", alphas_cumprod=kind, steps=steps, **scaled)
+
+
+def make_network(architecture: Mapping[str, Any], settings: Mapping[str, Any]) -> OpenAIUNet:
+    rescaled = settings.get("rescale_timesteps", False)
+    return OpenAIUNet(
+        **architecture,
+        num_heads=settings.get("num_heads", 1),
+        num_head_channels=settings.get("num_head_channels", 0),
+        use_new_attention_order=settings["use_new_attention_order"],
+        time_scale=1000 / settings["diffusion_steps"] if rescaled else 1.0,
+    )

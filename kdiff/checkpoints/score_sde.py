@@ -1,0 +1,272 @@
+"""score_sde_pytorch's `.pth` of DDPM++ and NCSN++ (`ncsnpp` there), continuous in time, as its
+`save_checkpoint` writes them: `{'optimizer', 'model', 'ema', 'step'}`.
+
+Taken are the weights of the moving average, a list in the order of the model's parameters. They are
+renamed into `SongUNet`, which is this architecture. It is found from the tensors' shapes; what a
+file does not say is which SDE it was trained on (`load`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdiff.checkpoints import torch_zip
+from kdiff.denoiser import Denoiser
+from kdiff.networks.song_unet import FourierEmbedding, Resample, SongUNet, UNetBlock
+from kdiff.precond import Precond, eps, ve, vp
+from kdiff.samplers.vp import BETA_D, BETA_MIN, vp_sigma, vp_time
+
+NAME = "score_sde"
+PREFIX = "all_modules."
+ATTENTION_SIZE = 16  # attn_resolutions of all published configurations
+FIR, BOX = [1, 3, 3, 1], [1, 1]
+# The parts of a block: ours, theirs
+BLOCK = {
+    "norm0": "GroupNorm_0",
+    "conv0": "Conv_0",
+    "affine": "Dense_0",
+    "norm1": "GroupNorm_1",
+    "conv1": "Conv_1",
+    "skip": "Conv_2",
+}
+
+Module = Mapping[str, Tensor]  # the tensors of one entry of `all_modules`
+
+
+def detect(path: Path) -> str | None:
+    """None if a dict was saved with this project's names for a model and its moving average."""
+    try:
+        saved = torch_zip.read(path)
+    except ValueError as error:
+        return str(error)
+    return None if _tensors(saved) else f"no ema.shadow_params for a model.{PREFIX}*"
+
+
+def load(path: Path, *, sde: str | None = None, shape: Sequence[int] | None = None) -> Denoiser:
+    """The moving average's denoiser, float32, on the CPU, for images in [-1, 1].
+
+    `sde`: with positional embeddings `vpsde`, the default, or `subvpsde`, or `vpsde-discrete`
+    (trained with `training.continuous = False`), which a file does not tell apart; with Fourier
+    features always `vesde`. Its range, in the file, is doubled: it is of images in [0, 1].
+    `shape` `(channels, height, width)`: by default the size that has attention at 16 x 16.
+    ValueError names what is not supported.
+    """
+    tensors = _tensors(torch_zip.read(path))
+    # A view can claim any shape over a few bytes, and some are put together before they are copied.
+    if sum(value.nbytes for value in tensors.values()) > path.stat().st_size:
+        raise ValueError(f"{path}: its tensors are not stored in the file")
+    modules = _modules(tensors)
+    try:
+        settings = _settings(modules, shape)
+        make = partial(SongUNet, **settings)
+        renamed = _renamed(modules, make)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    except (KeyError, IndexError, StopIteration) as error:
+        reason = " ".join(map(str, error.args)) or "missing"
+        raise ValueError(f"{path}: a network of this kind has another tensor: {reason}") from error
+    fourier = settings["embedding_type"] == "fourier"
+    reason = "told" if sde else "Fourier features" if fourier else "assumed, as most are"
+    sde = sde or ("vesde" if fourier else "vpsde")
+    if sde not in PRECONDS or fourier != (sde == "vesde"):
+        kind = "vesde" if fourier else "vpsde, subvpsde or vpsde-discrete"
+        raise ValueError(f"{path}: the sde of this network can be {kind}, not {sde!r}")
+    size = settings["img_resolution"]
+    residual = settings["encoder_type"] == "residual"
+    return Denoiser(
+        torch_zip.fill(path, make, renamed),
+        PRECONDS[sde](tensors.get("sigmas")),
+        shape=shape or (settings["in_channels"], size, size),
+        name=path.stem,
+        facts={
+            "format": "score_sde_pytorch",
+            "weights": "the moving average (ema)",
+            "network": f"{'NCSN++' if residual else 'DDPM++'}, from the tensors' shapes",
+            "parameterisation": f"{sde} ({reason})",
+        },
+    )
+
+
+def _tensors(saved: Any) -> dict[str, Tensor]:
+    """The moving average by the model's names; nothing if this is no such checkpoint. Buffers, and
+    Fourier features, which are not trained, are taken from the model."""
+    average = saved.get("ema") if isinstance(saved, dict) else None
+    shadow = average.get("shadow_params") if isinstance(average, dict) else None
+    model = torch_zip.tensors_under("", saved.get("model")) if isinstance(shadow, list) else {}
+    plain = {key.removeprefix("module."): value for key, value in model.items()}
+    fixed = {"sigmas", f"{PREFIX}0.W"}
+    trained = [key for key in plain if key not in fixed]
+    named = any(key.startswith(PREFIX) for key in trained)
+    if not named or not isinstance(shadow, list) or len(shadow) != len(trained):
+        return {}
+    tensors = {**plain, **dict(zip(trained, shadow, strict=True))}
+    return {key: value for key, value in tensors.items() if isinstance(value, Tensor)}
+
+
+def _modules(tensors: Mapping[str, Tensor]) -> list[Module]:
+    """The entries of `all_modules`, in order."""
+    inside = torch_zip.tensors_under(PREFIX, tensors)
+    groups: dict[int, dict[str, Tensor]] = {}
+    for key, value in inside.items():
+        index, _, name = key.partition(".")
+        if index.isdecimal():
+            groups.setdefault(int(index), {})[name] = value
+    return [groups[index] for index in sorted(groups)]
+
+
+def _is_block(module: Module) -> bool:
+    return "GroupNorm_1.weight" in module
+
+
+def _is_attention(module: Module) -> bool:
+    return "NIN_3.W" in module
+
+
+def _resamples(module: Module) -> bool:
+    """Only blocks that resample have a shortcut between equal widths."""
+    shortcut = module.get("Conv_2.weight")
+    return shortcut is not None and shortcut.shape[0] == shortcut.shape[1]
+
+
+def _settings(modules: Sequence[Module], shape: Sequence[int] | None) -> dict[str, Any]:
+    """The arguments of `SongUNet` that give these modules. ValueError if there are none."""
+    fourier = "W" in modules[0]
+    first, *body = modules[3 if fourier else 2 :]
+    kinds = [frozenset(module) for module in body]
+    if not any(map(_resamples, body)):
+        raise ValueError("only networks of BigGAN blocks are supported, not those of DDPM's")
+    if frozenset(("Conv_0.weight", "Conv_0.bias")) in kinds:
+        raise ValueError("a network with progressive_input = input_skip is not supported")
+    residual = any("Conv2d_0.weight" in kind for kind in kinds)
+    model_channels, in_channels = first["weight"].shape[:2]
+    levels = _levels(body)
+    widths = [level[0]["Conv_0.weight"].shape[0] for level in levels]
+    attentive = [i for i, level in enumerate(levels) if any(map(_is_attention, level[:2]))]
+    size = shape[-1] if shape else ATTENTION_SIZE << (attentive[0] if attentive else 1)
+    return {
+        "img_resolution": size,
+        "in_channels": in_channels,
+        "out_channels": in_channels,
+        "model_channels": model_channels,
+        "channel_mult": [width // model_channels for width in widths],
+        "channel_mult_noise": 2 if fourier else 1,
+        "num_blocks": sum(map(_is_block, levels[0])),
+        "attn_resolutions": [size >> i for i in attentive],
+        "embedding_type": "fourier" if fourier else "positional",
+        "encoder_type": "residual" if residual else "standard",
+        "resample_filter": FIR if residual else BOX,
+    }
+
+
+def _levels(body: Sequence[Module]) -> list[list[Module]]:
+    """The blocks and attention of each level on the way down; the last goes on to the end."""
+    levels: list[list[Module]] = [[]]
+    for module in body:
+        if _resamples(module):
+            levels.append([])
+        elif _is_block(module) or _is_attention(module):
+            levels[-1].append(module)
+    return levels[: len(levels) // 2 + 1]  # as many go up as down
+
+
+def _renamed(modules: Sequence[Module], make: Callable[[], SongUNet]) -> dict[str, Tensor]:
+    """The tensors under the names of `make()`, whose layers have the same order."""
+    with torch.device("meta"):
+        network = make()
+    rest = iter(modules)
+    tensors: dict[str, Tensor] = {}
+    if isinstance(network.map_noise, FourierEmbedding):
+        tensors["map_noise.freqs"] = next(rest)["W"]
+    for name in ("map_layer0", "map_layer1"):
+        tensors |= _under(name, next(rest))
+    for part in ("enc", "dec"):
+        for name, layer in getattr(network, part).items():
+            tensors |= _under(f"{part}.{name}", _layer(layer, rest))
+    if any(True for _ in rest):
+        raise ValueError("its network has more layers than are known")
+    return tensors
+
+
+def _under(name: str, tensors: Module) -> dict[str, Tensor]:
+    return {f"{name}.{key}": value for key, value in tensors.items()}
+
+
+def _layer(layer: nn.Module, rest: Iterator[Module]) -> dict[str, Tensor]:
+    """The tensors of one layer by its own names, from the next module, or two with attention."""
+    module = next(rest)
+    if not isinstance(layer, UNetBlock):
+        kept = {key.removeprefix("Conv2d_0."): value for key, value in module.items()}
+        return {**kept, **_filter(layer)}
+    tensors: dict[str, Tensor] = {}
+    for ours, theirs in BLOCK.items():
+        part = getattr(layer, ours)
+        if part is not None:
+            tensors |= _under(ours, torch_zip.tensors_under(f"{theirs}.", module))
+            tensors |= _under(ours, _filter(part))
+    if layer.norm2 is not None:
+        tensors |= _attention(next(rest))
+    return tensors
+
+
+def _filter(layer: nn.Module) -> dict[str, Tensor]:
+    """The filter of a layer that resamples: no file has it, and that of `layer` has no values."""
+    if not isinstance(layer, Resample) or layer.resample is None:
+        return {}
+    f = FIR if layer.resample_filter.shape[-1] == len(FIR) else BOX
+    return {"resample_filter": Resample("down", f).resample_filter}
+
+
+def _attention(module: Module) -> dict[str, Tensor]:
+    """Their 1 x 1 convolutions are matrices W, x -> x W; ours is one of all three, interleaved."""
+    w = [module[f"NIN_{i}.W"].T for i in range(4)]
+    b = [module[f"NIN_{i}.b"] for i in range(4)]
+    return {
+        "norm2.weight": module["GroupNorm_0.weight"],
+        "norm2.bias": module["GroupNorm_0.bias"],
+        "qkv.weight": torch.stack(w[:3], dim=1).flatten(0, 1)[:, :, None, None],
+        "qkv.bias": torch.stack(b[:3], dim=1).flatten(),
+        "proj.weight": w[3][:, :, None, None].contiguous(),
+        "proj.bias": b[3],
+    }
+
+
+def sub_vp(eps_t: float = 1e-3) -> Precond:
+    """The sub-VP SDE of Song et al. 2021: x_t = alpha x0 + (1 - alpha^2) n with VP's alpha(t), so
+    that sigma = (1 - alpha^2) / alpha; the network predicts n, c_noise = 999 t."""
+
+    def inverse_alpha(sigma: float) -> float:
+        return (sigma + math.hypot(sigma, 2)) / 2
+
+    def clock(sigma: float) -> float:
+        vp_sigma_squared = sigma * inverse_alpha(sigma)
+        return float(999 * vp_time(math.sqrt(vp_sigma_squared), BETA_D, BETA_MIN))
+
+    def sigma_at(t: float) -> float:
+        s = float(vp_sigma(t, BETA_D, BETA_MIN))
+        return s * s / math.hypot(1, s)
+
+    def row(sigma: float) -> tuple[float, float, float]:
+        return 1.0, -sigma, 1 / inverse_alpha(sigma)
+
+    return Precond("sub_vp", row, clock, sigma_at(eps_t), sigma_at(1.0))
+
+
+def _ve(sigmas: Tensor | None) -> Precond:
+    if sigmas is None:
+        return ve()
+    return ve(2 * float(sigmas.min()), 2 * float(sigmas.max()))
+
+
+PRECONDS: dict[str, Callable[[Tensor | None], Precond]] = {
+    "vpsde": lambda sigmas: vp(),
+    "subvpsde": lambda sigmas: sub_vp(),
+    "vpsde-discrete": lambda sigmas: eps("linear"),
+    "vesde": _ve,
+}

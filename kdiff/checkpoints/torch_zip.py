@@ -1,0 +1,82 @@
+"""Files of `torch.save`: read without running code, and their tensors put into a network."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import sys
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+MADV_PAGEOUT = 21  # Linux 5.4; it never loses data, and where it is unknown nothing happens
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def read(path: Path) -> Any:
+    """What was saved at `path`, its tensors still on disk: they are mapped, and read when used.
+
+    Only containers, numbers, strings and tensors are made. ValueError for anything else.
+    """
+    if not path.is_file():
+        raise ValueError("not a file")
+    with open(path, "rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            raise ValueError("not a zip archive, which torch.save writes since 1.6")
+    try:
+        with zipfile.ZipFile(path) as archive:  # a compressed one could unpack to any size
+            if any(m.compress_type != zipfile.ZIP_STORED for m in archive.infolist()):
+                raise ValueError("a compressed zip archive")
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # a damaged or hostile file may break the parser in any way
+        reason = " ".join(str(error).split())[:80] or type(error).__name__
+        raise ValueError(f"not a torch.save file of tensors alone: {reason}") from error
+
+
+def tensors_under(prefix: str, saved: Any) -> dict[str, Tensor]:
+    """The tensors of a state dict whose names begin with `prefix`, without it; none if `saved` is
+    no dict."""
+    if not isinstance(saved, Mapping):
+        return {}
+    return {
+        key.removeprefix(prefix): value
+        for key, value in saved.items()
+        if isinstance(key, str) and key.startswith(prefix) and isinstance(value, Tensor)
+    }
+
+
+def fill(path: Path, make: Callable[[], Network], tensors: Mapping[str, Tensor]) -> Network:
+    """`make()` with `tensors`, of the file at `path`, as its weights: in float32, in evaluation
+    mode. ValueError unless names and shapes are exactly the network's, and all in the file."""
+    # A view can claim any shape over a few bytes: such a tensor would fill the memory later.
+    claimed = sum(value.nbytes for value in tensors.values())
+    plain = all(v.device.type == "cpu" and v.layout == torch.strided for v in tensors.values())
+    if not plain or claimed > path.stat().st_size:
+        raise ValueError(f"{path}: its tensors are not stored in the file")
+    try:
+        with torch.device("meta"):  # neither memory nor random numbers for what is replaced
+            network = make()
+        own = {key: _copy(value) for key, value in tensors.items()}
+        network.load_state_dict(own, assign=True)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path}: its tensors do not fit: {reason}") from error
+    return network.eval().requires_grad_(False)
+
+
+def _copy(value: Tensor) -> Tensor:
+    """A float32 copy in memory of its own: one who reads a mapping of a file that is being
+    overwritten, as checkpoints are, is killed. What was read of a mapping counts as this process's
+    memory until the mapping goes, so the system is told that these pages are not needed soon."""
+    own = value.to(torch.float32, copy=True)
+    if sys.platform == "linux" and value.nbytes >= mmap.PAGESIZE:
+        start = -(-value.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+        size = (value.data_ptr() + value.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - start
+        if size > 0:
+            ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), MADV_PAGEOUT)
+    return own

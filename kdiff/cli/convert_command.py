@@ -1,0 +1,34 @@
+"""`kdiff convert`: a checkpoint of any format whose network kdiff can build, as kdiff's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+import kdiff
+from kdiff.checkpoints import native
+from kdiff.cli.choices import DTYPES
+from kdiff.cli.planning import CONTEXT, usage_errors
+from kdiff.models import find_model
+
+
+@click.command("convert", context_settings=CONTEXT)
+@click.argument("source")
+@click.argument("target", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--dtype", type=click.Choice(list(DTYPES)), default="float16", help="Of the weights.")
+def command(source: str, target: Path, dtype: str) -> None:
+    """Write the checkpoint SOURCE to TARGET, a .safetensors file that needs no settings.
+
+    Only what samples is kept: network (of an EMA, that), preconditioner, shape, classes.
+    """
+    if target.suffix != ".safetensors":
+        raise click.UsageError(f"the target must be a .safetensors file, not {target.name}")
+    with usage_errors():
+        model = kdiff.load(find_model(source))
+        config = native.describe(model)
+    try:
+        native.save(target, model.network.state_dict(), config, DTYPES[dtype])
+    except OSError as error:
+        raise click.UsageError(f"cannot write {target}: {error.strerror}") from error
+    click.echo(f"{target}: {config['network']['name']}, {dtype}, {target.stat().st_size:,} bytes")

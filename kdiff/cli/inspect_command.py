@@ -1,0 +1,120 @@
+"""`kdiff inspect`: what a checkpoint is, how kdiff reads it, and whether that denoises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+import kdiff
+from kdiff.cli.choices import choose_device
+from kdiff.cli.planning import CONTEXT, to_json, usage_errors
+from kdiff.denoiser import Denoiser
+from kdiff.health import health
+from kdiff.models import find_model
+
+
+@click.command("inspect", context_settings=CONTEXT)
+@click.argument("file")
+@click.option("--images", help="Folder, .zip, .npz[:KEY], .npy of images like the model's data.")
+@click.option("--num", default=8, help="How many images, and samples of noise, to denoise.")
+@click.option("--health/--no-health", "check", default=True, help="Whether to denoise at all.")
+@click.option("--device", help="cpu, cuda ..  [default: cuda if there is any]")
+@click.option("--json", "as_json", is_flag=True, help="Everything, for machines.")
+def command(
+    file: str, images: str | None, num: int, check: bool, device: str | None, as_json: bool
+) -> None:
+    """What FILE (a checkpoint, a folder, or a packaged model's name) is, and whether it denoises.
+
+    A network that is read in the wrong way cannot denoise: its error is compared with that of a
+    guess which knows only the mean and the spread of the data.
+    """
+    if num < 2:
+        raise click.UsageError(f"--num must be at least 2, not {num}")
+    with usage_errors():
+        path = find_model(file)
+        model = kdiff.load(path)
+        shown = None if images is None or not check else first_pictures(images, num)
+    record: dict[str, Any] = {"file": str(path), **describe(model)}
+    if check:
+        record["health"] = check_health(model.to(choose_device(device)), shown, num)
+    click.echo(to_json(record) if as_json else as_text(record))
+
+
+def describe(model: Denoiser) -> dict[str, Any]:
+    """What there is to say of a model, but for its health, as plain values."""
+    parameters = list(getattr(model.network, "parameters", list)())
+    network = getattr(model.network, "f", model.network)  # what kdiff.wrap was given
+    return {
+        "format": model.facts.get("format", "unknown"),
+        "network": model.facts.get("network", type(network).__name__),
+        "parameters": sum(p.numel() for p in parameters),
+        "dtype": str(model.dtype).removeprefix("torch.") if parameters else None,
+        "parameterisation": model.facts.get("parameterisation", model.precond.name),
+        "sigma_min": model.sigma_min,
+        "sigma_max": model.sigma_max,
+        "noise_levels": None if model.sigmas is None else len(model.sigmas),
+        "shape": list(model.shape),
+        "classes": list(model.classes),
+        "facts": model.facts,
+    }
+
+
+def first_pictures(path: str, n: int) -> np.ndarray:
+    """The first `n` of them, or all if there are less."""
+    from kdiff.eval.pictures import open_pictures
+
+    pictures = open_pictures(Path(path).expanduser() if Path(path).exists() else path)
+    (images,) = pictures.batches(n, range(min(n, len(pictures))))
+    return images
+
+
+def check_health(model: Denoiser, images: np.ndarray | None, n: int) -> dict[str, Any]:
+    try:
+        return health(model, images, n).record()
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    except (TypeError, RuntimeError, AttributeError) as error:  # of the network: a prompt, say
+        reason = " ".join(str(error).split())[:160]
+        return {"status": "unknown", "verdict": f"the network cannot be called so: {reason}"}
+
+
+def as_text(record: dict[str, Any]) -> str:
+    count = record["noise_levels"]
+    classes = record["classes"]
+    first = ", ".join(classes[:4]) + (", .." if len(classes) > 4 else "")
+    dtype = f", {record['dtype']}" if record["dtype"] else ""
+    lines = {
+        "file": record["file"],
+        "format": record["format"],
+        "network": f"{record['network']}, {record['parameters']:,} parameters{dtype}",
+        "parameterisation": record["parameterisation"],
+        "sigma": f"{record['sigma_min']:.4g} to {record['sigma_max']:.4g}, "
+        + (f"{count} discrete noise levels" if count else "continuous"),
+        "shape": " x ".join(map(str, record["shape"])),
+        "classes": f"{len(classes)}: {first}" if classes else "none",
+    }
+    shown = {"format", "network", "parameterisation"}
+    lines |= {key: text for key, text in record["facts"].items() if key not in shown}
+    width = max(map(len, lines)) + 2
+    text = [f"{key.ljust(width)}{value}" for key, value in lines.items()]
+    if "health" in record:
+        text += ["", *_health_lines(record["health"])]
+    return "\n".join(text)
+
+
+def _health_lines(found: dict[str, Any]) -> list[str]:
+    measured = {name: found[name] for name in ("noise", "images") if found.get(name)}
+    if not measured:
+        return [f"{found['status']}: {found['verdict']}"]
+    header = ["sigma", *(title for name in measured for title in (f"on {name}", "a guess"))]
+    columns = [errors[who] for errors in measured.values() for who in ("model", "guess")]
+    rows = zip(found["sigmas"], *columns, strict=True)
+    return [
+        "root mean square error of what is denoised",
+        "".join(title.rjust(11) for title in header),
+        *("".join(f"{value:11.4g}" for value in row) for row in rows),
+        f"{found['status']}: {found['verdict']}",
+    ]

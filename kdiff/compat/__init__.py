@@ -1,0 +1,1 @@
+"""kdiff behind other packages' interfaces."""

@@ -1,0 +1,57 @@
+"""The one place where networks are known by name, and how each remembers what made it."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import get_ident
+from typing import TypeVar
+
+from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+NETWORKS: dict[str, type[nn.Module]] = {}
+
+Network = TypeVar("Network", bound=type[nn.Module])
+
+
+def network(name: str) -> Callable[[Network], Network]:
+    """Register the class below under `name`. Its instances then have `config`: the name and the
+    constructor's arguments as they were given, which must be plain values (JSON)."""
+
+    def register(cls: Network) -> Network:
+        construct, signature = cls.__init__, inspect.signature(cls)
+
+        @functools.wraps(construct)
+        def recording(self, *args, **settings):
+            construct(self, *args, **settings)
+            if type(self) is cls:  # a subclass has arguments of its own
+                self.config = {"name": name, **signature.bind(*args, **settings).arguments}
+
+        cls.__init__ = recording  # type: ignore[method-assign]
+        NETWORKS[name] = cls
+        return cls
+
+    return register
+
+
+@contextmanager
+def at_most(parameters: int) -> Iterator[None]:
+    """Networks that are built in this block, by this thread, may have so many parameters: a file
+    of a few bytes can ask for millions of layers. ValueError at the first one more."""
+    left, thread = parameters, get_ident()
+
+    def count(*_: object) -> None:
+        nonlocal left
+        if get_ident() == thread:
+            left -= 1
+        if left < 0:
+            raise ValueError("its network would have more tensors than the file")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -1,0 +1,122 @@
+"""`kdiff.wrap`: any module or function as a `Denoiser`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdiff.denoiser import Denoiser
+from kdiff.precond import precond
+
+
+def wrap(
+    f: nn.Module | Callable[..., Any],
+    prediction: str = "eps",
+    *,
+    shape: Sequence[int],
+    betas: Sequence[float] | Tensor | None = None,
+    classes: Sequence[str] | int = (),
+    labels: str | None = "class_labels",
+    one_hot: bool = False,
+    null_class: int | None = None,
+    name: str = "wrapped",
+    **settings: Any,
+) -> Denoiser:
+    """The `Denoiser` of a network `f(x, t, **cond)`: `x` `[N, *shape]`, `t` `[N]`.
+
+    | prediction  | f sees                         | f answers              | t                |
+    |-------------|--------------------------------|------------------------|------------------|
+    | `eps`       | sqrt(a_t) x0 + sqrt(1 - a_t) n | n                      | timestep 0 .. T-1|
+    | `v`         | the same                       | sqrt(a_t) n - sqrt(1 - a_t) x0 | same     |
+    | `x0`        | the same                       | x0                     | the same         |
+    | `flow`      | (1 - t) x0 + t n               | n - x0                 | `time_scale` t   |
+    | `denoised`  | x0 + sigma n                   | x0                     | sigma            |
+    | `edm`       | c_in (x0 + sigma n)            | F of EDM, eq. 7        | ln(sigma) / 4    |
+    | `vp`, `ve`, `iddpm`: as in Karras et al. 2022, table 1                                     |
+
+    `settings` are those of `kdiff.precond(prediction)`. For eps, v and x0: `alphas_cumprod`, a list
+    or `linear` (the default), `scaled_linear`, `cosine` with `steps`, `start`, `end`; or `betas`, a
+    list, instead; `round=True` gives `t` as whole numbers, int64, for networks that look it up in
+    a table. For flow: `data_at=1` if t = 1 is the data and f answers x0 - n. For edm: `sigma_data`.
+    `sigma_min` and `sigma_max` bound the noise levels of edm, ve, flow and denoised.
+
+    `classes` is their names or their number; f gets them under the keyword `labels` (None: as its
+    third argument), as integers `[N]` or as `one_hot` float rows. -1, no class, becomes
+    `null_class` (a row of zeros).
+    f may answer with a tensor, an object with `.sample` (diffusers), or a tuple that starts with
+    one; a learned variance, twice the channels, is dropped. Its memory format is left alone.
+    ValueError or TypeError on settings that make no sense.
+    """
+    if betas is not None:
+        if "alphas_cumprod" in settings:
+            raise ValueError("give betas or alphas_cumprod, not both")
+        kept = 1 - torch.as_tensor(betas, dtype=torch.float64)
+        settings["alphas_cumprod"] = kept.cumprod(0).tolist()
+    names = [str(i) for i in range(classes)] if isinstance(classes, int) else classes
+    if one_hot and not names:
+        raise ValueError("one_hot needs classes: their names or their number")
+    network = Adapter(
+        f,
+        labels=labels,
+        one_hot=len(names) if one_hot else 0,
+        null_class=null_class,
+        whole_timesteps=bool(settings.get("round", False)),
+    )
+    return Denoiser(
+        network,
+        precond(prediction, **settings),
+        shape=shape,
+        classes=names,
+        name=name,
+        facts={"parameterisation": f"{prediction}, as told"},
+        channels_last=False,
+    )
+
+
+class Adapter(nn.Module):
+    """Calls `f` in its own way: see `wrap`. A module, so that `f`, if it is one, moves with it."""
+
+    def __init__(
+        self,
+        f: Callable[..., Any],
+        *,
+        labels: str | None,
+        one_hot: int,
+        null_class: int | None,
+        whole_timesteps: bool,
+    ):
+        super().__init__()
+        self.f, self.labels, self.one_hot = f, labels, one_hot
+        self.null_class, self.whole_timesteps = null_class, whole_timesteps
+
+    def forward(
+        self, x: Tensor, c_noise: Tensor, class_labels: Tensor | None = None, **cond: Any
+    ) -> Tensor:
+        t = c_noise.round().long() if self.whole_timesteps else c_noise
+        if class_labels is None:
+            return _tensor(self.f(x, t, **cond))
+        labels = self._labels(class_labels, x)
+        if self.labels is None:
+            return _tensor(self.f(x, t, labels, **cond))
+        return _tensor(self.f(x, t, **{self.labels: labels, **cond}))
+
+    def _labels(self, labels: Tensor, x: Tensor) -> Tensor:
+        if self.one_hot:  # -1 is none of them
+            return (labels[:, None] == torch.arange(self.one_hot, device=labels.device)).to(x.dtype)
+        if self.null_class is None:
+            return labels
+        return torch.where(labels < 0, self.null_class, labels)
+
+
+def _tensor(answer: Any) -> Tensor:
+    if isinstance(answer, Tensor):
+        return answer
+    found = getattr(answer, "sample", None)
+    if found is None and isinstance(answer, (tuple, list)) and answer:
+        found = answer[0]
+    if not isinstance(found, Tensor):
+        raise ValueError(f"the network answered with {type(answer).__name__}, not a tensor")
+    return found

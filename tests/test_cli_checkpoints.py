@@ -1,0 +1,217 @@
+"""kdiff inspect and kdiff convert."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+import kdiff
+from kdiff.checkpoints import native
+from kdiff.cli import main
+from kdiff.health import health
+from kdiff.networks import SongUNet
+
+TINY = {"img_resolution": 8, "model_channels": 8, "num_blocks": 1, "channel_mult": [1, 2]}
+MEAN, STD = 0.1, 0.3
+
+
+def kdiff_cli(*arguments):
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def exact(prediction, seen_as, data_mean=MEAN):
+    """The exact network of one kind for Gaussian images, read as another kind."""
+    gaussian = kdiff.analytic.gaussian(torch.full((3, 8, 8), data_mean), STD)
+    levels = kdiff.precond(prediction)
+
+    def network(x, t):
+        sigma = levels.sigmas[int(t[0])]
+        c = levels(sigma)
+        x = x / c.c_in
+        return (gaussian(x, sigma) - c.c_skip * x) / c.c_out
+
+    return kdiff.wrap(network, seen_as, shape=(3, 8, 8), round=True)
+
+
+def images(n=8):
+    generator = np.random.default_rng(0)
+    x = generator.normal(MEAN, STD, (n, 8, 8, 3))
+    return np.clip(np.round(x * 127.5 + 127.5), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """A network of random numbers, as float32."""
+    model = kdiff.Denoiser(
+        SongUNet(**TINY, label_dim=2), "edm", shape=(3, 8, 8), classes=["a", "b"]
+    )
+    path = tmp_path / "tiny.safetensors"
+    native.save(path, model.network.state_dict(), native.describe(model), torch.float32)
+    return path
+
+
+# --- the health check ---
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v", "x0"])
+def test_a_network_that_is_read_rightly_is_good(prediction):
+    model = exact(prediction, prediction)
+    assert health(model).status == "good"
+    found = health(model, images())
+    # Of Gaussian data the exact denoiser is the guess, but for the pictures' clipping and the mean.
+    for error, guess in zip(found.images.model, found.images.guess, strict=True):
+        assert error == pytest.approx(guess, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "prediction, seen_as", [("v", "eps"), ("x0", "eps"), ("eps", "x0"), ("v", "x0"), ("eps", "v")]
+)
+@pytest.mark.parametrize("on_images", [False, True])
+def test_a_network_that_is_read_wrongly_is_not_and_what_it_is_is_said(
+    prediction, seen_as, on_images
+):
+    found = health(exact(prediction, seen_as), images() if on_images else None)
+    assert found.status in ("bad", "doubtful")
+    if not on_images:  # on images the guess is as good as these networks
+        assert f"load it with prediction={prediction!r}" in found.verdict
+
+
+def test_a_network_that_is_not_finite_is_bad():
+    model = kdiff.wrap(lambda x, t: x * float("nan"), "flow", shape=(3, 8, 8))
+    assert health(model).status == "bad"
+
+
+def test_images_of_another_size_are_refused():
+    with pytest.raises(
+        ValueError, match=r"the images are \[3, 8, 8\], the model's are \[3, 16, 16\]"
+    ):
+        health(kdiff.wrap(lambda x, t: x, shape=(3, 16, 16)), images())
+
+
+def test_grey_models_see_the_mean_of_the_channels():
+    model = kdiff.wrap(lambda x, t: 0 * x, "denoised", shape=(1, 8, 8))
+    grey = images().mean(-1) / 127.5 - 1
+    found = health(model, images())
+    assert found.images.model[0] == pytest.approx(float(np.sqrt((grey**2).mean())), rel=1e-5)
+
+
+# --- kdiff inspect ---
+
+
+def test_inspect_says_what_the_packaged_model_is():
+    result = kdiff_cli("inspect", "cifar10", "--no-health")
+    assert result.exit_code == 0, result.stderr
+    for text in (
+        "kdiff/1",
+        "SongUNet, 4,103,171 parameters",
+        "0.002 to 80",
+        "3 x 32 x 32",
+        "airplane",
+    ):
+        assert text in result.stdout
+
+
+def test_the_packaged_model_is_healthy():
+    found = json.loads(kdiff_cli("inspect", "cifar10", "--num", 2, "--json").stdout)
+    assert found["health"]["status"] == "good" and len(found["health"]["sigmas"]) == 5
+
+
+def test_inspect_with_images(tiny, tmp_path):
+    np.save(tmp_path / "images.npy", images())
+    result = kdiff_cli("inspect", tiny, "--images", tmp_path / "images.npy", "--num", 4)
+    assert result.exit_code == 0, result.stderr
+    assert "on images" in result.stdout and "on noise" in result.stdout
+    record = json.loads(
+        kdiff_cli("inspect", tiny, "--images", tmp_path / "images.npy", "--json").stdout
+    )
+    assert record["format"] == "kdiff/1" and record["classes"] == ["a", "b"]
+    assert record["parameters"] == sum(p.numel() for p in kdiff.load(tiny).network.parameters())
+    assert record["health"]["images"]["guess"][0] == pytest.approx(0.05, rel=0.05)
+
+
+def test_what_cannot_be_called_so_is_still_inspected(tiny, monkeypatch):
+    def load(path, **overrides):
+        return kdiff.wrap(lambda x, t, *, prompt: x, shape=(3, 8, 8))
+
+    monkeypatch.setattr(kdiff, "load", load)
+    result = kdiff_cli("inspect", tiny)
+    assert result.exit_code == 0
+    assert "unknown: the network cannot be called so" in result.stdout and "prompt" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments, text",
+    [
+        (["nothing"], "no model 'nothing'"),
+        (["cifar10", "--images", "nowhere"], "no folder or file"),
+        (["cifar10", "--num", 1], "at least 2"),
+    ],
+)
+def test_inspect_refuses_in_one_line(arguments, text):
+    result = kdiff_cli("inspect", *arguments)
+    assert result.exit_code == 2 and text in result.stderr
+
+
+# --- kdiff convert ---
+
+
+@pytest.mark.parametrize(
+    "dtype, tolerance", [("float16", 1e-2), ("float32", 0), ("bfloat16", 1e-1)]
+)
+def test_a_converted_checkpoint_is_the_same_model(tiny, tmp_path, dtype, tolerance):
+    target = tmp_path / "converted.safetensors"
+    result = kdiff_cli("convert", tiny, target, "--dtype", dtype)
+    assert result.exit_code == 0, result.stderr
+    assert "song_unet" in result.stdout
+    before, after = kdiff.load(tiny), kdiff.load(target)
+    assert (before.shape, before.classes) == (after.shape, after.classes)
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        pair = [m(x, 0.7, class_labels=torch.tensor([1, 0])) for m in (before, after)]
+    torch.testing.assert_close(*pair, rtol=tolerance, atol=tolerance)
+
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.mark.parametrize("source", sorted(p.name for p in GOLDEN.glob("edm*.pkl")))
+def test_a_foreign_checkpoint_is_converted(source, tmp_path):
+    target = tmp_path / "converted.safetensors"
+    result = kdiff_cli("convert", GOLDEN / source, target, "--dtype", "float32")
+    assert result.exit_code == 0, result.stderr
+    before, after = kdiff.load(GOLDEN / source), kdiff.load(target)
+    assert (before.sigma_min, before.sigma_max) == (after.sigma_min, after.sigma_max)
+    x = torch.randn(2, *before.shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(before(x, 0.7), after(x, 0.7), rtol=0, atol=0)
+
+
+def test_overridden_ranges_survive(tiny, tmp_path):
+    model = kdiff.load(tiny, sigma_max=7.0)
+    native.save(tmp_path / "m.safetensors", model.network.state_dict(), native.describe(model))
+    assert kdiff.load(tmp_path / "m.safetensors").sigma_max == 7.0
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.jit is deprecated
+def test_what_kdiff_cannot_build_is_not_converted(tmp_path):
+    class Two(torch.nn.Module):
+        def forward(self, x, t):
+            return x * t
+
+    program = torch.jit.script(Two())
+    program.save(tmp_path / "p.pt")
+    (tmp_path / "p.pt.json").write_text('{"prediction": "flow", "shape": [3, 8, 8]}')
+    result = kdiff_cli("convert", tmp_path / "p.pt", tmp_path / "o.safetensors")
+    assert result.exit_code == 2 and "is not one that kdiff can build" in result.stderr
+    assert not (tmp_path / "o.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "target, text", [("o.pt", "must be a .safetensors"), ("no/o.safetensors", "cannot write")]
+)
+def test_targets_that_cannot_be(tiny, tmp_path, target, text):
+    result = kdiff_cli("convert", tiny, tmp_path / target)
+    assert result.exit_code == 2 and text in result.stderr
