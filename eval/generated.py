@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from kdiff.denoiser import Denoiser
 from kdiff.images import to_uint8
 from kdiff.planning import Plan
 from kdiff.sampling import run
@@ -18,7 +18,7 @@ from kdiff.sampling import run
 class Generated:
     """One image for each of `seeds`, of the class in `labels` (None: no classes)."""
 
-    model: Any
+    model: Denoiser
     plan: Plan
     seeds: Sequence[int]
     labels: Sequence[int] | None = None
@@ -40,7 +40,8 @@ class Generated:
             cond={"class_labels": labels},
         )
         for _, states in runs:
-            yield three_channels(to_uint8(deque(states, maxlen=1)[0].x))
+            last = deque(states, maxlen=1)[0]
+            yield three_channels(to_uint8(self.model.decode(last.x)))
 
 
 def three_channels(images: np.ndarray) -> np.ndarray:

@@ -31,6 +31,7 @@ from kdiff.planning import Plan, plan
 from kdiff.samplers import UnknownName, resolve
 from kdiff.samplers.registry import unknown_name
 
+Decode = Callable[[torch.Tensor], torch.Tensor]
 Watch = Callable[[Cell | None, State], None]
 
 TOGETHER = 8  # cells in lockstep: each holds its own state and statistics
@@ -137,7 +138,7 @@ class Tally:
     error: str | None = None
     seconds: float = 0.0
 
-    def update(self, outcome: Outcome, indices: Sequence[int]) -> None:
+    def update(self, outcome: Outcome, indices: Sequence[int], decode: Decode) -> None:
         """Add a batch. What goes wrong is kept, and ends the cell."""
         self.seconds += outcome.seconds
         if outcome.x is None:
@@ -148,7 +149,7 @@ class Tally:
         self.samples |= dict(zip(few, outcome.x[: len(few)].cpu().numpy().copy(), strict=True))
         if self.collector is not None:
             try:
-                self.collector.update(three_channels(to_uint8(outcome.x)), indices)
+                self.collector.update(three_channels(to_uint8(decode(outcome.x))), indices)
             except Exception as error:  # the sweep goes on, whatever is wrong with one cell
                 self.error = one_line(error)
 
@@ -237,7 +238,7 @@ def sample(group: Sequence[Cell], model: Denoiser, batch: int, watch: Watch) -> 
     for done, part in enumerate(rounds):
         indices = mine[done * batch : (done + 1) * batch]
         for tally, outcome in zip(tallies, part.outcomes, strict=True):
-            tally.update(outcome, indices)
+            tally.update(outcome, indices, model.decode)
     return tallies
 
 
@@ -286,7 +287,8 @@ def measured(
     if RMSE in cell.metrics:
         figures["RMSE"], made = distance(cell, tally, model, folder, batch, watch)
     figures["seconds"] = Figure(tally.seconds, None, len(cell.seeds))
-    pictures = three_channels(to_uint8(torch.from_numpy(tally.first(PICTURES))))
+    shown = torch.from_numpy(tally.first(PICTURES)).to(model.device)
+    pictures = three_channels(to_uint8(model.decode(shown)))
     return {
         "metrics": {name: plain(figure) for name, figure in figures.items()},
         "noise_floor": noise_floor(cell),

@@ -73,6 +73,10 @@ class Denoiser:
         f = f.to(x.dtype)
         return c.c_skip * x + c.c_out * f
 
+    def decode(self, x: Tensor) -> Tensor:
+        """Samples to images in [-1, 1]: those of a latent model's autoencoder, else `x` itself."""
+        return x
+
     @property
     def dtype(self) -> torch.dtype | None:
         """The network's dtype; None if it has no parameters (it then gets the dtype of `x`)."""

@@ -144,8 +144,8 @@ def draw(
             film = []
             for state in watched(states, bar):
                 if trajectory is not None:
-                    film.append(to_uint8(state.denoised))
-            images.append(to_uint8(state.x))
+                    film.append(to_uint8(model.decode(state.denoised)))
+            images.append(to_uint8(model.decode(state.x)))
             films.append([*film[:-2], images[-1]])
             for seed, image in zip(part, images[-1], strict=True):
                 with whole_file(out / f"{seed:06d}.png") as temporary:
