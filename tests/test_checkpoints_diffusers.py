@@ -8,13 +8,18 @@ import shutil
 from pathlib import Path
 
 import diffusers
+import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from diffusers import DiffusionPipeline
+from PIL import Image
 
 import kdiff
 from kdiff.checkpoints import diffusers_folder
 from kdiff.checkpoints.diffusers_scheduler import FLOW_END, precond_of
+from kdiff.cli import main
+from kdiff.images import to_uint8
 from kdiff.latent import LatentDenoiser
 from kdiff.networks.diffusers_models import ADAPTERS
 
@@ -669,3 +674,19 @@ def test_guide(tmp_path, monkeypatch):
         exec(block, names)
     assert names["latents"].shape == (2, 4, 8, 8)
     assert len(names["images"]) == 4
+
+
+def test_the_command_line_shows_decoded_pictures(tmp_path):
+    """Of a latent model, images and not latents: as large as the autoencoder makes them."""
+    folder = tmp_path / "dit"
+    diffusers.DiTPipeline(make_dit(), make_vae(), diffusers.DDIMScheduler()).save_pretrained(folder)
+    arguments = ["--model", folder, "--steps", 2, "--num", 2, "--out", tmp_path / "out"]
+    result = CliRunner().invoke(main, ["sample", *map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    model = kdiff.load(folder)
+    latents = kdiff.sample(model, "dpmpp_2m", steps=2, n=2, class_labels=[0, 1])
+    expected = to_uint8(model.decode(latents))
+    assert expected.shape[1] > latents.shape[2]
+    for seed in range(2):
+        with Image.open(tmp_path / "out" / f"{seed:06d}.png") as picture:
+            np.testing.assert_allclose(np.asarray(picture), expected[seed], atol=1)
