@@ -107,7 +107,7 @@ class CleanFid:
         features = np.concatenate(self.features)
         if metric == "fid":
             return self._fid(features, reference)
-        if metric == "kid" and reference.rows is not None:
+        if metric == "kid":
             return self._kid(features, reference.rows)
         raise CannotRun(f"clean-fid has no {metric}")
 

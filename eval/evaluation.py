@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,7 @@ import numpy as np
 from kdiff.eval.extrapolation import extrapolate, group_error
 from kdiff.eval.features import FeatureNetwork, Features, feature_network
 from kdiff.eval.frechet import Gaussian, frechet_distance
-from kdiff.eval.groups import Groups
+from kdiff.eval.groups import GROUPS, Groups
 from kdiff.eval.inception_score import InceptionScore
 from kdiff.eval.kept import Kept
 from kdiff.eval.kernel_distance import kernel_distance
@@ -92,7 +93,7 @@ def _density_coverage(kept: Kept, reference: np.ndarray) -> list[Pair]:
 @dataclass(frozen=True)
 class Metric:
     """`compute(statistics, what the reference has)` gives a list of (value, error), of which this
-    metric is one. `needs`: the reference's attribute, "" if none."""
+    metric is one. `needs`: the reference's attribute, "" if none; `least`: images."""
 
     label: str
     help: str
@@ -100,6 +101,7 @@ class Metric:
     needs: str
     compute: Callable[[Any, Any], list[Pair]]
     index: int = 0
+    least: int = 2
 
 
 METRICS: dict[str, Metric] = {
@@ -125,7 +127,12 @@ METRICS: dict[str, Metric] = {
         _frechet,
     ),
     "is": Metric(
-        "IS", "Inception Score as torch-fidelity's; error: std over 10 splits", "is", "", _score
+        "IS",
+        "Inception Score as torch-fidelity's; error: std over 10 splits",
+        "is",
+        "",
+        _score,
+        least=10,
     ),
     "is-openai": Metric(
         "IS-openai",
@@ -133,6 +140,7 @@ METRICS: dict[str, Metric] = {
         "is-openai",
         "",
         _score,
+        least=10,
     ),
     "is-guided-diffusion": Metric(
         "IS-guided-diffusion",
@@ -143,16 +151,28 @@ METRICS: dict[str, Metric] = {
     ),
     "kid": Metric(
         "KID",
-        "Kernel distance (Binkowski et al. 2018); error: std over 100 subsets of 1,000",
+        "Kernel distance (Binkowski et al. 2018), --ref being images; error: std over 100 subsets"
+        " of 1,000",
         "rows",
         "rows",
         _kernel,
     ),
     "precision": Metric(
-        "precision", "Kynkaanniemi et al. 2019, k = 3", "rows", "rows", _precision_recall
+        "precision",
+        "Kynkaanniemi et al. 2019, k = 3, --ref being images",
+        "rows",
+        "rows",
+        _precision_recall,
+        least=4,
     ),
-    "recall": Metric("recall", "the same", "rows", "rows", _precision_recall, 1),
-    "density": Metric("density", "Naeem et al. 2020, k = 5", "rows", "rows", _density_coverage),
+    "recall": Metric("recall", "the same", "rows", "rows", _precision_recall, 1, least=4),
+    "density": Metric(
+        "density",
+        "Naeem et al. 2020, k = 5, --ref being images",
+        "rows",
+        "rows",
+        _density_coverage,
+    ),
     "coverage": Metric("coverage", "the same", "rows", "rows", _density_coverage, 1),
 }
 
@@ -196,6 +216,10 @@ class Collector:
         self.needed = {
             METRICS[name].needs: self._from(reference, METRICS[name].needs) for name in self.metrics
         }
+        for name in self.metrics:
+            least = self._least(name)
+            if n < least:
+                raise ValueError(f"{name} needs at least {least:,} images, not {n:,}")
         self.streams: dict[str, Any] = {}
 
     @staticmethod
@@ -204,11 +228,21 @@ class Collector:
             return None
         if reference is None:
             raise ValueError("a reference is needed")
-        return getattr(reference, needs)
+        found = getattr(reference, needs)
+        if isinstance(found, Gaussian):
+            found.factor  # noqa: B018  that it is a covariance is known before anything is computed
+        return found
+
+    def _least(self, name: str) -> int:
+        if METRICS[name].compute is _extrapolated:  # each group must have full rank
+            return GROUPS * (len(self.needed["gaussian"].mean) + 1)
+        if METRICS[name].compute is _density_coverage and len(self.needed["rows"]) < 6:
+            raise ValueError(f"{name} needs at least 6 images in the reference")
+        return METRICS[name].least
 
     def update(self, images: np.ndarray, indices: Sequence[int]) -> None:
         """Add images, uint8 `[b, H, W, 3]`, with their numbers from 0 to n - 1. ValueError if the
-        network lacks what a metric needs, or its features are not finite."""
+        network lacks what a metric needs, or its features are not finite or not the reference's."""
         assert self.network is not None
         features = self.network(images)
         for name in {METRICS[metric].stream for metric in self.metrics}:
@@ -218,6 +252,12 @@ class Collector:
                     "spatial features, which sfid" if name == "spatial" else f"logits, which {name}"
                 )
                 raise ValueError(f"{self.network.name} has no {what} needs")
+            gaussian = self.needed.get("gaussian")
+            if name == "pool" and gaussian is not None and rows.shape[1] != len(gaussian.mean):
+                raise ValueError(
+                    f"the features have {rows.shape[1]} dimensions, the reference "
+                    f"{len(gaussian.mean)}"
+                )
             if name not in self.streams:
                 self.streams[name] = STREAMS[name].start(self.n, rows.shape[1])
             self.streams[name].update(rows, indices)
@@ -311,7 +351,7 @@ def reference_for(
 def evaluate(
     images: np.ndarray | str | Path | Source,
     reference: Reference | str | Path = "cifar10",
-    metrics: Sequence[str] = ("fid",),
+    metrics: str | Sequence[str] = "fid",
     *,
     network: FeatureNetwork | None = None,
     batch: int = 64,
@@ -320,13 +360,22 @@ def evaluate(
     takes, by the metrics' labels.
 
     `metrics` are names of `METRICS`; `reference` as `find_reference` takes it; `network` is by
-    default FID's Inception, in the legacy_tensorflow mode. ValueError on anything wrong.
+    default FID's Inception, in the legacy_tensorflow mode. What is not known of the reference, and
+    so assumed, and what belongs beside figures of such images, are warnings. ValueError on anything
+    wrong.
     """
-    metrics = check_metrics(metrics)
+    metrics = check_metrics([metrics] if isinstance(metrics, str) else metrics)
+    if not metrics or batch < 1:
+        raise ValueError("give at least one metric, and a batch of at least 1")
+    if not isinstance(reference, (Reference, str, Path)):
+        raise ValueError("the reference must be a Reference, a name or a path")
+    if not (isinstance(images, (np.ndarray, str, Path)) or hasattr(images, "batches")):
+        raise ValueError("the images must be an array, uint8 [N, H, W, 3], a path or a source")
     network = network or feature_network(logits=needs_logits(metrics))
     opened = open_pictures(images) if isinstance(images, (np.ndarray, str, Path)) else images
     found = reference_for(reference, network, metrics)
-    check_comparable(found, network)
+    for note in [*getattr(opened, "notes", ()), *check_comparable(found, network)]:
+        warnings.warn(note, stacklevel=2)
     collector = Collector(metrics, len(opened), network, found)
     stream(opened, batch, [collector.update])
     return collector.figures()

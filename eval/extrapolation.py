@@ -40,7 +40,7 @@ def group_error(reference: Gaussian, groups: Sequence[Moments]) -> float:
 
 def extrapolate(reference: Gaussian, groups: Sequence[Moments]) -> Extrapolated:
     """FID-infinity (Chong & Forsyth 2020): the intercept of the line through Frechet distances over
-    1 / n, here of every union of 1, 2, .. groups (31 distances for 5 groups), by least squares
+    1 / n, here of every union of 1, 2, .. groups (15 distances for 4 groups), by least squares
     through their averages at each number of groups.
 
     The error is the jackknife's over groups: the spread of the results without one group each, all

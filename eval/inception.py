@@ -140,7 +140,8 @@ class Inception(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         mixed_6 = self.to_mixed_6(x)
-        spatial = mixed_6[:, :SPATIAL_CHANNELS].flatten(1)
+        # Rows, columns, channels, as TensorFlow has them: the order of published sFID statistics.
+        spatial = mixed_6[:, :SPATIAL_CHANNELS].permute(0, 2, 3, 1).flatten(1)
         return self.to_pool_3(mixed_6).mean((2, 3)), spatial
 
     def logits(self, features: Tensor) -> Tensor:

@@ -8,11 +8,12 @@ import numpy as np
 
 
 class KernelDistance(NamedTuple):
-    """`mean` and `std` (ddof 0) over the subsets. The mean is unbiased, so slightly negative values
-    are valid: the sets are then as close as two draws from one distribution."""
+    """`mean` and `std` (ddof 0; None if a subset is all there is) over the subsets. The mean is
+    unbiased, so slightly negative values are valid: the sets are then as close as two draws from
+    one distribution."""
 
     mean: float
-    std: float
+    std: float | None
 
 
 def kernel_distance(
@@ -48,7 +49,8 @@ def kernel_distance(
         distances.append(mmd2(x.astype(np.float64), y.astype(np.float64)))
     if not np.isfinite(distances).all():
         raise ValueError("the features are not finite")
-    return KernelDistance(float(np.mean(distances)), float(np.std(distances)))
+    spread = None if size == len(reference) == len(features) else float(np.std(distances))
+    return KernelDistance(float(np.mean(distances)), spread)
 
 
 def mmd2(x: np.ndarray, y: np.ndarray) -> float:

@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -179,9 +180,15 @@ def _unpack(
 
 
 def stored_references() -> dict[Path, Label]:
-    """Those that come with the package, then the user's own, which are in `home()`."""
-    paths = [*sorted(PACKAGED.glob("*.safetensors")), *sorted(own_folder().glob("*.safetensors"))]
-    return {path: load_label(path) for path in paths}
+    """Those that come with the package, then the user's own, which are in `home()`; a damaged file
+    among these is passed over, with a warning."""
+    stored = {path: load_label(path) for path in sorted(PACKAGED.glob("*.safetensors"))}
+    for path in sorted(own_folder().glob("*.safetensors")):
+        try:
+            stored[path] = load_label(path)
+        except ValueError as error:
+            warnings.warn(f"passed over: {error}", stacklevel=2)
+    return stored
 
 
 def own_folder() -> Path:

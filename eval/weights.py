@@ -123,8 +123,7 @@ def read_weights(path: Path, logits: bool = False) -> tuple[list[Layer], Tensor 
     if file is None:
         known = " or ".join(file.name for file in FILES)
         raise ValueError(
-            f"{path} is not {known}, or is damaged: its SHA-256 is {digest[:16]}..; "
-            "delete it and get it anew"
+            f"{path} is not {known}, or is damaged (its SHA-256 is {digest[:16]}..): get it anew"
         )
     layers, output = file.read(path)
     if logits and output is None:

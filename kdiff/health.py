@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from kdiff.denoiser import Denoiser
+from kdiff.latent import LatentDenoiser
 from kdiff.noise import Noise
 from kdiff.precond import precond
 
@@ -100,7 +101,7 @@ def _advice(model: Denoiser, sigmas: list[float], clean: Tensor | None, n: int) 
 def _measure(
     model: Denoiser, sigmas: list[float], clean: Tensor | None, n: int
 ) -> tuple[Errors, Errors | None]:
-    spread = 1.0 if hasattr(model, "decode") else SPREAD
+    spread = 1.0 if isinstance(model, LatentDenoiser) else SPREAD
     noise = _errors(model, torch.zeros(n, *model.shape), sigmas, spread)
     return noise, None if clean is None else _errors(model, clean, sigmas, float(clean.std()))
 

@@ -15,6 +15,7 @@ from kdiff.eval.frechet import Gaussian, frechet_distance
 from kdiff.images import to_uint8
 
 TOY = ("--features", "toy_network:scored")
+FEW = ("--num", "3", "--steps", "1")
 
 
 def eval_fid(*arguments):
@@ -30,7 +31,7 @@ def record(*arguments):
 def refusal(*arguments):
     """The one line that says what is wrong."""
     result = eval_fid(*arguments)
-    assert result.exit_code == 2, result.output
+    assert result.exit_code in (1, 2), result.output
     assert result.exception is None or isinstance(result.exception, SystemExit)
     *_, line = result.stderr.strip().splitlines()
     assert line.startswith("Error: ")
@@ -84,6 +85,7 @@ def test_the_record_goes_to_a_file_too(tmp_path, reference):
     shown = eval_fid("--ref", reference, *TOY, "--num", 8, "--steps", 1, "--out", out)
     assert shown.exit_code == 0, shown.output
     assert json.loads(out.read_text())["images"]["n"] == 8
+    assert "add --overwrite" in refusal("--ref", reference, *TOY, "--out", out)
 
 
 def test_out_of_the_box():
@@ -115,13 +117,20 @@ def test_out_of_the_box():
         (["--images", "nowhere"], "there is no folder or file nowhere"),
         (["--images", "x.png", "--steps", "5"], "--steps is for images that a model makes"),
         (["--images", "x.png", "--model", "cifar10"], "--model is for images that a model makes"),
-        (["--out", "no/such/folder/x.json"], "there is no folder no/such/folder"),
+        (["--out", "/proc/x.json", *TOY, "--ref", "{toy}", *FEW], "cannot write /proc/x.json"),
+        (["--metrics", "fid-inf"], "fid-inf needs at least 8,196 images, not 1,000"),
+        (["--metrics", "fid", "--num", "3", "--ref", "{negative}"], "it is none"),
+        (["--ref", "{toy}", *FEW], "2048 dimensions, the reference 12"),
         (["--device", "abacus"], "no device 'abacus' here"),
     ],
 )
 def test_bad_input_is_one_line(arguments, line, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    assert line in refusal(*arguments)
+    references = {"negative": -np.eye(2048), "toy": np.eye(12)}
+    for name, sigma in references.items():
+        np.savez(tmp_path / f"{name}.npz", mu=np.zeros(len(sigma)), sigma=sigma)
+    places = {name: tmp_path / f"{name}.npz" for name in references}
+    assert line in refusal(*(argument.format(**places) for argument in arguments))
     assert not list(tmp_path.rglob("*.pth"))
 
 

@@ -198,8 +198,9 @@ def test_a_name_is_found_for_its_network_and_mode(tmp_path, packaged):
     assert find("cifar10", "toy", None).features == "toy"
     there = "inception (clean), inception (legacy_tensorflow), toy"
     refused(lambda: find("cifar10", resize="legacy_pytorch"), there, "inception (legacy_pytorch)")
-    (own / "broken.safetensors").write_bytes(b"1")
-    refused(lambda: find("cifar10"), "broken.safetensors")
+    (own / "broken.safetensors").write_bytes(b"1")  # which does not stand in the way of others
+    with pytest.warns(UserWarning, match=r"passed over: .*broken.safetensors"):
+        assert find("cifar10").resize == "clean"
 
 
 def test_a_misspelt_name_suggests_the_nearest(packaged):
@@ -505,8 +506,9 @@ def test_bad_input_is_one_line_with_status_2_and_writes_nothing(tmp_path, images
     case("letters, digits", "make", "", "--images", images, *toys)
     case("comes with kdiff", "make", "taken", "--images", images, "--resize", "clean")
     case("--batch must be", "make", "x", "--images", images, "--batch", 0, *toys)
-    case("exists", "make", "x", "--images", images, "--out", images, *toys)
-    case("cannot write into", "make", "x", "--images", images, "--out", images / "x", *toys)
+    case("writes a .safetensors", "make", "x", "--images", images, "--out", images, *toys)
+    inside = images / "x.safetensors"
+    case("cannot write into", "make", "x", "--images", images, "--out", inside, *toys)
     case("no device 'toaster'", "make", "x", "--images", images, "--device", "toaster", *toys)
     case("did you mean inception", "make", "x", "--images", images, "--features", "inceptoin")
     case("'--images'", "make", "x")

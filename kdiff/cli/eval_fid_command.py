@@ -16,6 +16,7 @@ from tqdm import tqdm
 import kdiff
 from kdiff.cli.choices import DTYPES, choose_device, choose_labels
 from kdiff.cli.evaluating import choose_evaluation, choose_metrics, evaluation_options
+from kdiff.cli.outputs import check_free, writing
 from kdiff.cli.planning import CONTEXT, grid_options, make_plan, to_json, usage_errors
 from kdiff.environment import environment
 from kdiff.eval.backends import BACKENDS, Backend, CannotRun, second_opinion
@@ -66,7 +67,8 @@ OF_MODELS = (
 @click.option("--dtype", type=click.Choice(list(DTYPES)), default="float32", help="The model's.")
 @click.option("--deterministic", is_flag=True, help="Same images to the bit in any batch.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole record as JSON.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write it to a file.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write it to a file.")
+@click.option("--overwrite", is_flag=True, help="Replace that file, if there is one.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -77,14 +79,15 @@ def command(
     device: str | None,
     as_json: bool,
     out: Path | None,
+    overwrite: bool,
     **others: Any,
 ) -> None:
     """FID and more, of images on disk or of what a model makes, against a reference.
 
     Under torchrun, the processes share the images.
     """
-    if out is not None and not out.parent.is_dir():
-        raise click.UsageError(f"there is no folder {out.parent} for --out")
+    if out is not None:
+        check_free(out, overwrite)
     evaluating = {key: others.pop(key) for key in ("ref", "features", "resize", "weights", "data")}
     where = choose_device(device)
     with usage_errors():
@@ -98,8 +101,9 @@ def command(
     collected = gather(collector)
     if collected is None:  # the first process has it all
         return
-    figures = collected.figures()
-    floor = expected_distance(reference.gaussian, len(source)) if "fid" in wanted else None
+    with usage_errors():
+        figures = collected.figures()
+        floor = expected_distance(reference.gaussian, len(source)) if "fid" in wanted else None
     record = {
         "metrics": {name: figure._asdict() for name, figure in figures.items()},
         "noise_floor": None if floor is None else {network.label("FID"): floor},
@@ -116,10 +120,10 @@ def command(
         "environment": environment(where),
         "command": shlex.join(["kdiff", *sys.argv[1:]]),
     }
-    if out is not None:
-        with whole_file(out) as temporary:
-            temporary.write_text(to_json(record) + "\n")
     click.echo(to_json(record) if as_json else "\n".join(lines(record, figures)))
+    if out is not None:
+        with writing(out), whole_file(out) as temporary:
+            temporary.write_text(to_json(record) + "\n")
 
 
 def choose_source(

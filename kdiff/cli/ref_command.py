@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ from tqdm import tqdm
 
 from kdiff.cli.choices import choose_device
 from kdiff.cli.list_command import table
+from kdiff.cli.outputs import check_free, writing
 from kdiff.cli.planning import CONTEXT, usage_errors
 from kdiff.eval.features import DEFAULT_FEATURES, DEFAULT_RESIZE, feature_network
 from kdiff.eval.pictures import open_pictures
@@ -102,7 +100,9 @@ def make(
         raise click.UsageError(f"--batch must be at least 1, not {batch}")
     with usage_errors():
         path = out or own_path(name, features, _mode(features, resize))
-        _check_free(path, overwrite)
+        if path.suffix != ".safetensors":
+            raise click.UsageError(f"--out writes a .safetensors, not {path}; see `kdiff ref show`")
+        check_free(path, overwrite)
         pictures = open_pictures(images, data)
     where = choose_device(device)
     for note in pictures.notes:
@@ -110,7 +110,7 @@ def make(
     with usage_errors(), tqdm(total=len(pictures), unit="image", disable=None) as bar:
         network = feature_network(features, resize=resize, weights=weights, device=where)
         reference = make_reference(name, pictures, network, batch, bar.update, spatial)
-    with _writing(path):
+    with writing(path):
         save_reference(reference, path)
     click.echo(f"{name}: {len(pictures)} images of {pictures.name}, in {path}")
 
@@ -140,8 +140,8 @@ def show(
     if not isinstance(reference, Reference):
         raise click.UsageError(f"{name} is images, not statistics: see `kdiff ref make`")
     if npz is not None:
-        _check_free(npz, overwrite)
-        with _writing(npz):
+        check_free(npz, overwrite)
+        with writing(npz):
             write_npz(reference, npz)
     record = {
         **asdict(reference.label),
@@ -169,22 +169,3 @@ def write_npz(reference: Reference, path: Path) -> None:
 
 def _mode(features: str, resize: str | None) -> str | None:
     return DEFAULT_RESIZE if features == DEFAULT_FEATURES and resize is None else resize
-
-
-def _check_free(path: Path, overwrite: bool) -> None:
-    """That the file can be written is known before anything is computed."""
-    if path.is_dir() or (path.exists() and not overwrite):
-        raise click.UsageError(f"{path} exists; choose another name, or add --overwrite")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise click.UsageError(f"cannot write into {folder}")
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Into a folder that is there by then."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield
-    except OSError as error:
-        raise click.ClickException(f"cannot write {path}: {error.strerror or error}") from error

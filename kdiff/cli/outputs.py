@@ -1,0 +1,29 @@
+"""Files that commands write: known to be possible before anything is computed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+
+def check_free(path: Path, overwrite: bool) -> None:
+    """That the file can be written is known before anything is computed."""
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise click.UsageError(f"{path} exists; choose another name, or add --overwrite")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise click.UsageError(f"cannot write into {folder}")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Into a folder that is there by then."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise click.ClickException(f"cannot write {path}: {error.strerror or error}") from error
