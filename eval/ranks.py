@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from functools import reduce
 from operator import add
@@ -16,6 +17,7 @@ def ranks() -> tuple[int, int]:
         return 0, 1
     if not dist.is_initialized():
         dist.init_process_group("gloo")  # what is gathered lies on the CPU
+        atexit.register(dist.destroy_process_group)
     return dist.get_rank(), dist.get_world_size()
 
 

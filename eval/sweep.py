@@ -126,6 +126,19 @@ def check_seeds(n: int, first_seeds: Sequence[int]) -> None:
             )
 
 
+def check_judges(cell: Cell) -> None:
+    """Judge one image of noise as the cell's will be. ValueError, in one line, if that fails, as
+    it does with a reference of another dimension."""
+    collector = start_tally(cell).collector
+    if collector is not None:
+        model = kdiff.load(cell.model.path)
+        noise = torch.randn(1, *model.shape, generator=torch.Generator().manual_seed(0))
+        try:
+            collector.update(three_channels(to_uint8(model.decode(noise))), [0])
+        except Exception as error:  # whatever is wrong, it would be so with every cell
+            raise ValueError(one_line(error)) from error
+
+
 # --- from cells to lines ---
 
 
@@ -166,15 +179,21 @@ class Tally:
         return np.stack([self.samples[i] for i in sorted(self.samples)[:n]])
 
 
-def outstanding(cells: Sequence[Cell], folder: SweepFolder, retry: bool = False) -> list[Cell]:
+def outstanding(
+    cells: Sequence[Cell],
+    folder: SweepFolder,
+    retry: bool = False,
+    warn: Callable[[str], None] | None = None,
+) -> list[Cell]:
     """Those of the folder's shard that have no line yet; with `retry` also those that failed. In
-    the order in which to compute them: cells on one grid, which share most, side by side."""
+    the order in which to compute them: cells on one grid, which share most, side by side. `warn`
+    gets a text for each line in the folder that is no cell."""
 
     def grid(cell: Cell) -> tuple[Any, ...]:
         return cell.model.name, cell.seeds.start, cell.plan.steps, cell.plan.schedule, cell.key
 
     i, n = folder.shard or (1, 1)
-    lines = folder.lines()
+    lines = folder.lines(warn)
     settled = {k for k, line in lines.items() if line["status"] == "ok" or not retry}
     return [cell for cell in sorted(cells, key=grid)[i - 1 :: n] if cell.key not in settled]
 

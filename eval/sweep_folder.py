@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,12 @@ class SweepFolder:
         name = "cells" if self.shard is None else "cells-{}-of-{}".format(*self.shard)
         return self.path / f"{name}.jsonl"
 
-    def lines(self) -> dict[str, dict[str, Any]]:
+    def lines(self, warn: Callable[[str], None] | None = None) -> dict[str, dict[str, Any]]:
         """What there is of each cell, by its key: the last line, but no failure after a success.
-        What is no line, as one that a crash has cut off, is passed over."""
+        What is no cell is passed over, and `warn` told of it, unless a crash has cut it off."""
         found: dict[str, dict[str, Any]] = {}
         for path in sorted(self.path.glob("cells*.jsonl")):
-            for line in filter(None, map(_parse, path.read_bytes().split(b"\n"))):
+            for line in _cells(path, warn or (lambda text: None)):
                 if line["status"] == "ok" or found.get(line["key"], line)["status"] != "ok":
                     found[line["key"]] = line
         return found
@@ -47,10 +47,11 @@ class SweepFolder:
             if size and os.pread(handle, 1, size - 1) != b"\n":  # a crash cut this line off
                 whole = self.own.read_bytes()
                 last = whole.rfind(b"\n") + 1
-                if _parse(whole[last:]) is None:
-                    os.ftruncate(handle, last)
-                else:
+                try:
+                    parse(whole[last:])
                     data = b"\n" + data
+                except ValueError:
+                    os.ftruncate(handle, last)
             if os.write(handle, data) < len(data):
                 raise OSError(f"{self.own} could not be written: is the disk full?")
             os.fsync(handle)
@@ -68,19 +69,72 @@ class SweepFolder:
     def add_command(self, command: Mapping[str, Any]) -> None:
         """Record in sweep.json what was called: the last one, and under `earlier` the ones before
         it that asked for something else."""
-        path = self.path / "sweep.json"
-        history = []
-        if path.exists():
-            last = json.loads(path.read_text())
-            history = [*last.pop("earlier", []), last]
-        history = [old for old in history if old["settings"] != command["settings"]]
-        with whole_file(path) as temporary:
+        last = self.commands()
+        history = [*last.pop("earlier", []), last]
+        history = [old for old in history if old and old.get("settings") != command["settings"]]
+        with whole_file(self.path / "sweep.json") as temporary:
             temporary.write_text(to_json({**command, "earlier": history}) + "\n")
 
+    def commands(self) -> dict[str, Any]:
+        """What sweep.json holds, nothing if there is none. ValueError if it is damaged."""
+        path = self.path / "sweep.json"
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except ValueError:
+            found = None
+        earlier = found.get("earlier", []) if isinstance(found, dict) else None
+        if not isinstance(earlier, list) or not all(isinstance(old, dict) for old in earlier):
+            raise ValueError(
+                f"{path} is damaged; write {{}} into it, which loses a record of the commands only"
+            )
+        return found
 
-def _parse(line: bytes) -> dict[str, Any] | None:
+
+def _cells(path: Path, warn: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    texts = path.read_bytes().split(b"\n")
+    for number, text in enumerate(texts, 1):
+        if text.strip():
+            try:
+                yield parse(text)
+            except ValueError as error:
+                if number < len(texts):  # a newline ends it: it was not cut off
+                    warn(f"{path}, line {number} is passed over: {error}")
+
+
+def parse(text: bytes) -> dict[str, Any]:
+    """A cell's line. ValueError, in words, if it is none."""
     try:
-        found = json.loads(line)
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) and {"key", "status"} <= found.keys() else None
+        line = json.loads(text)
+    except ValueError as error:
+        raise ValueError("it is not JSON") from error
+    problem = _problem(line)
+    if problem is not None:
+        raise ValueError(problem)
+    return line
+
+
+def _problem(line: Any) -> str | None:
+    """What keeps a line from being a cell, in words."""
+    if not isinstance(line, dict):
+        return "it is not an object"
+    cell = line.get("cell")
+    if not isinstance(line.get("key"), str) or not isinstance(cell, dict):
+        return "it has no key or no cell"
+    missing = {"model", "sampler", "nfe", "seeds"} - cell.keys()
+    if missing:
+        return f"its cell has no {', '.join(sorted(missing))}"
+    shaped = isinstance(cell["model"], dict) and isinstance(cell["seeds"], dict)
+    if not shaped or not {"first", "n"} <= cell["seeds"].keys():
+        return "its model or its seeds are not described"
+    if not isinstance(cell["nfe"], int):
+        return f"its nfe is {cell['nfe']!r}"
+    if line.get("status") not in ("ok", "failed"):
+        return f"its status is {line.get('status')!r}, not ok or failed"
+    if not isinstance(line.get("metrics"), dict):
+        return "it has no metrics"
+    for name, metric in line["metrics"].items():
+        if not isinstance(metric, dict) or not {"value", "n"} <= metric.keys():
+            return f"its {name} has no value or no n"
+    return None

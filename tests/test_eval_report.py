@@ -117,12 +117,15 @@ def test_shards_are_read_together(tmp_path):
     assert [r.cell["sampler"] for r in read_sweep(tmp_path).results] == ["euler", "heun"]
 
 
-def test_a_torn_last_line_is_not_there_and_a_torn_middle_one_is_an_error(sweep_of):
+def test_torn_lines_are_not_there_and_the_middle_one_is_named(sweep_of, tmp_path):
     whole = a_line(metrics={"FID": 12.0})
     torn = json.dumps(a_line("heun", metrics={"FID": 11.0}))[:-30]
     assert [r.cell["sampler"] for r in sweep_of(whole, tail=torn).results] == ["euler"]
-    with pytest.raises(ValueError, match=r"line 2 is not JSON"):
-        sweep_of(whole, tail=torn + "\n" + json.dumps(whole) + "\n")
+    sweep_of(whole, tail=torn + "\n" + json.dumps(a_line("ddim", metrics={"FID": 9.0})) + "\n")
+    result = report(tmp_path, "--format", "md")
+    assert result.exit_code == 0 and "ddim" in result.stdout and "heun" not in result.stdout
+    file = tmp_path / "cells.jsonl"
+    assert result.stderr == f"{file}, line 2 is passed over: it is not JSON\n"
 
 
 def test_a_figure_that_is_no_number_is_a_failure_and_never_the_best(sweep_of):
@@ -151,6 +154,32 @@ def test_figures_of_different_n_or_reference_are_never_in_one_table(sweep_of):
         "FID, cifar10, against cifar10, N = 5,000",
         "FID, cifar10, against cifar10-test, N = 1,000",
     ]
+
+
+def test_what_needs_no_network_is_one_table_whatever_else_was_measured(sweep_of):
+    """Euler twice, with and without FID, one seed of three measured again; Heun without only."""
+    nothing = {"features": None, "reference": None}
+    lines = [
+        a_line(metrics={"FID": 12.0, "RMSE": 0.3, "seconds": 5.0}),
+        a_line(metrics={"RMSE": 0.1, "seconds": 4.0}, **nothing),
+        a_line(first=1000, metrics={"RMSE": 0.5, "seconds": 6.0}, **nothing),
+        a_line("heun", metrics={"RMSE": 0.2, "seconds": 7.0}, **nothing),
+    ]
+    lines[0]["finished"] = "2026-11-22T00:00:00Z"  # written first, but the latest
+    sweep = sweep_of(*lines)
+    tables = make_tables(sweep)
+    assert [table.title for table in tables] == [
+        f"{metric}, cifar10, N = 1,000" for metric in ("FID", "RMSE", "seconds")
+    ]
+    found = [{row.label: (f.value, f.repeats) for row, _, f in table.figures()} for table in tables]
+    assert found == [
+        {"euler": (12.0, 1)},
+        {"euler": (pytest.approx(0.4), 2), "heun": (0.2, 1)},
+        {"euler": (5.5, 2), "heun": (7.0, 1)},
+    ]
+    assert "reference" not in tables[1].about and "network" not in tables[1].about
+    data = page.render(sweep, tables).split('id="data">')[1].split("</script>")[0]
+    assert [len(view["rows"]) for view in json.loads(data)["views"]] == [1, 2, 2]
 
 
 def test_two_models_of_one_name_are_told_apart(sweep_of):
@@ -387,7 +416,8 @@ def test_a_sweep_where_all_failed_still_gives_a_page(sweep_of, tmp_path):
     sweep_of(a_line(error="no memory"))
     (tmp_path / "sweep.json").unlink()  # and without it
     result = report(tmp_path)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 1 and result.stderr == "Error: no cell has a figure\n"
+    assert "failed: euler, NFE 10: no memory" in result.stdout
     assert "no memory" in (tmp_path / "report" / "report.html").read_text()
 
 
@@ -411,8 +441,8 @@ def test_a_misspelt_name_is_one_line_with_a_suggestion(sweep_of, tmp_path, argum
         (None, "no cells in"),
         ("", "no cells in"),
         ('{"key": "torn', "no cells in"),
-        ("nonsense\n", "line 1 is not JSON: 'nonsense'"),
-        ("[]\n", "line 1 is not a sweep's cell: it is not an object"),
+        ("nonsense\n", "line 1 is passed over: it is not JSON"),
+        ("[]\n", "line 1 is passed over: it is not an object"),
         ('{"key": "a", "cell": {}}\n', "its cell has no model, nfe, sampler, seeds"),
     ],
 )
@@ -421,6 +451,16 @@ def test_bad_input_is_one_line(tmp_path, text, said):
         (tmp_path / "cells.jsonl").write_text(text)
     result = report(tmp_path)
     assert result.exit_code == 2 and said in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("text", ["{bad", "[]", '{"earlier": [1]}'])
+def test_a_damaged_record_of_commands_is_one_line(sweep_of, tmp_path, text):
+    sweep_of(a_line(metrics={"FID": 12.0}))
+    (tmp_path / "sweep.json").write_text(text)
+    result = report(tmp_path)
+    assert result.exit_code == 2
+    assert f"{tmp_path / 'sweep.json'} is damaged; write {{}} into it" in result.stderr
     assert "Traceback" not in result.output
 
 

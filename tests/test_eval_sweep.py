@@ -329,7 +329,7 @@ def test_killed_and_called_again_it_ends_as_if_never_killed(workplace, tmp_path)
     again = SweepFolder(killed).lines()
     assert all(again[key]["finished"] == line["finished"] for key, line in finished.items())
     assert len(again) == 16 and results(killed) == results(whole)
-    assert not list(killed.rglob(".*"))
+    assert not list(whole.rglob(".*"))  # a kill amid a picture leaves its temporary file
 
 
 @pytest.mark.parametrize("cut", [1, 30, 400])
@@ -347,16 +347,56 @@ def test_a_torn_last_line_costs_that_cell_only(kdiff_sweep, tmp_path, cut):
     assert list(lines(tmp_path)) == list(after)  # each line whole
 
 
-@pytest.mark.parametrize("foreign", [b"\xff\xfe\n", b"[]\n", b'{"a": 1}\n', b"\n\n"])
-def test_what_is_no_line_is_passed_over(tmp_path, foreign):
-    (tmp_path / "cells.jsonl").write_bytes(foreign + b'{"key": "k", "status": "ok"}\n' + foreign)
-    assert list(SweepFolder(tmp_path).lines()) == ["k"]
+def a_line(key, status):
+    cell = {"model": {}, "sampler": "euler", "nfe": 2, "seeds": {"first": 0, "n": 2}}
+    return {"key": key, "status": status, "cell": cell, "metrics": {}}
+
+
+@pytest.mark.parametrize(
+    ("foreign", "said"),
+    [
+        (b"\xff\xfe", "it is not JSON"),
+        (b"[]", "it is not an object"),
+        (b'{"key": "k", "cell": {}}', "its cell has no model, nfe, sampler, seeds"),
+        (json.dumps(a_line("k", "done")).encode(), "its status is 'done', not ok or failed"),
+        (json.dumps({**a_line("k", "ok"), "metrics": None}).encode(), "it has no metrics"),
+        (b" ", None),
+    ],
+)
+def test_what_is_no_cell_is_passed_over_and_named_unless_cut_off(tmp_path, foreign, said):
+    whole = json.dumps(a_line("k", "ok")).encode()
+    (tmp_path / "cells.jsonl").write_bytes(b"\n".join([whole, foreign, whole, foreign]))
+    told = []
+    assert list(SweepFolder(tmp_path).lines(told.append)) == ["k"]
+    expected = f"{tmp_path / 'cells.jsonl'}, line 2 is passed over: {said}"
+    assert told == ([expected] if said else [])
+
+
+def test_a_sweep_says_which_line_it_passes_over(kdiff_sweep, tmp_path):
+    kdiff_sweep(tmp_path, "--steps", 2, *RMSE)
+    file = tmp_path / "cells.jsonl"
+    file.write_bytes(b"nonsense\n" + file.read_bytes())
+    result = kdiff_sweep(tmp_path, "--steps", 2, *RMSE, "--dry-run")
+    assert "0 of 1 cells to compute" in result.stdout
+    assert result.stderr == f"{file}, line 1 is passed over: it is not JSON\n"
+
+
+@pytest.mark.parametrize("text", ["{bad", "[]", '{"earlier": 1}', '{"earlier": [1]}', "\0"])
+def test_a_damaged_record_of_commands_is_one_line_that_says_what_to_do(kdiff_sweep, tmp_path, text):
+    file = tmp_path / "sweep.json"
+    file.write_text(text)
+    result = kdiff_sweep(tmp_path, "--steps", 2, *RMSE)
+    assert result.exit_code == 2
+    assert f"{file} is damaged; write {{}} into it" in result.stderr.splitlines()[-1]
+    file.write_text("{}")
+    assert kdiff_sweep(tmp_path, "--steps", 2, *RMSE).exit_code == 0
+    assert json.loads(file.read_text())["earlier"] == []
 
 
 def test_the_last_line_of_a_cell_counts_but_no_failure_after_a_success(tmp_path):
     folder = SweepFolder(tmp_path)
     for key, status in [("a", "failed"), ("a", "ok"), ("b", "ok"), ("b", "failed")]:
-        folder.append({"key": key, "status": status})
+        folder.append(a_line(key, status))
     assert {key: line["status"] for key, line in folder.lines().items()} == {"a": "ok", "b": "ok"}
 
 
@@ -403,6 +443,15 @@ def test_a_failing_cell_is_recorded_and_the_sweep_goes_on(
     assert retried.exit_code == 0, retried.output
     assert (tmp_path / "cells.jsonl").read_bytes().startswith(text)
     assert {line["status"] for line in SweepFolder(tmp_path).lines().values()} == {"ok"}
+
+
+def test_a_failed_cell_is_in_the_table_even_if_all_failed(
+    kdiff_sweep, tmp_path, breaks_at_four_steps
+):
+    result = kdiff_sweep(tmp_path, "--sampler", "euler", "--steps", 4, *RMSE)
+    assert result.exit_code == 1
+    (row,) = [line for line in result.stdout.splitlines() if line.startswith("euler")]
+    assert row.split() == ["euler", "karras", "4", "4", "failed"]
 
 
 def test_a_metric_that_fails_fails_its_cell_only(kdiff_sweep, tmp_path, monkeypatch):
@@ -503,7 +552,44 @@ def test_a_file_says_the_same_as_the_command_line(kdiff_sweep, tmp_path):
     assert "3 of 3 cells" in fewer
 
 
+def test_metrics_are_known_whatever_their_case(kdiff_sweep, tmp_path):
+    written = [
+        kdiff_sweep(tmp_path / "out", "--steps", 2, "--dry-run", "--metrics", name).stdout
+        for name in ("rmse", "RMSE", "none", "None")
+    ]
+    assert written[0] == written[1] != written[2] == written[3]
+
+
+def test_a_reference_of_another_dimension_is_refused_before_sampling(kdiff_sweep, tmp_path):
+    np.savez(tmp_path / "other.npz", mu=np.zeros(5), sigma=np.eye(5))
+    judging = ("--metrics", "fid", "--features", TOY, "--ref", tmp_path / "other.npz")
+    result = kdiff_sweep(tmp_path / "out", *judging)
+    assert result.exit_code == 2 and "24" in result.stderr.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_network_that_fails_is_one_line_before_sampling(kdiff_sweep, workplace, tmp_path):
+    judging = ("--features", "math:sqrt", "--ref", workplace / "reference.npz")
+    result = kdiff_sweep(tmp_path / "out", *judging)
+    assert result.exit_code == 2 and "TypeError" in result.stderr.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_single_image_is_refused_where_a_metric_needs_more(kdiff_sweep, workplace, tmp_path):
+    judging = ("--features", TOY, "--ref", workplace / "reference.npz", "--num", 1, "--steps", 2)
+    result = kdiff_sweep(tmp_path / "out", *judging, "--metrics", "fid")
+    assert result.exit_code == 2 and "fid needs at least 2 images" in result.stderr
+    assert not (tmp_path / "out").exists()
+    assert kdiff_sweep(tmp_path / "out", *judging, *RMSE).exit_code == 0
+
+
 BAD = {
+    **{
+        f"empty {option}": ([f"--{option}", text], f"--{option} takes")
+        for option in ("model", "sampler", "steps", "nfe", "schedule", "first-seed", "metrics")
+        for text in ("", " , ")
+    },
+    "option of nothing": (["--option", "eta=,"], "--option eta takes"),
     "unknown sampler": (["--sampler", "euler,hoin"], "did you mean heun"),
     "unknown schedule": (["--schedule", "karas"], "did you mean karras"),
     "unknown metric": (["--metrics", "rmes"], "unknown metric 'rmes'; did you mean rmse"),

@@ -7,12 +7,19 @@ import math
 import re
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kdiff.eval.sweep_folder import SweepFolder
+
 HIGHER_IS_BETTER = ("IS", "precision", "recall", "density", "coverage")
+WITHOUT_NETWORK = {
+    "RMSE": "RMSE to the converged solution from the same start",
+    "seconds": "seconds to sample",
+}
+JUDGES = ("features", "reference")  # what all other metrics depend on besides the samples
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,8 @@ class Failure:
 
 @dataclass(frozen=True)
 class Result:
-    """All repeats of a cell: the cells that differ in nothing but `seeds.first`."""
+    """All repeats of a cell: the cells that differ in nothing but `seeds.first`, or, if its figures
+    are all `WITHOUT_NETWORK`, in that and in network and reference."""
 
     cell: Mapping[str, Any]
     first_seeds: Sequence[int]
@@ -55,11 +63,14 @@ class Result:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A whole folder. `environment`: for each entry, how many cells have which value."""
+    """A whole folder. `unjudged`: for the metrics `WITHOUT_NETWORK`, the results of different
+    networks and references put together; one that stands alone is the same in both.
+    `environment`: for each entry, how many cells have which value."""
 
     folder: Path
     about: Mapping[str, Any]
     results: Sequence[Result]
+    unjudged: Sequence[Result]
     environment: Mapping[str, Counter[str]]
 
     @property
@@ -68,9 +79,10 @@ class Sweep:
 
     @property
     def metrics(self) -> list[str]:
-        """The metrics that have a figure, each once; seconds last."""
+        """The metrics that have a figure, each once; those `WITHOUT_NETWORK` last."""
         names = dict.fromkeys(f.metric for result in self.results for f in result.figures)
-        return sorted(names, key=lambda name: name == "seconds")
+        judged = [name for name in names if name not in WITHOUT_NETWORK]
+        return judged + [name for name in WITHOUT_NETWORK if name in names]
 
 
 def higher_is_better(metric: str) -> bool:
@@ -78,88 +90,56 @@ def higher_is_better(metric: str) -> bool:
     return re.split("[ -]", metric)[0] in HIGHER_IS_BETTER
 
 
-def read_sweep(folder: Path) -> Sweep:
-    """Read `sweep.json` and every `cells*.jsonl`. The last line of a key wins, but no failure
-    after a success. A torn last line, of a sweep that was killed or still runs, is passed over.
+def read_sweep(folder: Path, warn: Callable[[str], None] | None = None) -> Sweep:
+    """Read `sweep.json` and every `cells*.jsonl`; `warn` gets a text for each line that is no cell.
 
-    ValueError if there is no such folder, no cell in it, or a line that is none.
+    ValueError if there is no such folder, no cell in it, or a damaged `sweep.json`.
     """
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}; give one that `kdiff sweep` wrote")
-    files = sorted(folder.glob("cells*.jsonl"))
-    lines: dict[str, dict[str, Any]] = {}
-    for line in (line for file in files for line in _lines(file)):
-        if line["status"] == "ok" or lines.get(line["key"], line)["status"] != "ok":
-            lines[line["key"]] = line
+    source = SweepFolder(folder)
+    lines = list(source.lines(warn).values())
     if not lines:
         raise ValueError(f"no cells in {folder}: `kdiff sweep` writes them to cells.jsonl there")
-    repeats: dict[str, list[dict[str, Any]]] = {}
-    for line in lines.values():
-        repeats.setdefault(_identity(line["cell"]), []).append(line)
     environment: dict[str, Counter[str]] = {}
-    for line in lines.values():
+    for line in lines:
         for key, value in (line.get("environment") or {}).items():
             environment.setdefault(key, Counter())[str(value)] += 1
-    results = [_together(folder, group) for group in repeats.values()]
-    return Sweep(folder, _about(folder / "sweep.json"), results, environment)
+    lines.sort(key=lambda line: str(line.get("finished") or ""))  # the latest wins
+    samples = _grouped(lines, lambda line: _identity(line["cell"], *JUDGES))
+    results, unjudged = [], []
+    for same_samples in samples:
+        judged = _grouped(same_samples, lambda line: _identity(line["cell"]))
+        own = [_together(folder, group) for group in judged]
+        results += own
+        unjudged.append(own[0] if len(own) == 1 else _unjudged(folder, same_samples))
+    return Sweep(folder, source.commands(), results, unjudged, environment)
 
 
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
-    lines = file.read_text(encoding="utf-8", errors="replace").split("\n")
-    for number, text in enumerate(lines, 1):
-        if not text.strip():
-            continue
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError as error:
-            if number == len(lines):  # no newline ends it: torn
-                return
-            raise ValueError(f"{file}, line {number} is not JSON: {text[:60]!r}") from error
-        if (problem := _problem(line)) is not None:
-            raise ValueError(f"{file}, line {number} is not a sweep's cell: {problem}")
-        yield line
+def _grouped(
+    lines: Sequence[dict[str, Any]], key: Callable[[dict[str, Any]], str]
+) -> list[list[dict[str, Any]]]:
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for line in lines:
+        groups.setdefault(key(line), []).append(line)
+    return list(groups.values())
 
 
-def _problem(line: Any) -> str | None:
-    """What keeps a line from being a cell, in words."""
-    if not isinstance(line, dict):
-        return "it is not an object"
-    cell = line.get("cell")
-    if not isinstance(line.get("key"), str) or not isinstance(cell, dict):
-        return "it has no key or no cell"
-    missing = {"model", "sampler", "nfe", "seeds"} - cell.keys()
-    if missing:
-        return f"its cell has no {', '.join(sorted(missing))}"
-    shaped = isinstance(cell["model"], dict) and isinstance(cell["seeds"], dict)
-    if not shaped or not {"first", "n"} <= cell["seeds"].keys():
-        return "its model or its seeds are not described"
-    if not isinstance(cell["nfe"], int):
-        return f"its nfe is {cell['nfe']!r}"
-    if line.get("status") not in ("ok", "failed"):
-        return f"its status is {line.get('status')!r}, not ok or failed"
-    for name, metric in (line.get("metrics") or {}).items():
-        if not isinstance(metric, dict) or not {"value", "n"} <= metric.keys():
-            return f"its {name} has no value or no n"
-    return None
-
-
-def _about(file: Path) -> dict[str, Any]:
-    """`sweep.json`; a folder without one is readable too, it only says less of itself."""
-    try:
-        about = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise ValueError(f"{file} is not JSON: {error}") from error
-    if not isinstance(about, dict):
-        raise ValueError(f"{file} is not an object")
-    return about
-
-
-def _identity(cell: Mapping[str, Any]) -> str:
+def _identity(cell: Mapping[str, Any], *but: str) -> str:
     """What repeats have in common. Which metrics were asked for does not change any of them."""
-    same = {key: value for key, value in cell.items() if key not in ("seeds", "metrics")}
+    same = {key: value for key, value in cell.items() if key not in ("seeds", "metrics", *but)}
     return json.dumps([same, cell["seeds"]["n"]], sort_keys=True)
+
+
+def _unjudged(folder: Path, lines: Sequence[dict[str, Any]]) -> Result:
+    """As `_together`, of what does not depend on network and reference."""
+    result = _together(folder, lines)
+    return replace(
+        result,
+        cell={**result.cell, **dict.fromkeys(JUDGES)},
+        figures=[figure for figure in result.figures if figure.metric in WITHOUT_NETWORK],
+        noise_floor={},
+    )
 
 
 def _together(folder: Path, lines: Sequence[dict[str, Any]]) -> Result:

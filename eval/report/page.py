@@ -30,7 +30,8 @@ def render(sweep: Sweep, tables: Sequence[Table]) -> str:
     )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "allow_nan": False}
     template = environment.from_string(here.joinpath("page.html.jinja").read_text("utf-8"))
-    numbers = {id(result): i for i, result in enumerate(sweep.results)}
+    results = list({id(r): r for r in (*sweep.results, *sweep.unjudged)}.values())
+    numbers = {id(result): i for i, result in enumerate(results)}
     labels = {
         id(r): row.label for table in tables for row in table.rows for r in row.results.values()
     }
@@ -43,7 +44,7 @@ def render(sweep: Sweep, tables: Sequence[Table]) -> str:
         data={
             "views": [_view(table, numbers) for table in tables],
             "dashes": DASHES,
-            "results": [_result(result, labels.get(id(result))) for result in sweep.results],
+            "results": [_result(result, labels.get(id(result))) for result in results],
         },
         css=Markup(css),
         js=Markup(js),

@@ -8,14 +8,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdiff.eval.report.cells import Figure, Result, Sweep, higher_is_better
+from kdiff.eval.report.cells import (
+    JUDGES,
+    WITHOUT_NETWORK,
+    Figure,
+    Result,
+    Sweep,
+    higher_is_better,
+)
 from kdiff.samplers import REGISTRY
 
 MISSING, FAILED = "—", "failed"
-WITHOUT_NETWORK = {
-    "RMSE": "RMSE to the converged solution from the same start",
-    "seconds": "seconds to sample",
-}
 # Not a row's: they are the table's, the column's, or follow from sampler, schedule and NFE.
 NOT_THE_ROWS = (
     *("model", "features", "reference", "metrics", "seeds"),
@@ -101,28 +104,32 @@ class Table:
 
 def make_tables(sweep: Sweep, metrics: Iterable[str] = ()) -> list[Table]:
     """One table for each metric, model, network, reference and N: figures of different N, or
-    against different references, are never in one table. `metrics`: only these."""
+    against different references, are never in one table. Network and reference do not matter to
+    the metrics `WITHOUT_NETWORK`. `metrics`: only these."""
     wanted = list(metrics) or sweep.metrics
-    labels = _labels(sweep.results)
-    order = _order(labels, sweep.results)
-    groups: dict[str, list[tuple[str, Result]]] = {}
-    for label, result in zip(labels, sweep.results, strict=True):
-        groups.setdefault(_comparable(result), []).append((label, result))
+    judged = _labelled(sweep.results, JUDGES)
+    unjudged = _labelled(sweep.unjudged, ())
+    order = _order([*judged, *unjudged])
     found = []
-    for group in groups.values():
-        results = [result for _, result in group]
-        rows: dict[str, dict[int, Result]] = {}
-        for label, result in group:
-            rows.setdefault(label, {})[result.cell["nfe"]] = result
-        keys = dict.fromkeys((f.metric, f.n) for result in results for f in result.figures)
-        for metric, n in keys:
-            laid = [
-                Row(label, order[label], cells)
-                for label, cells in sorted(rows.items(), key=lambda item: order[item[0]])
-                if any(not r.figures or r.figure(metric, n) for r in cells.values())
-            ]
-            if metric in wanted:
-                found.append((metric, n, results[0].cell, laid))
+    for labelled, subject in ((judged, JUDGES), (unjudged, ())):
+        groups: dict[str, list[tuple[str, Result]]] = {}
+        for label, result in labelled:
+            groups.setdefault(_comparable(result, subject), []).append((label, result))
+        for group in groups.values():
+            results = [result for _, result in group]
+            rows: dict[str, dict[int, Result]] = {}
+            for label, result in group:
+                rows.setdefault(label, {})[result.cell["nfe"]] = result
+            for metric, n in dict.fromkeys((f.metric, f.n) for r in results for f in r.figures):
+                if metric not in wanted or (metric in WITHOUT_NETWORK) != (not subject):
+                    continue
+                laid = [
+                    Row(label, order[label], cells)
+                    for label, cells in sorted(rows.items(), key=lambda item: order[item[0]])
+                    if any(not r.figures or r.figure(metric, n) for r in cells.values())
+                ]
+                of = {key: results[0].cell.get(key) for key in ("model", *subject)}
+                found.append((metric, n, of, laid))
     found.sort(key=lambda one: wanted.index(one[0]))
     names = _names([(metric, cell) for metric, _, cell, _ in found])
     return [
@@ -171,9 +178,9 @@ def settings(cell: Mapping[str, Any]) -> dict[str, str]:
     return shown
 
 
-def _labels(results: Sequence[Result]) -> list[str]:
-    """A name for each result's row: the sampler, its options where not default, and what else is
-    not the same all over the sweep; where that does not tell two apart, their noise levels, or
+def _labelled(results: Sequence[Result], subject: Sequence[str]) -> list[tuple[str, Result]]:
+    """Each result under its row's name: the sampler, its options where not default, and what else
+    is not the same all over the sweep; where that does not tell two apart, their noise levels, or
     their numbers."""
     described = [settings(result.cell) for result in results]
     keys = dict.fromkeys(key for one in described for key in one)
@@ -186,7 +193,8 @@ def _labels(results: Sequence[Result]) -> list[str]:
         labels.append(f"{sampler} ({', '.join(shown)})" if shown else sampler)
     for tell_apart in (_noise_levels, lambda _, nth: f"[{nth}]"):
         places = [
-            (label, _comparable(r), r.cell["nfe"]) for label, r in zip(labels, results, strict=True)
+            (label, _comparable(r, subject), r.cell["nfe"])
+            for label, r in zip(labels, results, strict=True)
         ]
         shared = {place[0] for place in places if places.count(place) > 1}
         labels = [
@@ -195,16 +203,13 @@ def _labels(results: Sequence[Result]) -> list[str]:
             else label
             for i, (label, r) in enumerate(zip(labels, results, strict=True))
         ]
-    return labels
+    return list(zip(labels, results, strict=True))
 
 
-def _order(labels: Sequence[str], results: Sequence[Result]) -> dict[str, int]:
+def _order(labelled: Sequence[tuple[str, Result]]) -> dict[str, int]:
     """Each row's place: as `kdiff list` has the samplers, since cells finish in any order."""
     listed = {name: i for i, name in enumerate(REGISTRY)}
-    places = {
-        label: listed.get(result.cell["sampler"], len(listed))
-        for label, result in zip(labels, results, strict=True)
-    }
+    places = {label: listed.get(r.cell["sampler"], len(listed)) for label, r in labelled}
     return {label: i for i, label in enumerate(sorted(places, key=places.__getitem__))}
 
 
@@ -213,9 +218,10 @@ def _noise_levels(result: Result, _: int) -> str:
     return f"[{levels[0]:.4g} to {levels[-1]:.4g}]" if levels else ""
 
 
-def _comparable(result: Result) -> str:
+def _comparable(result: Result, subject: Sequence[str]) -> str:
+    """What the figures of one table have in common, `subject` besides model and N."""
     cell = result.cell
-    of = [cell.get(key) for key in ("model", "features", "reference")]
+    of = [cell.get(key) for key in ("model", *subject)]
     return json.dumps([of, cell["seeds"]["n"]], sort_keys=True)
 
 
@@ -233,7 +239,7 @@ def _names(subjects: Sequence[tuple[str, Mapping[str, Any]]]) -> list[tuple[str,
         for metric, cell in subjects
     ]
     words = {"features": "network {}", "resize": "resize {}", "reference": "against {}"}
-    differing = [key for key in words if len({part[key] for part in parts}) > 1]
+    differing = [key for key in words if len({part[key] for part in parts} - {None}) > 1]
     return [
         (
             str(part["model"]),
@@ -263,7 +269,7 @@ def _about(metric: str, n: int, cell: Mapping[str, Any], rows: Sequence[Row]) ->
     better = "higher" if higher_is_better(metric) else "lower"
     features, reference = cell.get("features"), cell.get("reference")
     text = WITHOUT_NETWORK.get(metric, metric)
-    if metric not in WITHOUT_NETWORK and features:
+    if features:
         if reference and not metric.startswith("IS"):
             size = f" ({reference['n']:,} images)" if reference.get("n") else ""
             text += f" against {reference.get('name')}{size}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import click
@@ -33,7 +34,7 @@ def command(folder: Path, out: Path | None, wanted: str, metrics: tuple[str, ...
     holds everything and opens from disk. Print the tables as Markdown."""
     chosen = choose_formats(wanted)
     with usage_errors():
-        sweep = read_sweep(folder)
+        sweep = read_sweep(folder, partial(click.echo, err=True))
         tables = make_tables(sweep, choose_metrics(sweep, metrics))
     out = out or folder / "report"
     try:
@@ -41,11 +42,14 @@ def command(folder: Path, out: Path | None, wanted: str, metrics: tuple[str, ...
         written = [write(out / name, data) for name, data in documents(sweep, tables, chosen)]
     except OSError as error:
         raise click.UsageError(f"cannot write into {out}: {error.strerror}") from error
-    click.echo(formats.to_markdown(tables) if tables else "no cell has a figure\n")
+    if tables:
+        click.echo(formats.to_markdown(tables))
     for failure in sweep.failures:
         cell = failure.cell
         click.echo(f"failed: {cell['sampler']}, NFE {cell['nfe']}: {failure.error}")
     click.echo("\n".join(map(str, written)))
+    if not tables:
+        raise click.ClickException("no cell has a figure")
 
 
 def choose_formats(text: str) -> list[str]:

@@ -149,14 +149,14 @@ def command(
     evaluating = {key: others.pop(key) for key in ("ref", "features", "resize", "weights", "data")}
     where = choose_device(device)
     with usage_errors():
-        wanted = choose_metrics(metrics)
+        wanted = choose_measures(metrics)
         network, reference, notes = choose_judges(wanted, num, where, evaluating)
         cells = sweep.expand(
-            [model_file(name) for name in as_list(models)],
-            as_list(samplers),
+            [model_file(name) for name in as_list("--model", models)],
+            as_list("--sampler", samplers),
             sizes=choose_sizes(steps, nfe),
-            schedules=as_list(schedules) if schedules else [None],
-            options={k: as_list(v) for k, v in map(key_value, options)},
+            schedules=[None] if schedules is None else as_list("--schedule", schedules),
+            options={k: as_list(f"--option {k}", v) for k, v in map(key_value, options)},
             n=num,
             first_seeds=as_numbers("--first-seed", first_seeds),
             metrics=wanted,
@@ -165,16 +165,19 @@ def command(
             **others,
             **({} if rho is None else {"rho": rho}),
         )
+        sweep.check_judges(cells[0])
     folder = SweepFolder(out, parse_shard(shard))
+    todo = sweep.outstanding(cells, folder, retry, warn)
     if dry_run:
-        click.echo(describe(cells, folder, retry))
+        click.echo(describe(cells, todo))
         return
     if ranks()[0] == 0:
         prepare_folder(out)
         settings = {k: as_plain(v) for k, v in ctx.params.items() if k not in ("retry", "dry_run")}
-        folder.add_command(command_record(settings))
+        with usage_errors():
+            folder.add_command(command_record(settings))
     try:
-        compute(sweep.outstanding(cells, folder, retry), folder, batch, where)
+        compute(todo, folder, batch, where)
     except OSError as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
@@ -193,19 +196,20 @@ def command(
 # --- what the options say ---
 
 
-def as_list(text: str) -> list[str]:
-    """`a, b` -> ["a", "b"]."""
-    return [part.strip() for part in text.split(",") if part.strip()]
+def as_list(option: str, text: str) -> list[str]:
+    """`a, b` -> ["a", "b"]. ValueError if there is nothing."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        raise ValueError(f"{option} takes one or more values, such as a,b, not {text!r}")
+    return parts
 
 
 def as_numbers(option: str, text: str) -> list[int]:
     try:
-        numbers = [int(part) for part in as_list(text)]
-    except ValueError:
-        numbers = []
-    if not numbers:
-        raise ValueError(f"{option} takes whole numbers such as 5,10,20, not {text!r}")
-    return numbers
+        return [int(part) for part in as_list(option, text)]
+    except ValueError as error:
+        message = f"{option} takes whole numbers such as 5,10,20, not {text!r}"
+        raise ValueError(message) from error
 
 
 def choose_sizes(steps: str | None, nfe: str | None) -> list[dict[str, int]]:
@@ -213,12 +217,16 @@ def choose_sizes(steps: str | None, nfe: str | None) -> list[dict[str, int]]:
         raise ValueError("give only one of --steps and --nfe")
     if nfe is not None:
         return [{"nfe": n} for n in as_numbers("--nfe", nfe)]
-    return [{"steps": n} for n in as_numbers("--steps", steps or str(DEFAULT_STEPS))]
+    return [
+        {"steps": n} for n in as_numbers("--steps", str(DEFAULT_STEPS) if steps is None else steps)
+    ]
 
 
-def choose_metrics(text: str) -> list[str]:
+def choose_measures(text: str) -> list[str]:
     """The list, each name once and known; `none` is an empty one: NFE and seconds only."""
-    wanted = [] if text == "none" else list(dict.fromkeys(as_list(text)))
+    wanted = list(dict.fromkeys(name.lower() for name in as_list("--metrics", text)))
+    if wanted == ["none"]:
+        return []
     for name in wanted:
         if name not in METRICS and name != RMSE and name not in all_metrics():
             raise UnknownName(unknown_name("metric", name, [*METRICS, RMSE]))
@@ -284,11 +292,16 @@ def as_plain(value: Any) -> Any:
 # --- what is shown ---
 
 
-def describe(cells: Sequence[Cell], folder: SweepFolder, retry: bool) -> str:
+def warn(text: str) -> None:
+    if ranks()[0] == 0:
+        click.echo(text, err=True)
+
+
+def describe(cells: Sequence[Cell], todo: Sequence[Cell]) -> str:
     """The cells, those to be computed marked, and what they cost."""
-    todo = {cell.key for cell in sweep.outstanding(cells, folder, retry)}
-    rows = [f"{'+' if c.key in todo else ' '} {c.key}  {c.model.name}, {c}" for c in cells]
-    nfe = sum(cell.plan.nfe for cell in cells if cell.key in todo)
+    keys = {cell.key for cell in todo}
+    rows = [f"{'+' if c.key in keys else ' '} {c.key}  {c.model.name}, {c}" for c in cells]
+    nfe = sum(cell.plan.nfe for cell in todo)
     images = len(cells[0].seeds)
     total = (
         f"{len(todo)} of {len(cells)} cells to compute (+): NFE {nfe}, "
@@ -351,9 +364,10 @@ class Progress:
 
 
 def table(cells: Sequence[Cell], lines: Mapping[str, Mapping[str, Any]]) -> str:
-    """A row a cell, a column a metric."""
+    """A row a cell, a column a metric; where no cell has any, seconds."""
     found = [lines.get(cell.key) for cell in cells]
     names = list(dict.fromkeys(name for line in found if line for name in line["metrics"]))
+    names = names or ["seconds"]
     rows = [["sampler", "schedule", "steps", "NFE", *names]]
     for cell, line in zip(cells, found, strict=True):
         chosen = cell.plan
