@@ -325,7 +325,7 @@ def sample_dpm_fast(
     noise_sampler=None,
 ) -> Tensor:
     """Not in kdiff: NotImplementedError."""
-    raise NotImplementedError("kdiff has no dpm_fast: use sample_dpmpp_2m")
+    raise NotImplementedError("kdiff has no dpm_fast; use sample_dpmpp_2m")
 
 
 def sample_dpm_adaptive(
