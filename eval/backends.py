@@ -17,7 +17,7 @@ from kdiff.eval.features import FeatureNetwork
 from kdiff.eval.references import Reference
 from kdiff.eval.weights import Layer, find_weights, read_weights
 
-BATCH = 16
+BATCH = 32  # their default
 
 
 class CannotRun(Exception):

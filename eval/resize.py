@@ -22,16 +22,19 @@ MODES = {
 
 
 def resize(images: Tensor, mode: str) -> Tensor:
-    """uint8 `[N, H, W, 3]` -> float32 `[N, 3, 299, 299]` as Inception takes it, about [-1, 1].
+    """uint8 `[N, H, W, 3]` -> float32 `[N, 3, 299, 299]` in channels_last, about in [-1, 1].
 
     `A_h X A_w^T` for each channel, in float32, never rounded to whole grey levels. KeyError if
     there is no such mode.
     """
     to_height, to_width = (_matrix(n, mode).to(images.device) for n in images.shape[1:3])
     resized = to_height @ images.permute(0, 3, 1, 2).float() @ to_width.T
+    resized = resized.contiguous(memory_format=torch.channels_last)
     if mode == "legacy_pytorch":
-        return resized / 127.5 - 1
-    return (resized.clamp_(0, 255) - 128) / 128  # bicubic overshoots
+        return resized.div_(127.5).sub_(1)
+    if mode == "clean":
+        resized.clamp_(0, 255)  # bicubic overshoots
+    return resized.sub_(128).div_(128)
 
 
 @cache

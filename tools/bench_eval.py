@@ -83,7 +83,6 @@ def bare(images: np.ndarray) -> Callable[[np.ndarray], None]:
     """The folded network on inputs that are ready, as many as images."""
     network, _ = load_inception()
     ready = resize(torch.from_numpy(images[:CPU_BATCH]), "legacy_tensorflow")
-    ready = ready.contiguous(memory_format=torch.channels_last)
 
     def run(batch: np.ndarray) -> None:
         with torch.inference_mode():
