@@ -29,7 +29,8 @@ def from_folder(path: Path) -> Pictures:
     def opened() -> Iterator[Open]:
         yield lambda label: (path / label).open("rb")
 
-    found = [file for file in path.rglob("*") if file.is_file()]
+    # A link that leads nowhere is an image that is missing, not one image less.
+    found = [f for f in path.rglob("*") if f.is_file() or (f.is_symlink() and not f.exists())]
     overviews = [f for f in found if f.name == "grid.png" and f.with_name("run.json").is_file()]
     labels = [f.relative_to(path).as_posix() for f in found if f not in overviews]
     return _of_files(str(path), labels, opened, [GRID] if overviews else [])

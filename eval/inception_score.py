@@ -27,17 +27,14 @@ def _shuffled(n: int) -> np.ndarray:
 class Convention:
     """`split_of(n)` is each image's split, `[n]`; whether it states a std over the splits."""
 
-    help: str
     split_of: Callable[[int], np.ndarray]
     has_std: bool = True
 
 
 CONVENTIONS: Mapping[str, Convention] = {
-    "torch-fidelity": Convention("10 splits after a shuffle with a fixed seed", _shuffled),
-    "openai": Convention("10 splits in the given order (Salimans et al. 2016)", _even),
-    "guided-diffusion": Convention(
-        "splits of 5000 in the given order, no std", lambda n: np.arange(n) // 5000, has_std=False
-    ),
+    "torch-fidelity": Convention(_shuffled),
+    "openai": Convention(_even),  # Salimans et al. 2016: in the given order
+    "guided-diffusion": Convention(lambda n: np.arange(n) // 5000, has_std=False),
 }
 
 

@@ -123,6 +123,13 @@ def test_what_is_no_image_is_left_out(tmp_path):
     np.testing.assert_array_equal(everything(open_pictures(folder)), IMAGES)
 
 
+def test_a_link_that_leads_nowhere_is_not_passed_over(tmp_path):
+    folder = save_all(IMAGES, tmp_path / "images")
+    (folder / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(ValueError, match=r"gone\.png cannot be read"):
+        open_pictures(folder)
+
+
 def test_the_overview_of_kdiff_sample_is_left_out_and_said(tmp_path):
     folder = save_all(IMAGES, tmp_path / "samples")
     Image.fromarray(np.zeros((50, 50, 3), np.uint8)).save(folder / "grid.png")
