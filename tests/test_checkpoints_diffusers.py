@@ -561,6 +561,11 @@ def test_variants_shards_and_dtypes(tmp_path):
     with pytest.raises(ValueError, match=r"fp16\.safetensors: give variant"):
         kdiff.load(tmp_path / "fp16")
     network.save_pretrained(tmp_path / "shards", max_shard_size="20KB")
+    for safe in (True, False):
+        folder = tmp_path / f"half, {safe}"
+        make_unet().half().save_pretrained(folder, safe_serialization=safe)
+        assert kdiff.load(folder).dtype == torch.float32
+        assert kdiff.load(folder, dtype=None).dtype == torch.float16
     assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 1
     z, t = normal(2, 3, 8, 8), torch.tensor([7.0, 7.0])
     for model in (kdiff.load(tmp_path / "fp16", variant="fp16"), kdiff.load(tmp_path / "shards")):

@@ -96,8 +96,9 @@ def test_settings_are_the_configs(tmp_path):
 
 
 def test_half_precision_is_loaded_as_float32(tmp_path):
-    model = kdiff.load(inference(tmp_path / "half.safetensors", dtype=torch.float16))
-    assert model.dtype == torch.float32
+    path = inference(tmp_path / "half.safetensors", dtype=torch.float16)
+    assert kdiff.load(path).dtype == torch.float32
+    assert kdiff.load(path, dtype=None).dtype == torch.float16
 
 
 @pytest.mark.parametrize("variant", GOLDEN["networks"])

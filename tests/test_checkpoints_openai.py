@@ -208,6 +208,8 @@ def test_half_precision_files_make_float32_networks(tmp_path):
     exact = kdiff.load(saved(tmp_path, network), shape=SHAPE, **FLAGS)
     halved = kdiff.load(saved(tmp_path, network.half()), shape=SHAPE, **FLAGS)
     assert halved.dtype == torch.float32
+    kept = kdiff.load(saved(tmp_path, network), shape=SHAPE, dtype=None, **FLAGS)
+    assert kept.dtype == torch.float16
     x, labels = torch.ones(1, *SHAPE), torch.tensor([0])
     with torch.no_grad():
         torch.testing.assert_close(

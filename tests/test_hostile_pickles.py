@@ -9,26 +9,18 @@ import pickle
 import resource
 import struct
 import sys
-import types
 from pathlib import Path
 
+import nvidia_pickles
 import pytest
 import torch
+from nvidia_pickles import Persistent, module, network, nvidia_names, snapshot, tree
 
 import kdiff
 from kdiff.checkpoints import edm
 from kdiff.networks.edm2_unet import EDM2UNet
-from kdiff.networks.song_unet import SongUNet
 
 GOLDEN = Path(__file__).parent / "golden" / "edm_vp.pkl"
-SETTINGS = {
-    "img_resolution": 8,
-    "in_channels": 3,
-    "out_channels": 3,
-    "model_channels": 8,
-    "channel_mult": [1, 1],
-    "num_blocks": 1,
-}
 EVIL = ""  # the shell command and program that would leave a trace; see `trap`
 
 
@@ -42,61 +34,14 @@ class Call:
         return self.called
 
 
-class Persistent:
-    """Pickles as torch_utils.persistence writes an object."""
-
-    def __init__(self, name, **state):
-        self.meta = {
-            "type": "class",
-            "version": 6,
-            "module_src": f"open({EVIL!r}, 'w')",
-            "class_name": name,
-            "state": state,
-        }
-
-    def __reduce__(self):
-        return sys.modules["torch_utils.persistence"]._reconstruct_persistent_obj, (self.meta,)
-
-
 @pytest.fixture(autouse=True)
 def trap(tmp_path, monkeypatch):
-    """What pickle needs to write the names of NVIDIA's modules, and the file that must not appear:
-    its absence afterwards is every test's second check."""
-    fake = types.ModuleType("torch_utils.persistence")
-    fake._reconstruct_persistent_obj = lambda meta: None
-    fake._reconstruct_persistent_obj.__module__ = "torch_utils.persistence"
-    fake._reconstruct_persistent_obj.__qualname__ = "_reconstruct_persistent_obj"
-    monkeypatch.setitem(sys.modules, "torch_utils", types.ModuleType("torch_utils"))
-    monkeypatch.setitem(sys.modules, "torch_utils.persistence", fake)
+    """The file that must not appear: its absence afterwards is every test's second check."""
     monkeypatch.setattr(sys.modules[__name__], "EVIL", str(tmp_path / "it_ran"))
+    monkeypatch.setattr(nvidia_pickles, "SOURCE", f"open({EVIL!r}, 'w')")
+    nvidia_names(monkeypatch)
     yield
     assert not (tmp_path / "it_ran").exists()
-
-
-def module(name="Conv2d", modules=(), parameters=(), **state):
-    state = {"_parameters": dict(parameters), "_buffers": {}, "_modules": dict(modules), **state}
-    return Persistent(name, **state)
-
-
-def tree(tensors):
-    """The modules that a state dict describes."""
-    here = {name: value for name, value in tensors.items() if "." not in name}
-    names = dict.fromkeys(name.split(".")[0] for name in tensors if "." in name)
-    inside = {
-        name: tree({k[len(name) + 1 :]: v for k, v in tensors.items() if k.startswith(f"{name}.")})
-        for name in names
-    }
-    return module(modules=inside, parameters=here)
-
-
-def network(tensors=None, **settings):
-    """A SongUNet; `settings` are what it claims to have been constructed with."""
-    if tensors is None:
-        tensors = SongUNet(**SETTINGS).state_dict()
-    made = tree(tensors)
-    made.meta["class_name"] = "SongUNet"
-    made.meta["state"] |= {"_init_args": (), "_init_kwargs": {**SETTINGS, **settings}}
-    return made
 
 
 def holding(part):
@@ -104,12 +49,6 @@ def holding(part):
     made = network({})
     made.meta["state"]["_modules"]["a"] = part
     return made
-
-
-def snapshot(model, **others):
-    settings = {"img_resolution": 8, "img_channels": 3, "sigma_data": 0.5}
-    limits = {"sigma_min": 0, "sigma_max": float("inf")}
-    return {**others, "ema": module("EDMPrecond", {"model": model}, **settings, **limits)}
 
 
 def write(tmp_path, content, protocol=4):

@@ -122,7 +122,8 @@ def load(path: str | Path, /, *, trust: bool | None = None, **overrides: Any) ->
 
     `overrides` correct what the format says or cannot say: `precond` (a `Precond` or its name),
     `prediction` (eps, v or x0, on the noise levels that were found), `shape`, `classes` (names),
-    `sigma_min`, `sigma_max`, `name`, and settings of the format's own (see its `load`).
+    `sigma_min`, `sigma_max`, `name`, and settings of the format's own (see its `load`): all but
+    programs take `dtype`, of the weights (default: float32; None: the file's).
     `trust` runs programs (TorchScript, exported) that cannot be known to be harmless.
     ValueError, in one line, if it is of no known format, damaged, or a variant that is not
     supported; `MissingSetting`, which is one, if it lacks what a keyword can say.

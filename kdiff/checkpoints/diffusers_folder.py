@@ -41,11 +41,13 @@ def detect(path: Path) -> str | None:
     return None if name in ADAPTERS else f"config.json is of a {name}"
 
 
-def load(path: Path, *, variant: str | None = None, dtype: torch.dtype = torch.float32) -> Denoiser:
+def load(
+    path: Path, *, variant: str | None = None, dtype: torch.dtype | None = torch.float32
+) -> Denoiser:
     """The denoiser of a folder, on the CPU; a `LatentDenoiser`, with `decode`, if there is a VAE.
 
     `variant`: which weights, such as `fp16` for diffusion_pytorch_model.fp16.safetensors; `dtype`:
-    in which dtype to have them.
+    in which dtype to have them (None: the file's).
     ValueError says what is missing or not supported.
     """
     if find_spec("diffusers") is None:
@@ -117,7 +119,7 @@ def _process(parts: Mapping[str, Path], kind: str) -> tuple[Precond, dict[str, s
 
 
 def _network(
-    path: Path, kind: str, folder: Path, variant: str | None, dtype: torch.dtype
+    path: Path, kind: str, folder: Path, variant: str | None, dtype: torch.dtype | None
 ) -> DiffusersNetwork:
     import diffusers
 
@@ -149,7 +151,7 @@ def _classes(index: Mapping[str, Any], number: int) -> list[str]:
     return [name.split(",")[0].strip().lower() for name in named]
 
 
-def _vae(folder: Path, variant: str | None, dtype: torch.dtype) -> Any:
+def _vae(folder: Path, variant: str | None, dtype: torch.dtype | None) -> Any:
     from diffusers import AutoencoderKL
 
     name = class_name(folder)

@@ -7,13 +7,13 @@ weights, so that a config.json alone cannot fill the memory.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from torch import Tensor, nn
 
 from kdiff.checkpoints import torch_zip
 
@@ -45,8 +45,9 @@ def class_name(folder: Path) -> str:
     return name
 
 
-def build(kind: type, folder: Path, variant: str | None, dtype: torch.dtype) -> nn.Module:
-    """The network of diffusers' class `kind` in a folder, with its weights, on the CPU.
+def build(kind: type, folder: Path, variant: str | None, dtype: torch.dtype | None) -> nn.Module:
+    """The network of diffusers' class `kind` in a folder, with its weights, on the CPU, in `dtype`
+    (None: the file's).
 
     safetensors, or else a .bin that is read without running code; nothing is downloaded.
     ValueError if weights and config.json do not fit.
@@ -64,7 +65,7 @@ def build(kind: type, folder: Path, variant: str | None, dtype: torch.dtype) -> 
                 local_files_only=True,
                 use_safetensors=files[0].suffix == ".safetensors",
                 variant=variant,
-                torch_dtype=dtype,
+                torch_dtype=dtype or _stored_dtype(files[0]),
                 output_loading_info=True,
             )
         except Exception as error:  # which ones diffusers raises depends on its version
@@ -119,3 +120,14 @@ def _tensor_sizes(file: Path) -> Iterator[int]:
                 yield torch.Size(opened.get_slice(key).get_shape()).numel()
     except SafetensorError as error:
         raise ValueError(f"{file} is not a whole safetensors file: {error}") from error
+
+
+def _stored_dtype(file: Path) -> torch.dtype:
+    if file.suffix == ".bin":
+        return _floating(torch_zip.tensors_under("", torch_zip.read(file)).values())
+    with safe_open(file, framework="pt") as opened:
+        return _floating(opened.get_tensor(key) for key in opened.keys())  # noqa: SIM118
+
+
+def _floating(tensors: Iterable[Tensor]) -> torch.dtype:
+    return next(t.dtype for t in tensors if t.is_floating_point())

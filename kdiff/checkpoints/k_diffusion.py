@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -46,8 +47,8 @@ def beside(path: Path) -> list[Path]:
     return [_beside(path)] if _config_inside(path) is None else []
 
 
-def load(path: Path) -> Denoiser:
-    """The denoiser of the moving average, float32, on the CPU.
+def load(path: Path, *, dtype: torch.dtype | None = torch.float32) -> Denoiser:
+    """The denoiser of the moving average, on the CPU, in `dtype` (None: the file's).
 
     ValueError if the config is of a network, or has conditioning, that is not supported.
     """
@@ -75,7 +76,7 @@ def load(path: Path) -> Denoiser:
             return make()
 
     return Denoiser(
-        torch_zip.fill(path, bounded, plain),
+        torch_zip.fill(path, bounded, plain, dtype),
         edm(sigma_data, *limits),
         shape=shape,
         classes=[str(i) for i in range(_classes(config))],

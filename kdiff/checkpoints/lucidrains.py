@@ -43,8 +43,9 @@ def load(
     shape: Sequence[int] | None = None,
     prediction: str | None = None,
     theta: float = 10000,
+    dtype: torch.dtype | None = torch.float32,
 ) -> Denoiser:
-    """The moving average's denoiser, float32, on the CPU.
+    """The moving average's denoiser, on the CPU, in `dtype` (None: the file's).
 
     `shape` `(channels, height, width)` is always needed. `prediction` (eps, x0 or v) is needed only
     where the loss weights are not in the file, and `theta` if the network was built with another
@@ -59,7 +60,7 @@ def load(
     config = {**_architecture(path, tensors, saved.get("version")), "theta": theta}
     shape = _shape(path, shape, config)
     process, told = _process(path, average, config, prediction)
-    network = torch_zip.fill(path, partial(LucidrainsUNet, **config), tensors)
+    network = torch_zip.fill(path, partial(LucidrainsUNet, **config), tensors, dtype)
     facts = {
         "format": "lucidrains' denoising-diffusion-pytorch",
         "weights": "the moving average (ema)",

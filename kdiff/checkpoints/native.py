@@ -1,9 +1,7 @@
 """kdiff's own checkpoints: safetensors whose metadata says how to build and call the network.
 
-A checkpoint of N bytes is read tensor by tensor, each through a mapping of its own: the network is
-all that stays in memory, and while it loads there is one tensor more. A float16 file makes a
-float32 network of 2 N (networks of half precision are slow and inexact on CPUs); `dtype=None` keeps
-the file's types, and N.
+A checkpoint is read tensor by tensor, each through a mapping of its own: the network is all that
+stays in memory, and while it loads there is one tensor more.
 """
 
 from __future__ import annotations
@@ -17,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from kdiff.checkpoints.layout import own
 from kdiff.denoiser import Denoiser
 from kdiff.files import whole_file
 from kdiff.networks import NETWORKS, at_most
@@ -155,4 +154,4 @@ def _tensor(path: Path, name: str, dtype: torch.dtype | None) -> Tensor:
     so each tensor has its own."""
     with safe_open(path, framework="pt") as file:
         tensor = file.get_tensor(name)
-    return tensor.to(dtype=dtype if tensor.is_floating_point() else None, copy=True)
+    return own(tensor, dtype)

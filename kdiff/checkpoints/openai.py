@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from kdiff.checkpoints import MissingSetting, check_shape, torch_zip
 from kdiff.checkpoints.openai_models import IMAGE_SIZES, PUBLISHED
 from kdiff.denoiser import Denoiser
@@ -57,14 +59,16 @@ def load(
     noise_schedule: str | None = None,
     diffusion_steps: int | None = None,
     rescale_timesteps: bool | None = None,
+    dtype: torch.dtype | None = torch.float32,
 ) -> Denoiser:
-    """The denoiser, float32, on the CPU. It predicts eps; a learned variance is dropped.
+    """The denoiser, on the CPU, in `dtype` (None: the file's). It predicts eps; a learned variance
+    is dropped.
 
-    All settings but `shape` are flags that the model was trained with. What is not given is that of
-    the published model of the same shapes. If there is none, `num_heads` or `num_head_channels`,
-    and `noise_schedule` (linear or cosine), are needed; so is `rescale_timesteps` if
-    `diffusion_steps` are not 1000, and `shape` `(channels, height, width)` if the scripts have no
-    image size with these multipliers.
+    All settings but `shape` and `dtype` are flags that the model was trained with. What is not
+    given is that of the published model of the same shapes. If there is none, `num_heads` or
+    `num_head_channels`, and `noise_schedule` (linear or cosine), are needed; so is
+    `rescale_timesteps` if `diffusion_steps` are not 1000, and `shape` `(channels, height, width)`
+    if the scripts have no image size with these multipliers.
     ValueError says what is missing, or which variant is not supported.
     """
     tensors = torch_zip.state_dict(torch_zip.read(path))
@@ -83,7 +87,7 @@ def load(
         process = make_precond(settings)
     except ValueError as error:
         raise type(error)(f"{path}: {error}") from error
-    network = torch_zip.fill(path, partial(make_network, architecture, settings), tensors)
+    network = torch_zip.fill(path, partial(make_network, architecture, settings), tensors, dtype)
     return Denoiser(
         network,
         process,

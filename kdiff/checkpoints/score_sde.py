@@ -47,8 +47,15 @@ def detect(path: Path) -> str | None:
     return None if _tensors(saved) else f"no ema.shadow_params for a model.{PREFIX}*"
 
 
-def load(path: Path, *, sde: str | None = None, shape: Sequence[int] | None = None) -> Denoiser:
-    """The moving average's denoiser, float32, on the CPU, for images in [-1, 1].
+def load(
+    path: Path,
+    *,
+    sde: str | None = None,
+    shape: Sequence[int] | None = None,
+    dtype: torch.dtype | None = torch.float32,
+) -> Denoiser:
+    """The moving average's denoiser, for images in [-1, 1], on the CPU, in `dtype` (None: the
+    file's).
 
     `sde`: with positional embeddings `vpsde`, the default, or `subvpsde`, or `vpsde-discrete`
     (trained with `training.continuous = False`), which a file does not tell apart; with Fourier
@@ -81,7 +88,7 @@ def load(path: Path, *, sde: str | None = None, shape: Sequence[int] | None = No
     check_shape(shape, channels, 2 ** (len(settings["channel_mult"]) - 1))
     residual = settings["encoder_type"] == "residual"
     return Denoiser(
-        torch_zip.fill(path, make, renamed),
+        torch_zip.fill(path, make, renamed, dtype),
         PRECONDS[sde](tensors.get("sigmas")),
         shape=shape,
         name=path.stem,

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from kdiff.checkpoints.layout import own
+
 MADV_PAGEOUT = 21  # Linux 5.4; it never loses data, and where it is unknown nothing happens
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -62,9 +64,15 @@ def state_dict(saved: Any) -> dict[str, Tensor]:
     return tensors_under(parallel, tensors)
 
 
-def fill(path: Path, make: Callable[[], Network], tensors: Mapping[str, Tensor]) -> Network:
-    """`make()` with `tensors`, of the file at `path`, as its weights: in float32, in evaluation
-    mode. ValueError unless names and shapes are exactly the network's, and all in the file."""
+def fill(
+    path: Path,
+    make: Callable[[], Network],
+    tensors: Mapping[str, Tensor],
+    dtype: torch.dtype | None,
+) -> Network:
+    """`make()` with `tensors`, of the file at `path`, as its weights: in `dtype` (None: their own),
+    in evaluation mode. ValueError unless names and shapes are exactly the network's, and all in the
+    file."""
     # A view can claim any shape over a few bytes: such a tensor would fill the memory later.
     claimed = sum(value.nbytes for value in tensors.values())
     plain = all(v.device.type == "cpu" and v.layout == torch.strided for v in tensors.values())
@@ -73,22 +81,22 @@ def fill(path: Path, make: Callable[[], Network], tensors: Mapping[str, Tensor])
     try:
         with torch.device("meta"):  # neither memory nor random numbers for what is replaced
             network = make()
-        own = {key: _copy(value) for key, value in tensors.items()}
-        network.load_state_dict(own, assign=True)
+        copies = {key: _copy(value, dtype) for key, value in tensors.items()}
+        network.load_state_dict(copies, assign=True)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path}: its tensors do not fit: {reason}") from error
     return network.eval().requires_grad_(False)
 
 
-def _copy(value: Tensor) -> Tensor:
-    """A float32 copy in memory of its own: one who reads a mapping of a file that is being
+def _copy(value: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """A copy in memory of its own: one who reads a mapping of a file that is being
     overwritten, as checkpoints are, is killed. What was read of a mapping counts as this process's
     memory until the mapping goes, so the system is told that these pages are not needed soon."""
-    own = value.to(torch.float32, copy=True)
+    copy = own(value, dtype)
     if sys.platform == "linux" and value.nbytes >= mmap.PAGESIZE:
         start = -(-value.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
         size = (value.data_ptr() + value.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - start
         if size > 0:
             ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), MADV_PAGEOUT)
-    return own
+    return copy

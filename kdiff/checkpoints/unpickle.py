@@ -12,20 +12,22 @@ the bytes of a storage.
 from __future__ import annotations
 
 import math
+import os
 import pickletools
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from mmap import ACCESS_READ, mmap
+from mmap import mmap
 from pathlib import Path
-from typing import IO, Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from kdiff.checkpoints import one_line
+from kdiff.checkpoints.layout import own
 
 MAX_OPCODES = 1_000_000  # the published networks have some 60 thousand
 MAX_TEXT = 1 << 24
@@ -113,13 +115,13 @@ STORAGE: dict[str, torch.dtype] = {
 
 
 class Machine:
-    """The stack machine of a pickle, over `data` up to `end`, for the names in `names`."""
+    """The stack machine of a pickle, over `file` up to `end`, for the names in `names`."""
 
-    def __init__(self, data: mmap, end: int, names: Mapping[str, Any]):
-        self.data, self.end, self.names = data, end, names
+    def __init__(self, file: BinaryIO, end: int, names: Mapping[str, Any]):
+        self.file, self.end, self.names = file, end, names
 
     def run(self) -> Any:
-        """The value of the pickle that starts where `data` stands. ValueError if it is damaged, or
+        """The value of the pickle that starts where `file` stands. ValueError if it is damaged, or
         has an opcode or a name that such a pickle does not need."""
         self.stack: list[Any] = []
         self.marks: list[int] = []
@@ -132,11 +134,11 @@ class Machine:
         raise ValueError(f"more than {MAX_OPCODES:,} opcodes")
 
     def _opcode(self) -> pickletools.OpcodeInfo:
-        code = self.data.read(1).decode("latin-1")
-        if not code or self.data.tell() > self.end:
+        code = self.file.read(1).decode("latin-1")
+        if not code or self.file.tell() > self.end:
             raise ValueError("it ends too soon")
         if code not in OPCODES:
-            raise ValueError(f"it is damaged, or no pickle (byte {self.data.tell() - 1:,})")
+            raise ValueError(f"it is damaged, or no pickle (byte {self.file.tell() - 1:,})")
         return OPCODES[code]
 
     def _step(self, op: pickletools.OpcodeInfo) -> None:
@@ -189,22 +191,22 @@ class Machine:
 
     def _argument(self, op: pickletools.OpcodeInfo) -> Any:
         assert op.arg
-        return op.arg.reader(cast(IO[bytes], self.data))
+        return op.arg.reader(self.file)
 
     def _span(self, op: str) -> Span:
-        """The bytes that follow a length; `data` then stands behind them."""
+        """The bytes that follow a length; `file` then stands behind them."""
         length = LENGTHS[op]
-        (size,) = struct.unpack(length, self.data.read(struct.calcsize(length)))
-        span = Span(self.data.tell(), size)
+        (size,) = struct.unpack(length, self.file.read(struct.calcsize(length)))
+        span = Span(self.file.tell(), size)
         if span.start + size > self.end:
             raise ValueError(f"it ends too soon: {size:,} bytes should follow byte {span.start:,}")
-        self.data.seek(span.start + size)
+        self.file.seek(span.start + size)
         return span
 
     def _text(self, span: Span) -> str:
         if span.size > MAX_TEXT:
             raise ValueError(f"it has a text of {span.size:,} bytes")
-        return self.data[span.start : span.start + span.size].decode("utf-8", "surrogatepass")
+        return _read(self.file, span).decode("utf-8", "surrogatepass")
 
     def _take(self, op: str) -> list[Any]:
         """Pop what the opcode takes: one to three values, a key and its value, or up to a mark."""
@@ -249,12 +251,12 @@ class Machine:
 
 
 class Pickle:
-    """The pickle in `data`, the mapping of `file`: `value` is what it holds, made of dicts, lists,
-    tuples, numbers, texts, `Span`, `Record` and `TensorRecord`. See `opened`."""
+    """The pickle in `file`: `value` is what it holds, made of dicts, lists, tuples, numbers, texts,
+    `Span`, `Record` and `TensorRecord`. See `opened`."""
 
-    def __init__(self, file: BinaryIO, data: mmap):
-        self.file, self.data = file, data
-        self.value = Machine(data, len(data), OUTER).run()
+    def __init__(self, file: BinaryIO):
+        self.file = file
+        self.value = Machine(file, os.fstat(file.fileno()).st_size, OUTER).run()
         self.used: set[Span] = set()
 
     def tensor(self, record: TensorRecord, dtype: torch.dtype | None = None) -> Tensor:
@@ -262,12 +264,13 @@ class Pickle:
         one on the same storage, and for one that would need more memory than it has in the file."""
         kind, start, count = self._storage(record.span)
         _check_view(record, count)
-        raw = torch.empty(count * kind.itemsize, dtype=torch.uint8)
+        raw = mmap(-1, count * kind.itemsize)  # which goes back to the system, all of it
         self.file.seek(start)
-        if self.file.readinto(raw.numpy()) != len(raw):  # type: ignore[attr-defined]
+        if self.file.readinto(raw) != len(raw):  # type: ignore[attr-defined]
             raise ValueError("it ends too soon")
-        view = raw.view(kind).as_strided(record.shape, record.stride, record.offset)
-        return view.to(dtype or kind, copy=view.numel() < count)
+        flat = torch.frombuffer(raw, dtype=kind)
+        view = flat.as_strided(record.shape, record.stride, record.offset)
+        return own(view, dtype)
 
     def array(self, record: Record) -> np.ndarray:
         """A numpy array of numbers."""
@@ -275,7 +278,7 @@ class Pickle:
         kind = np.dtype(dtype.args[0])
         if kind.kind not in "fiu" or type(span) is not Span:
             raise ValueError("it has an array of something else than numbers")
-        flat = np.frombuffer(self.data[span.start : span.start + span.size], kind)
+        flat = np.frombuffer(_read(self.file, span), kind)
         return flat.reshape(shape, order="F" if fortran else "C")
 
     def _storage(self, span: Span) -> tuple[torch.dtype, int, int]:
@@ -285,18 +288,23 @@ class Pickle:
             raise ValueError("it has a tensor without a storage of its own")
         self.used.add(span)
         end = span.start + span.size
-        self.data.seek(span.start)
+        self.file.seek(span.start)
         magic, protocol, system, storage, _ = (
-            Machine(self.data, end, STORAGE).run() for _ in range(5)
+            Machine(self.file, end, STORAGE).run() for _ in range(5)
         )
         if magic != TORCH_MAGIC or protocol != TORCH_PROTOCOL or not system["little_endian"]:
             raise ValueError("it has a storage that is not of torch.save and little-endian")
         _, name, _, _, claimed, view = storage
-        dtype, (count,) = STORAGE[name.name], struct.unpack("<Q", self.data.read(8))
-        start = self.data.tell()
+        dtype, (count,) = STORAGE[name.name], struct.unpack("<Q", self.file.read(8))
+        start = self.file.tell()
         if claimed != count or view is not None or count * dtype.itemsize != end - start:
             raise ValueError(f"it has a storage of {span.size:,} bytes for {count:,} values")
         return dtype, start, count
+
+
+def _read(file: BinaryIO, span: Span) -> bytes:
+    file.seek(span.start)
+    return file.read(span.size)
 
 
 def _check_view(record: TensorRecord, count: int) -> None:
@@ -316,11 +324,8 @@ def opened(path: str | Path) -> Iterator[Pickle]:
     """The `Pickle` in the file at `path`. Whatever is wrong with the file, there or in the block
     that reads from it, is a ValueError in one line."""
     try:
-        with (
-            open(path, "rb", buffering=0) as file,
-            mmap(file.fileno(), 0, access=ACCESS_READ) as data,
-        ):
-            yield Pickle(file, data)
+        with open(path, "rb") as file:
+            yield Pickle(file)
     except ValueError as error:
         reason = one_line(error, 200)
     except (
