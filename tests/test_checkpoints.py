@@ -13,7 +13,9 @@ from torch import nn
 
 import kdiff
 from kdiff.checkpoints import FORMATS, find_format, formats, native
+from kdiff.checkpoints.weights import load_weights
 from kdiff.networks import NETWORKS, SongUNet, at_most
+from kdiff.networks.song_unet import FourierEmbedding
 
 TINY = {"img_resolution": 8, "model_channels": 8, "num_blocks": 1, "channel_mult": [1, 2]}
 
@@ -169,9 +171,38 @@ def test_loading_keeps_the_dtype_only_if_asked_to(tmp_path, tiny):
     half = tmp_path / "half.safetensors"
     native.save(half, model.network.state_dict(), native.describe(model), torch.float16)
     assert kdiff.load(half).dtype == torch.float32
-    kept = kdiff.load(half, dtype=None).network.state_dict()
-    assert {v.dtype for v in kept.values() if v.ndim > 1} == {torch.float16}
-    assert {v.dtype for v in kept.values() if v.ndim == 1} == {torch.float32}
+    kept = kdiff.load(half, dtype=None)
+    assert {p.dtype for p in kept.network.parameters()} == {torch.float16}
+    torch.testing.assert_close(kept(x(), 1.0), model(x(), 1.0), rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_frequencies_are_not_made_narrower(dtype, tmp_path):
+    """A hundred turns, rounded to eight bits, are off by as much as half a turn."""
+    embedding = FourierEmbedding(16, scale=100)
+    angles = embedding(torch.tensor([1.0]))
+    assert torch.equal(embedding.to(dtype)(torch.tensor([1.0])), angles)
+    assert embedding.double().freqs.dtype == torch.float64
+    wide = kdiff.Denoiser(SongUNet(**TINY, embedding_type="fourier"), "ve", shape=(3, 8, 8))
+    path = tmp_path / "fourier.safetensors"
+    native.save(path, wide.network.state_dict(), native.describe(wide), torch.float32)
+    narrow = kdiff.load(path, dtype=dtype).network
+    assert narrow.map_layer0.weight.dtype == dtype
+    assert torch.equal(narrow.map_noise.freqs, wide.network.map_noise.freqs)
+
+
+def test_complex_weights_are_refused():
+    layer = nn.Linear(2, 2, bias=False)
+    with pytest.raises(ValueError, match="weight has complex numbers"):
+        load_weights(layer, [("weight", torch.zeros(2, 2, dtype=torch.complex64))], None)
+
+
+def test_weights_of_two_types_become_the_wider_one():
+    layer = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    tensors = {key: value.detach().half() for key, value in layer.state_dict().items()}
+    tensors["1.weight"] = tensors["1.weight"].bfloat16()
+    load_weights(layer, tensors.items(), None)
+    assert {p.dtype for p in layer.parameters()} == {torch.float32}  # no value is rounded
 
 
 def test_frequencies_are_not_rounded_to_half_precision(tmp_path):

@@ -566,6 +566,10 @@ def test_variants_shards_and_dtypes(tmp_path):
         make_unet().half().save_pretrained(folder, safe_serialization=safe)
         assert kdiff.load(folder).dtype == torch.float32
         assert kdiff.load(folder, dtype=None).dtype == torch.float16
+    mixed = make_unet().half()
+    mixed.time_embedding.float()
+    mixed.save_pretrained(tmp_path / "mixed")
+    assert kdiff.load(tmp_path / "mixed", dtype=None).dtype == torch.float32
     assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 1
     z, t = normal(2, 3, 8, 8), torch.tensor([7.0, 7.0])
     for model in (kdiff.load(tmp_path / "fp16", variant="fp16"), kdiff.load(tmp_path / "shards")):

@@ -173,7 +173,9 @@ KINDS = {  # a writer, the width of a file of some 100 MB, options
 
 def memory(process, what):
     lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(what)).split()[1]) * 1024
+    found = [line.split()[1] for line in lines if line.startswith(what)]
+    assert found, "the process that loads died"
+    return int(found[0]) * 1024
 
 
 def peak(process, what):
@@ -196,8 +198,8 @@ def test_loading_takes_the_network_s_memory_and_little_more(kind, tmp_path, monk
         process.stdout.readline()
         # diffusers maps its file for as long as the network lives: not counted are these pages,
         # which the system takes back when it needs them.
-        before, most = ("RssAnon", "RssAnon") if kind == "diffusers" else ("VmRSS", "VmHWM")
-        before = memory(process, before)
+        now, most = ("RssAnon", "RssAnon") if kind == "diffusers" else ("VmRSS", "VmHWM")
+        before = memory(process, now)
         process.stdin.write("\n")
         grown = peak(process, most) - before
         network = int(process.stdout.readline())

@@ -355,5 +355,8 @@ def test_memory_is_bounded(tmp_path):
             lambda: snapshot(network(model_channels=10**6)),
         ):
             refused(write(tmp_path, make()))
+        name = write(tmp_path, b"\x80\x04c")
+        os.truncate(name, 2**32)  # of which the disk has none
+        assert "a name without an end" in refused(name)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)

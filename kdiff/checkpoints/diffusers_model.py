@@ -7,7 +7,7 @@ weights, so that a config.json alone cannot fill the memory.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from kdiff.checkpoints import torch_zip
+from kdiff.checkpoints.weights import common_type
 
 WEIGHTS = "diffusion_pytorch_model"
 MOST_JSON = 2**20  # bytes; real ones have a few thousand
@@ -57,6 +58,7 @@ def build(kind: type, folder: Path, variant: str | None, dtype: torch.dtype | No
         raise ValueError(f"{folder}: quantized weights are not supported")
     files = _weight_files(folder, variant)
     _check_size(kind, config, folder, files)
+    stored = common_type(tensor for file in files for tensor in _tensors(file))
     devices = range(torch.cuda.device_count())
     with torch.random.fork_rng(devices):  # some of its layers draw numbers when they are made
         try:
@@ -65,7 +67,7 @@ def build(kind: type, folder: Path, variant: str | None, dtype: torch.dtype | No
                 local_files_only=True,
                 use_safetensors=files[0].suffix == ".safetensors",
                 variant=variant,
-                torch_dtype=dtype or _stored_dtype(files[0]),
+                torch_dtype=dtype or stored,
                 output_loading_info=True,
             )
         except Exception as error:  # which ones diffusers raises depends on its version
@@ -92,7 +94,7 @@ def _weight_files(folder: Path, variant: str | None) -> list[Path]:
 
 
 def _check_size(kind: type, config: Mapping[str, Any], folder: Path, files: list[Path]) -> None:
-    counts = [n for file in files for n in _tensor_sizes(file)]
+    counts = [tensor.numel() for file in files for tensor in _tensors(file)]
     for key, value in config.items():
         layers = value if isinstance(value, list) else [value]
         if "layers" in key and any(isinstance(n, int) and n > len(counts) for n in layers):
@@ -107,27 +109,17 @@ def _check_size(kind: type, config: Mapping[str, Any], folder: Path, files: list
         )
 
 
-def _tensor_sizes(file: Path) -> Iterator[int]:
+def _tensors(file: Path) -> Iterator[Tensor]:
+    """Those of a file of weights, mapped: they are read when they are used."""
     if file.suffix == ".bin":
         tensors = torch_zip.tensors_under("", torch_zip.read(file))
         if sum(t.nbytes for t in tensors.values()) > file.stat().st_size:
             raise ValueError(f"{file}: its tensors are not stored in the file")
-        yield from (t.numel() for t in tensors.values())
+        yield from tensors.values()
         return
     try:
         with safe_open(file, framework="pt") as opened:
             for key in opened.keys():  # noqa: SIM118
-                yield torch.Size(opened.get_slice(key).get_shape()).numel()
+                yield opened.get_tensor(key)
     except SafetensorError as error:
         raise ValueError(f"{file} is not a whole safetensors file: {error}") from error
-
-
-def _stored_dtype(file: Path) -> torch.dtype:
-    if file.suffix == ".bin":
-        return _floating(torch_zip.tensors_under("", torch_zip.read(file)).values())
-    with safe_open(file, framework="pt") as opened:
-        return _floating(opened.get_tensor(key) for key in opened.keys())  # noqa: SIM118
-
-
-def _floating(tensors: Iterable[Tensor]) -> torch.dtype:
-    return next(t.dtype for t in tensors if t.is_floating_point())

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from kdiff.checkpoints.layout import own
+from kdiff.checkpoints.weights import load_weights
 from kdiff.denoiser import Denoiser
 from kdiff.files import whole_file
 from kdiff.networks import NETWORKS, at_most
@@ -80,7 +80,7 @@ def load(path: str | Path, dtype: torch.dtype | None = torch.float32) -> Denoise
         # On meta: neither memory nor random numbers for what is replaced.
         with torch.device("meta"), at_most(len(names)):
             network = _network(config["network"])
-        network.load_state_dict({name: _tensor(path, name, dtype) for name in names}, assign=True)
+        load_weights(network, ((name, _tensor(path, name)) for name in names), dtype)
         return _denoiser(network, config, path.stem)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -149,9 +149,8 @@ def _names(path: Path) -> list[str]:
         return list(file.keys())
 
 
-def _tensor(path: Path, name: str, dtype: torch.dtype | None) -> Tensor:
-    """A copy. What was read of a mapping counts as this process's memory until the mapping goes,
-    so each tensor has its own."""
+def _tensor(path: Path, name: str) -> Tensor:
+    """What was read of a mapping counts as this process's memory until the mapping goes, so each
+    tensor has its own."""
     with safe_open(path, framework="pt") as file:
-        tensor = file.get_tensor(name)
-    return own(tensor, dtype)
+        return file.get_tensor(name)

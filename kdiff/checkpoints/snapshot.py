@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from kdiff.checkpoints.unpickle import Pickle, Record, TensorRecord, opened
+from kdiff.checkpoints.weights import load_weights
 
 MAX_BLOCKS = 1000  # of a network; the published ones have below 40
 MAX_PREFIX = 1000  # letters of the names of modules in modules
@@ -59,14 +60,13 @@ def build(
     dtype: torch.dtype | None,
     **defaults: Any,
 ) -> Network:
-    """kdiff's `network` for `module`: with its arguments, where it gave them, its tensors in
-    `dtype` (None: the file's), in evaluation mode."""
+    """kdiff's `network` for `module`: with its arguments, where it gave them, and its tensors, as
+    `load_weights` makes them."""
     arguments = {**defaults, **_arguments(module, inspect.signature(network).parameters)}
     with torch.device("meta"):  # neither memory nor random numbers for what is replaced
         made = network(**arguments)
-    tensors = {name: pickle.tensor(record, dtype) for name, record in _tensors(module)}
-    made.load_state_dict(tensors, assign=True)
-    return made.eval().requires_grad_(False)
+    load_weights(made, ((name, pickle.tensor(t)) for name, t in _tensors(module)), dtype)
+    return made
 
 
 def _arguments(module: Record, known: Mapping[str, Any]) -> dict[str, Any]:

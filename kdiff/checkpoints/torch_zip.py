@@ -6,7 +6,7 @@ import ctypes
 import mmap
 import sys
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, TypeVar
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from kdiff.checkpoints.layout import own
+from kdiff.checkpoints.weights import load_weights
 
 MADV_PAGEOUT = 21  # Linux 5.4; it never loses data, and where it is unknown nothing happens
 
@@ -70,9 +70,9 @@ def fill(
     tensors: Mapping[str, Tensor],
     dtype: torch.dtype | None,
 ) -> Network:
-    """`make()` with `tensors`, of the file at `path`, as its weights: in `dtype` (None: their own),
-    in evaluation mode. ValueError unless names and shapes are exactly the network's, and all in the
-    file."""
+    """`make()` with `tensors`, of the file at `path`, as its weights (see `load_weights`). They are
+    copies: one who reads a mapping of a file that is being overwritten, as checkpoints are, is
+    killed. ValueError unless names and shapes are exactly the network's, and all in the file."""
     # A view can claim any shape over a few bytes: such a tensor would fill the memory later.
     claimed = sum(value.nbytes for value in tensors.values())
     plain = all(v.device.type == "cpu" and v.layout == torch.strided for v in tensors.values())
@@ -81,22 +81,22 @@ def fill(
     try:
         with torch.device("meta"):  # neither memory nor random numbers for what is replaced
             network = make()
-        copies = {key: _copy(value, dtype) for key, value in tensors.items()}
-        network.load_state_dict(copies, assign=True)
+        load_weights(network, _one_by_one(tensors), dtype)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path}: its tensors do not fit: {reason}") from error
-    return network.eval().requires_grad_(False)
+    return network
 
 
-def _copy(value: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """A copy in memory of its own: one who reads a mapping of a file that is being
-    overwritten, as checkpoints are, is killed. What was read of a mapping counts as this process's
-    memory until the mapping goes, so the system is told that these pages are not needed soon."""
-    copy = own(value, dtype)
-    if sys.platform == "linux" and value.nbytes >= mmap.PAGESIZE:
-        start = -(-value.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
-        size = (value.data_ptr() + value.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - start
-        if size > 0:
-            ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), MADV_PAGEOUT)
-    return copy
+def _one_by_one(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """What was read of a mapping counts as this process's memory until the mapping goes, so the
+    system is told, once a tensor was copied, that its pages are not needed soon."""
+    for name, value in tensors.items():
+        yield name, value
+        if sys.platform == "linux" and value.nbytes >= mmap.PAGESIZE:
+            start = -(-value.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+            size = (value.data_ptr() + value.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - start
+            if size > 0:
+                ctypes.CDLL(None).madvise(
+                    ctypes.c_void_p(start), ctypes.c_size_t(size), MADV_PAGEOUT
+                )

@@ -27,10 +27,10 @@ import torch
 from torch import Tensor
 
 from kdiff.checkpoints import one_line
-from kdiff.checkpoints.layout import own
 
 MAX_OPCODES = 1_000_000  # the published networks have some 60 thousand
 MAX_TEXT = 1 << 24
+MAX_NAME = 1000
 TORCH_MAGIC, TORCH_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 OPCODES = {op.code: op for op in pickletools.opcodes}
 LENGTHS = {  # opcodes that are followed by a length and as many bytes
@@ -175,7 +175,7 @@ class Machine:
             case "BINGET" | "LONG_BINGET":
                 stack.append(memo[self._argument(op)])
             case "GLOBAL":
-                stack.append(self._name(*self._argument(op).split(" ", 1)))
+                stack.append(self._name(self._line(), self._line()))
             case "STACK_GLOBAL":
                 name, module = stack.pop(), stack.pop()
                 stack.append(self._name(module, name))
@@ -207,6 +207,12 @@ class Machine:
         if span.size > MAX_TEXT:
             raise ValueError(f"it has a text of {span.size:,} bytes")
         return _read(self.file, span).decode("utf-8", "surrogatepass")
+
+    def _line(self) -> str:
+        line = self.file.readline(MAX_NAME)
+        if not line.endswith(b"\n"):
+            raise ValueError("it has a name without an end")
+        return line[:-1].decode()
 
     def _take(self, op: str) -> list[Any]:
         """Pop what the opcode takes: one to three values, a key and its value, or up to a mark."""
@@ -259,18 +265,17 @@ class Pickle:
         self.value = Machine(file, os.fstat(file.fileno()).st_size, OUTER).run()
         self.used: set[Span] = set()
 
-    def tensor(self, record: TensorRecord, dtype: torch.dtype | None = None) -> Tensor:
-        """Read a tensor, in `dtype` (None: the file's). ValueError for a damaged one, for a second
-        one on the same storage, and for one that would need more memory than it has in the file."""
+    def tensor(self, record: TensorRecord) -> Tensor:
+        """Read a tensor. ValueError for a damaged one, for a second one on the same storage, and
+        for one that would need more memory than it has in the file."""
         kind, start, count = self._storage(record.span)
         _check_view(record, count)
-        raw = mmap(-1, count * kind.itemsize)  # which goes back to the system, all of it
+        raw = _memory(count * kind.itemsize)
         self.file.seek(start)
         if self.file.readinto(raw) != len(raw):  # type: ignore[attr-defined]
             raise ValueError("it ends too soon")
         flat = torch.frombuffer(raw, dtype=kind)
-        view = flat.as_strided(record.shape, record.stride, record.offset)
-        return own(view, dtype)
+        return flat.as_strided(record.shape, record.stride, record.offset)
 
     def array(self, record: Record) -> np.ndarray:
         """A numpy array of numbers."""
@@ -300,6 +305,14 @@ class Pickle:
         if claimed != count or view is not None or count * dtype.itemsize != end - start:
             raise ValueError(f"it has a storage of {span.size:,} bytes for {count:,} values")
         return dtype, start, count
+
+
+def _memory(size: int) -> mmap:
+    """Memory that goes back to the system, all of it, when it is let go."""
+    try:
+        return mmap(-1, size)
+    except OSError as error:
+        raise MemoryError(error) from error
 
 
 def _read(file: BinaryIO, span: Span) -> bytes:

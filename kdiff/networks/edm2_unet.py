@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdiff.networks.frequencies import Frequencies
 from kdiff.networks.labels import one_hot
 from kdiff.networks.registry import network
 
@@ -49,7 +50,7 @@ def mp_cat(a: Tensor, b: Tensor, t: float) -> Tensor:
     return torch.cat([a * (c * (1 - t) / math.sqrt(na)), b * (c * t / math.sqrt(nb))], dim=1)
 
 
-class MPFourier(nn.Module):
+class MPFourier(Frequencies):
     """`[N] -> [N, channels]`: random Fourier features `sqrt(2) cos(freqs x + phases)` (eq. 75)."""
 
     def __init__(self, channels: int):

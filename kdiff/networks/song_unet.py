@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdiff.networks.frequencies import Frequencies
 from kdiff.networks.labels import one_hot
 from kdiff.networks.registry import network
 
@@ -164,7 +165,7 @@ class PositionalEmbedding(nn.Module):
         return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
-class FourierEmbedding(nn.Module):
+class FourierEmbedding(Frequencies):
     """`[N] -> [N, channels]`: random Fourier features, sin and cos of `2 pi freqs x` (NCSN++)."""
 
     def __init__(self, channels: int, scale: float = 16):
