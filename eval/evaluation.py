@@ -332,11 +332,15 @@ def reference_for(
     found = find_reference(str(ref), network.name, network.resize, data)
     if isinstance(found, Reference):
         return found
+    needs = {METRICS[name].needs for name in metrics}
     if ranks()[1] > 1:
         raise ValueError(
-            f"with several processes, make the reference first: kdiff ref make NAME --images {ref}"
+            "with several processes there is no kid, precision, recall, density or coverage: they "
+            "need the reference's images"
+            if "rows" in needs
+            else f"with several processes, make the reference first: kdiff ref make NAME --images "
+            f"{ref}"
         )
-    needs = {METRICS[name].needs for name in metrics}
     told = progress or (lambda done, total: None)
     return make_reference(
         found.name,

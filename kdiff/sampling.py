@@ -26,6 +26,7 @@ def sample(
     seeds: Sequence[int] | None = None,
     batch: int = 64,
     shape: Sequence[int] | None = None,
+    device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
     deterministic: bool = False,
     callback: Callable[[State], None] | None = None,
@@ -37,8 +38,9 @@ def sample(
 
     Seeds are `seeds`, or `n` (default 1) of them from `seed` (default 0) on: each determines its
     sample, whatever `batch` it is computed in (to the network's rounding; to the bit if
-    `deterministic`, which gives the network one fixed batch shape). `dtype` is the solver's; the
-    network keeps its own. `class_labels` and every value in `cond` have one row a sample.
+    `deterministic`, which gives the network one fixed batch shape). `device` and `shape` are by
+    default the model's, if it says them, and else the CPU. `dtype` is the solver's; the network
+    keeps its own. `class_labels` and every value in `cond` have one row a sample.
     `callback` gets each `State`. All else (`steps`, `nfe`, `schedule`, `options`, ..) as in `plan`.
     ValueError on bad arguments, NonFiniteError if the model breaks down.
     """
@@ -59,6 +61,7 @@ def sample(
         seeds,
         batch=batch,
         shape=shape,
+        device=device,
         dtype=dtype,
         deterministic=deterministic,
         cond=cond,
@@ -77,13 +80,14 @@ def run(
     *,
     batch: int = 64,
     shape: Sequence[int] | None = None,
+    device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
     deterministic: bool = False,
     cond: Mapping[str, Any] | None = None,
 ) -> Iterator[tuple[Sequence[int], Iterator[State]]]:
     """What `sample` does, batch by batch: the seeds of each, and its states to iterate over.
     The last state of a batch has its samples. Errors as in `sample`."""
-    for part in batches(model, seeds, batch, shape, dtype, deterministic, cond):
+    for part in batches(model, seeds, batch, shape, dtype, deterministic, cond, device):
         noise = part.noise()
         x = part.start(plan.sigmas[0], noise)
         yield part.seeds, drive(part.denoise, plan, x, noise, **part.cond)
@@ -111,13 +115,14 @@ def batches(
     dtype: torch.dtype = torch.float32,
     deterministic: bool = False,
     cond: Mapping[str, Any] | None = None,
+    device: torch.device | str | None = None,
 ) -> Iterator[Batch]:
     """The seeds in batches, with what belongs to each. Arguments and errors as in `sample`."""
     if len(seeds) < 1:
         raise ValueError("nothing to sample: give at least one image or seed")
     if batch < 1:
         raise ValueError(f"batch must be at least 1, not {batch}")
-    device = getattr(model, "device", "cpu")
+    device = getattr(model, "device", "cpu") if device is None else device
     shape = getattr(model, "shape", None) if shape is None else shape
     if shape is None:
         raise ValueError("the model does not say its shape: give shape")

@@ -161,6 +161,14 @@ def test_the_shape_of_a_plain_function_is_given(shape):
     ).shape
 
 
+def test_the_device_of_a_plain_function_is_given():
+    def denoise(x, sigma):
+        raise LookupError(x.device.type)
+
+    with pytest.raises(LookupError, match="meta"):
+        kdiff.sample(denoise, "euler", sigmas=[1, 0], shape=(3,), device="meta")
+
+
 # --- the plan ---
 
 

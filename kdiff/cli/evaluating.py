@@ -15,6 +15,12 @@ from kdiff.eval.features import DEFAULT_FEATURES, FeatureNetwork, feature_networ
 from kdiff.eval.references import Reference, check_comparable
 from kdiff.eval.resize import MODES
 
+data_option = click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="For cifar10:train and cifar10:test: torchvision's folder, or an .npz.",
+)
+
 
 def evaluation_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add --ref to --data; the command gets them as `**evaluating`, for `choose_evaluation`."""
@@ -31,7 +37,7 @@ def evaluation_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--weights", type=click.Path(path_type=Path), help="Inception's weights, if elsewhere."
         ),
-        click.option("--data", type=click.Path(path_type=Path), help="Where cifar10:train is."),
+        data_option,
     ]
     for option in reversed(options):
         command = option(command)

@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from kdiff.cli.choices import choose_device
+from kdiff.cli.evaluating import data_option
 from kdiff.cli.list_command import table
 from kdiff.cli.outputs import check_free, writing
 from kdiff.cli.planning import CONTEXT, usage_errors
@@ -71,7 +72,7 @@ def _row(path: Path, label: Label) -> dict[str, Any]:
 @command.command("make")
 @click.argument("name")
 @click.option("--images", required=True, help="Folder, .zip, .npz[:KEY], .npy, or cifar10:train.")
-@click.option("--data", type=click.Path(path_type=Path), help="Where torchvision keeps CIFAR-10.")
+@data_option
 @features_option
 @resize_option
 @click.option("--weights", type=click.Path(path_type=Path), help="Inception's weights file.")
