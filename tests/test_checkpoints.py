@@ -127,7 +127,8 @@ def test_another_preconditioner_brings_its_range(tiny):
         ({"colour": "red"}, "has no colour to replace"),
         ({"precond": "nothing"}, "unknown preconditioner"),
         ({"classes": ["a", "b"]}, "has 1 classes, not 2"),
-        ({"dtype": "float16"}, "must be a torch.dtype"),
+        ({"dtype": "float16"}, "must be None or one such as torch.bfloat16"),
+        ({"dtype": torch.int64}, "must be None or one such as torch.bfloat16"),
     ],
 )
 def test_overrides_that_make_no_sense(tiny, overrides, text):

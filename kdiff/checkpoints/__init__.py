@@ -160,8 +160,8 @@ def _check(overrides: dict[str, Any]) -> None:
     if not _is_list(classes, str):
         raise ValueError(f"classes must be a list of names, not {classes!r}")
     dtype = overrides.get("dtype")
-    if dtype is not None and not isinstance(dtype, torch.dtype):
-        raise ValueError(f"dtype must be a torch.dtype or None, not {dtype!r}")
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ValueError(f"dtype must be None or one such as torch.bfloat16, not {dtype!r}")
     for key in ("sigma_min", "sigma_max"):
         if not isinstance(overrides.get(key, 0.0), int | float):
             raise ValueError(f"{key} must be a number, not {overrides[key]!r}")
