@@ -335,11 +335,9 @@ def reference_for(
     needs = {METRICS[name].needs for name in metrics}
     if ranks()[1] > 1:
         raise ValueError(
-            "with several processes there is no kid, precision, recall, density or coverage: they "
-            "need the reference's images"
+            "kid, precision, recall, density and coverage need one process"
             if "rows" in needs
-            else f"with several processes, make the reference first: kdiff ref make NAME --images "
-            f"{ref}"
+            else f"several processes need a reference: kdiff ref make NAME --images {ref}"
         )
     told = progress or (lambda done, total: None)
     return make_reference(

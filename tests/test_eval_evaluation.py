@@ -15,6 +15,7 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
+from kdiff.eval import evaluation
 from kdiff.eval.evaluation import METRICS, Collector, evaluate, stream
 from kdiff.eval.features import FeatureNetwork, Features, feature_network
 from kdiff.eval.image_arrays import from_npy
@@ -204,3 +205,15 @@ def test_two_processes_give_the_figures_of_one(files):
     two = evaluated(files, "--ref", files / "real.safetensors", *shared, launcher=launcher)
     for name, figure in two["metrics"].items():
         assert figure == pytest.approx(one["metrics"][name], rel=1e-6), name  # the file is float32
+
+
+@pytest.mark.parametrize(
+    ("metric", "says"), [("fid", "kdiff ref make NAME"), ("kid", "need one process")]
+)
+def test_several_processes_take_no_images_as_reference(
+    metric, says, network, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(evaluation, "ranks", lambda: (0, 2))
+    np.save(tmp_path / "images.npy", np.zeros((4, 32, 32, 3), np.uint8))
+    with pytest.raises(ValueError, match=says):
+        evaluation.reference_for(tmp_path / "images.npy", network, [metric])
