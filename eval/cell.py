@@ -15,6 +15,7 @@ from kdiff.files import to_json
 from kdiff.planning import Plan
 
 RMSE = "rmse"  # to the converged solution; unlike METRICS it needs no feature network
+Judge = tuple[FeatureNetwork | None, Reference | None]
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,14 @@ from kdiff.denoiser import Denoiser
 from kdiff.driver import State
 from kdiff.environment import environment
 from kdiff.eval import converged
-from kdiff.eval.cell import RMSE, Cell, ModelFile
+from kdiff.eval.cell import RMSE, Cell, Judge, ModelFile
 from kdiff.eval.evaluation import Collector, Figure
-from kdiff.eval.features import FeatureNetwork
 from kdiff.eval.frechet import expected_distance
 from kdiff.eval.generated import three_channels
 from kdiff.eval.ranks import gather, ranks
 from kdiff.eval.references import Reference
 from kdiff.eval.sweep_folder import SweepFolder
+from kdiff.files import to_json
 from kdiff.images import to_uint8
 from kdiff.latent import check_pictures
 from kdiff.lockstep import Outcome, lockstep
@@ -52,8 +52,7 @@ def expand(
     n: int,
     first_seeds: Sequence[int] = (0,),
     metrics: Sequence[str],
-    network: FeatureNetwork | None = None,
-    reference: Reference | None = None,
+    judges: Sequence[Judge] = ((None, None),),
     dtype: str = "float32",
     deterministic: bool = False,
     **grid: Any,
@@ -61,7 +60,8 @@ def expand(
     """Every combination, each once.
 
     `sizes` are {"steps": 10} or {"nfe": 10}; `options` have one or more values each and apply to
-    the samplers that have them; `grid` (final, sigma_min ..) is for all, as in `kdiff.plan`.
+    the samplers that have them; `judges` are feature networks with their references, each of which
+    looks at all images; `grid` (final, sigma_min ..) is for all, as in `kdiff.plan`.
     ValueError if any combination is impossible or an option is no sampler's.
     """
     check_seeds(n, first_seeds)
@@ -71,7 +71,8 @@ def expand(
         model = kdiff.load(file.path)
         check_pictures(model)
         labels = "in turn" if model.classes else None
-        for chosen in plans(model, samplers, schedules, sizes, options or {}, grid):
+        every = plans(model, samplers, schedules, sizes, options or {}, grid)
+        for chosen, (network, reference) in product(every, judges):
             ode = not chosen.sampler.stochastic(chosen.options)
             measured = tuple(name for name in metrics if name != RMSE or ode)
             cell = Cell(
@@ -128,7 +129,7 @@ def check_seeds(n: int, first_seeds: Sequence[int]) -> None:
             )
 
 
-def check_judges(cell: Cell) -> None:
+def check_judge(cell: Cell) -> None:
     """Judge one image of noise as the cell's will be. ValueError, in one line, if that fails, as
     it does with a reference of another dimension."""
     collector = start_tally(cell).collector
@@ -188,11 +189,15 @@ def outstanding(
     warn: Callable[[str], None] | None = None,
 ) -> list[Cell]:
     """Those of the folder's shard that have no line yet; with `retry` also those that failed. In
-    the order in which to compute them: cells on one grid, which share most, side by side. `warn`
-    gets a text for each line in the folder that is no cell."""
+    the order in which to compute them: cells of one plan, then those on one grid, which share
+    most, side by side. `warn` gets a text for each line in the folder that is no cell."""
 
     def grid(cell: Cell) -> tuple[Any, ...]:
-        return cell.model.name, cell.seeds.start, cell.plan.steps, cell.plan.schedule, cell.key
+        chosen = cell.plan
+        return (
+            *(cell.model.name, cell.seeds.start, chosen.steps, chosen.schedule),
+            *(to_json(chosen.record(), indent=None), cell.key),
+        )
 
     i, n = folder.shard or (1, 1)
     lines = folder.lines(warn)

@@ -188,6 +188,40 @@ def test_a_model_without_classes_and_no_metrics_at_all(workplace, tmp_path):
     assert line["cell"]["class_labels"] is None and list(line["metrics"]) == ["seconds"]
 
 
+def few_features(images):
+    return toy_features(images)[:, :12]
+
+
+def test_two_feature_networks_look_at_images_that_are_computed_once(
+    kdiff_sweep, tmp_path, monkeypatch
+):
+    real = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)
+    np.savez(tmp_path / "real.npz", real)
+    few = "test_eval_sweep:few_features"
+    cells = ("--sampler", "euler,dpmpp_2m,euler_ancestral", "--steps", 4, "--metrics", "fid")
+    asked = []
+    call = kdiff.Denoiser.__call__
+    monkeypatch.setattr(
+        kdiff.Denoiser,
+        "__call__",
+        lambda self, x, s, **cond: asked.append(s) or call(self, x, s, **cond),
+    )
+
+    def judged_by(out, features):
+        asked.clear()
+        ref = tmp_path / "real.npz"
+        result = kdiff_sweep(tmp_path / out, *cells, "--ref", ref, "--features", features)
+        assert result.exit_code == 0, result.output
+        return len(asked), result.output
+
+    alone, _ = judged_by("apart", TOY)
+    judged_by("apart", few)
+    together, output = judged_by("together", f"{TOY},{few},{TOY}")
+    assert together == alone and results(tmp_path / "together") == results(tmp_path / "apart")
+    table = [line.split() for line in output.splitlines() if " karras " in line]
+    assert len(table) == 3 and all(len(row) == 7 for row in table)  # and seconds
+
+
 # --- keys ---
 
 
@@ -200,7 +234,7 @@ def cell(workplace):
         sizes=[{"steps": 4}],
         n=20,
         metrics=["fid", "rmse"],
-        network=feature_network(TOY),
+        judges=[(feature_network(TOY), None)],
     )
     return only
 

@@ -334,9 +334,9 @@ def test_rank_agreement_is_one_for_the_same_order_whichever_way_it_counts(tmp_pa
     other = sweep_of(tmp_path / "c", "FD (cifar10-classifier)", [1, 2, 3, 4])
     for second, correlation in [(same, "1.000"), (other, "-1.000")]:
         result = CliRunner().invoke(rank_agreement.main, [fid, second])
-        assert result.exit_code == 0 and f"{correlation}  (4 cells)" in result.output
+        assert result.exit_code == 0 and f"{correlation}  (4 sets of images)" in result.output
 
 
 def test_rank_agreement_of_too_few_cells_is_one_line(tmp_path):
     result = CliRunner().invoke(rank_agreement.main, [str(tmp_path), str(tmp_path)])
-    assert result.exit_code == 2 and "0 finished cells" in result.output
+    assert result.exit_code == 2 and "three sets of images" in result.output

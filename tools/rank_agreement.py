@@ -1,16 +1,18 @@
 """Whether two feature networks put samplers in the same order, on the same images.
 
-    python tools/rank_agreement.py sweep-inception sweep-classifier
+    kdiff sweep --features inception,cifar10-classifier .. --out sweep
+    python tools/rank_agreement.py sweep
 
-Prints Spearman's rank correlation between the figures of two sweeps, for each pair of names, over
-the cells that both have: same model, sampler, noise levels and seeds. 1 is agreement, also where
-the one figure grows when the other falls.
+Prints Spearman's rank correlation between any two figures of one or more sweeps, over the images
+of which both are known: same model, sampler, noise levels and seeds. 1 is agreement, also where the
+one figure grows when the other falls.
 """
 
 from __future__ import annotations
 
 import json
-from itertools import product
+from collections.abc import Iterable, Sequence
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +25,14 @@ from kdiff.eval.sweep_folder import SweepFolder
 SAME = ("sampler", "options", "schedule", "sigmas", "seeds", "class_labels", "dtype")
 
 
-def figures(folder: Path) -> dict[str, dict[str, float]]:
-    """What was measured of each finished cell, by what determines its images."""
+def figures(folders: Iterable[Path]) -> dict[str, dict[str, float]]:
+    """What was measured of the finished cells: for each figure's name the badness of the images,
+    by what determines these."""
     found: dict[str, dict[str, float]] = {}
-    for line in SweepFolder(folder).lines().values():
+    for line in chain.from_iterable(SweepFolder(folder).lines().values() for folder in folders):
         if line["status"] == "ok":
-            measured = {name: figure["value"] for name, figure in line["metrics"].items()}
-            found.setdefault(images_of(line["cell"]), {}).update(measured)
+            for name, figure in line["metrics"].items():
+                found.setdefault(name, {})[images_of(line["cell"])] = badness(name, figure["value"])
     return found
 
 
@@ -42,25 +45,22 @@ def badness(name: str, value: float) -> float:
 
 
 @click.command()
-@click.argument("first", type=click.Path(path_type=Path))
-@click.argument("second", type=click.Path(path_type=Path))
-def main(first: Path, second: Path) -> None:
-    """Rank correlations between the figures of two sweeps; see the top of this file."""
-    a, b = figures(first), figures(second)
-    common = [key for key in a if key in b]
-    if len(common) < 3:
-        raise click.UsageError(
-            f"{first} and {second} have {len(common)} finished cells of the same images in common: "
-            "three are needed"
-        )
-    names = [sorted(set.intersection(*(set(f[key]) for key in common))) for f in (a, b)]
-    for one, other in product(*names):
-        if "seconds" in (one, other):
-            continue
-        values = [badness(one, a[key][one]) for key in common]
-        others = [badness(other, b[key][other]) for key in common]
-        correlation = spearmanr(values, others).statistic
-        click.echo(f"{one:28} {other:28} {correlation:6.3f}  ({len(common)} cells)")
+@click.argument("sweeps", nargs=-1, required=True, type=click.Path(path_type=Path))
+def main(sweeps: Sequence[Path]) -> None:
+    """Rank correlations between the figures of sweeps; see the top of this file."""
+    found = figures(sweeps)
+    found.pop("seconds", None)
+    pairs = [
+        (one, other, [key for key in found[one] if key in found[other]])
+        for one, other in combinations(sorted(found), 2)
+    ]
+    pairs = [pair for pair in pairs if len(pair[2]) >= 3]
+    if not pairs:
+        raise click.UsageError("no two figures are known of the same three sets of images or more")
+    for one, other, common in pairs:
+        values = [[found[name][key] for key in common] for name in (one, other)]
+        correlation = spearmanr(*values).statistic
+        click.echo(f"{one:28} {other:28} {correlation:6.3f}  ({len(common)} sets of images)")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,9 @@ def evaluation_options(command: Callable[..., Any]) -> Callable[..., Any]:
             default="cifar10",
             help="A name (`kdiff ref list`), an .npz with mu and sigma, or images.",
         ),
-        click.option("--features", default=DEFAULT_FEATURES, help="The feature network."),
+        click.option(
+            "--features", default=DEFAULT_FEATURES, help="The feature network; of a sweep, a list."
+        ),
         click.option(
             "--resize", type=click.Choice(list(MODES)), help="[default: legacy_tensorflow]"
         ),

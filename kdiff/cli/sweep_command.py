@@ -7,7 +7,9 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,9 @@ from kdiff.cli.evaluating import choose_evaluation, evaluation_options
 from kdiff.cli.planning import CONTEXT, key_value, usage_errors
 from kdiff.driver import State
 from kdiff.eval import converged, sweep
-from kdiff.eval.cell import RMSE, Cell, ModelFile
+from kdiff.eval.cell import RMSE, Cell, Judge, ModelFile
 from kdiff.eval.evaluation import METRICS, Collector, all_metrics
-from kdiff.eval.features import FeatureNetwork
 from kdiff.eval.ranks import ranks
-from kdiff.eval.references import Reference
 from kdiff.eval.sweep_folder import SweepFolder
 from kdiff.models import DEFAULT_MODEL, find_model, sha256
 from kdiff.planning import DEFAULT_SAMPLER, DEFAULT_STEPS
@@ -150,7 +150,7 @@ def command(
     where = choose_device(device)
     with usage_errors():
         wanted = choose_measures(metrics)
-        network, reference, notes = choose_judges(wanted, num, where, evaluating)
+        judges, notes = choose_judges(wanted, num, where, evaluating)
         cells = sweep.expand(
             [model_file(name) for name in as_list("--model", models)],
             as_list("--sampler", samplers),
@@ -160,12 +160,12 @@ def command(
             n=num,
             first_seeds=as_numbers("--first-seed", first_seeds),
             metrics=wanted,
-            network=network,
-            reference=reference,
+            judges=judges,
             **others,
             **({} if rho is None else {"rho": rho}),
         )
-        sweep.check_judges(cells[0])
+        for cell in cells[: len(judges)]:
+            sweep.check_judge(cell)
     folder = SweepFolder(out, parse_shard(shard))
     todo = sweep.outstanding(cells, folder, retry, warn)
     if dry_run:
@@ -235,15 +235,20 @@ def choose_measures(text: str) -> list[str]:
 
 def choose_judges(
     metrics: Sequence[str], n: int, device: torch.device, evaluating: Mapping[str, Any]
-) -> tuple[FeatureNetwork | None, Reference | None, list[str]]:
-    """The feature network, the reference and notes on them, if any metric looks at features.
-    ValueError if one of the metrics cannot be had from these."""
+) -> tuple[list[Judge], list[str]]:
+    """The feature networks with their references, and notes on them; of both nothing, if no metric
+    looks at features. ValueError if one of the metrics cannot be had from these."""
     judged = [name for name in metrics if name != RMSE]
     if not judged:
-        return None, None, []
-    network, reference, notes = choose_evaluation(judged, device, **evaluating)
-    Collector(judged, n, network, reference)
-    return network, reference, notes
+        return [(None, None)], []
+    judges, notes = [], []
+    for name in dict.fromkeys(as_list("--features", evaluating["features"])):
+        chosen = {**evaluating, "features": name}
+        network, reference, remarks = choose_evaluation(judged, device, **chosen)
+        Collector(judged, n, network, reference)
+        judges.append((network, reference))
+        notes += remarks
+    return judges, notes
 
 
 def model_file(name: str) -> ModelFile:
@@ -364,15 +369,16 @@ class Progress:
 
 
 def table(cells: Sequence[Cell], lines: Mapping[str, Mapping[str, Any]]) -> str:
-    """A row a cell, a column a metric; where no cell has any, seconds."""
+    """A row a set of images, a column a metric; where no cell has any, seconds."""
     found = [lines.get(cell.key) for cell in cells]
     names = list(dict.fromkeys(name for line in found if line for name in line["metrics"]))
     names = names or ["seconds"]
     rows = [["sampler", "schedule", "steps", "NFE", *names]]
-    for cell, line in zip(cells, found, strict=True):
-        chosen = cell.plan
+    for _, judged in groupby(cells, lambda cell: replace(cell, network=None, reference=None).key):
+        same = list(judged)
+        chosen = same[0].plan
         head = [chosen.sampler.name, chosen.schedule, str(chosen.steps), str(chosen.nfe)]
-        rows.append([*head, *(shown(line, name) for name in names)])
+        rows.append([*head, *(shown([lines.get(c.key) for c in same], name) for name in names)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(aligned(row, widths)) for row in rows)
 
@@ -383,10 +389,9 @@ def aligned(row: Sequence[str], widths: Sequence[int]) -> list[str]:
     return [f"{text:{'<' if i < 2 else '>'}{width}}" for i, (text, width) in enumerate(cells)]
 
 
-def shown(line: Mapping[str, Any] | None, name: str) -> str:
-    if line is None:
-        return ""
-    if line["status"] == "failed":
-        return "failed"
-    figure = line["metrics"].get(name)
-    return "" if figure is None else f"{figure['value']:.4g}"
+def shown(same: Sequence[Mapping[str, Any] | None], name: str) -> str:
+    """The figure, wherever it is among the lines of the same images."""
+    for line in same:
+        if line is not None and name in line["metrics"]:
+            return f"{line['metrics'][name]['value']:.4g}"
+    return "failed" if any(line and line["status"] == "failed" for line in same) else ""
