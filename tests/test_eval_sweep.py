@@ -222,6 +222,15 @@ def test_two_feature_networks_look_at_images_that_are_computed_once(
     assert len(table) == 3 and all(len(row) == 7 for row in table)  # and seconds
 
 
+def test_the_resize_mode_is_inceptions_where_it_is_among_several(tmp_path):
+    words = ["sweep", "--metrics", "fid", "--steps", "2", "--out", str(tmp_path), "--dry-run"]
+    words += ["--resize", "clean", "--features"]
+    result = CliRunner().invoke(main, [*words, "cifar10-classifier,inception"])
+    assert result.exit_code == 0 and "2 of 2 cells to compute" in result.output, result.output
+    result = CliRunner().invoke(main, [*words, "cifar10-classifier"])
+    assert result.exit_code == 2 and "--resize and --weights are for inception" in result.output
+
+
 # --- keys ---
 
 

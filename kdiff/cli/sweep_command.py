@@ -25,6 +25,7 @@ from kdiff.driver import State
 from kdiff.eval import converged, sweep
 from kdiff.eval.cell import RMSE, Cell, Judge, ModelFile
 from kdiff.eval.evaluation import METRICS, Collector, all_metrics
+from kdiff.eval.features import DEFAULT_FEATURES
 from kdiff.eval.ranks import ranks
 from kdiff.eval.sweep_folder import SweepFolder
 from kdiff.models import DEFAULT_MODEL, find_model, sha256
@@ -242,8 +243,11 @@ def choose_judges(
     if not judged:
         return [(None, None)], []
     judges, notes = [], []
-    for name in dict.fromkeys(as_list("--features", evaluating["features"])):
+    names = list(dict.fromkeys(as_list("--features", evaluating["features"])))
+    for name in names:
         chosen = {**evaluating, "features": name}
+        if name != DEFAULT_FEATURES and DEFAULT_FEATURES in names:  # they are that one's
+            chosen |= {"resize": None, "weights": None}
         network, reference, remarks = choose_evaluation(judged, device, **chosen)
         Collector(judged, n, network, reference)
         judges.append((network, reference))
