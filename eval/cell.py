@@ -15,7 +15,6 @@ from kdiff.files import to_json
 from kdiff.planning import Plan
 
 RMSE = "rmse"  # to the converged solution; unlike METRICS it needs no feature network
-Judge = tuple[FeatureNetwork | None, Reference | None]
 
 
 @dataclass(frozen=True)
@@ -25,6 +24,16 @@ class ModelFile:
     name: str
     path: Path
     sha256: str
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What is to be measured of images, by the names of METRICS or RMSE, and through which network
+    and against what, if any of it looks at features."""
+
+    metrics: tuple[str, ...]
+    network: FeatureNetwork | None = None
+    reference: Reference | None = None
 
 
 @dataclass(frozen=True)

@@ -51,8 +51,7 @@ def expand(
     options: Mapping[str, Sequence[Any]] | None = None,
     n: int,
     first_seeds: Sequence[int] = (0,),
-    metrics: Sequence[str],
-    judges: Sequence[Judge] = ((None, None),),
+    judges: Sequence[Judge],
     dtype: str = "float32",
     deterministic: bool = False,
     **grid: Any,
@@ -60,8 +59,8 @@ def expand(
     """Every combination, each once.
 
     `sizes` are {"steps": 10} or {"nfe": 10}; `options` have one or more values each and apply to
-    the samplers that have them; `judges` are feature networks with their references, each of which
-    looks at all images; `grid` (final, sigma_min ..) is for all, as in `kdiff.plan`.
+    the samplers that have them; each of the `judges` looks at all images; `grid` (final, sigma_min
+    ..) is for all, as in `kdiff.plan`.
     ValueError if any combination is impossible or an option is no sampler's.
     """
     check_seeds(n, first_seeds)
@@ -72,9 +71,9 @@ def expand(
         check_pictures(model)
         labels = "in turn" if model.classes else None
         every = plans(model, samplers, schedules, sizes, options or {}, grid)
-        for chosen, (network, reference) in product(every, judges):
+        for chosen, judge in product(every, judges):
             ode = not chosen.sampler.stochastic(chosen.options)
-            measured = tuple(name for name in metrics if name != RMSE or ode)
+            measured = tuple(name for name in judge.metrics if name != RMSE or ode)
             cell = Cell(
                 file,
                 chosen,
@@ -83,11 +82,11 @@ def expand(
                 dtype,
                 deterministic,
                 measured,
-                network,
-                reference,
+                judge.network,
+                judge.reference,
             )
             cells.setdefault(cell.key, cell)
-    if metrics and not any(cell.metrics for cell in cells.values()):
+    if any(j.metrics for j in judges) and not any(cell.metrics for cell in cells.values()):
         raise ValueError("RMSE is to the solution of the ODE, but all these samplers add noise")
     return list(cells.values())
 

@@ -21,7 +21,7 @@ import kdiff
 from kdiff.checkpoints import native
 from kdiff.cli import main
 from kdiff.eval import sweep
-from kdiff.eval.cell import ModelFile
+from kdiff.eval.cell import Judge, ModelFile
 from kdiff.eval.features import feature_network
 from kdiff.eval.sweep_folder import SweepFolder
 from kdiff.images import to_uint8
@@ -189,7 +189,8 @@ def test_a_model_without_classes_and_no_metrics_at_all(workplace, tmp_path):
 
 
 def few_features(images):
-    return toy_features(images)[:, :12]
+    """These, and logits."""
+    return toy_features(images)[:, :12], toy_features(images)[:, :3]
 
 
 def test_two_feature_networks_look_at_images_that_are_computed_once(
@@ -221,6 +222,17 @@ def test_two_feature_networks_look_at_images_that_are_computed_once(
     table = [line.split() for line in output.splitlines() if " karras " in line]
     assert len(table) == 3 and all(len(row) == 7 for row in table)  # and seconds
 
+    ref = ("--ref", tmp_path / "real.npz", "--features", f"{TOY},{few}")
+    result = kdiff_sweep(tmp_path / "is", *cells[:4], *ref, "--metrics", f"rmse,fid,is@{few}")
+    assert result.exit_code == 0, result.output
+    found = [set(line["metrics"]) for line in lines(tmp_path / "is").values()]
+    assert found.count({"seconds", f"FD ({TOY})"}) == 1  # of the sampler that adds noise
+    assert found.count({"seconds", f"FD ({TOY})", "RMSE"}) == 2
+    assert found.count({"seconds", f"FD ({few})", f"IS ({few})"}) == 1
+    assert found.count({"seconds", f"FD ({few})", f"IS ({few})", "RMSE"}) == 2
+    result = kdiff_sweep(tmp_path / "is", *ref, "--metrics", "fid,is@inception")
+    assert result.exit_code == 2 and "inception is none of --features" in result.stderr
+
 
 def test_the_resize_mode_is_inceptions_where_it_is_among_several(tmp_path):
     words = ["sweep", "--metrics", "fid", "--steps", "2", "--out", str(tmp_path), "--dry-run"]
@@ -242,8 +254,7 @@ def cell(workplace):
         ["heun"],
         sizes=[{"steps": 4}],
         n=20,
-        metrics=["fid", "rmse"],
-        judges=[(feature_network(TOY), None)],
+        judges=[Judge(("fid", "rmse"), feature_network(TOY))],
     )
     return only
 
@@ -295,7 +306,7 @@ def test_one_cell_by_two_names_is_one_cell(workplace):
         ["heun", "HeunDiscreteScheduler", "DPM++ 2M", "DPM++ 2M Karras"],
         sizes=[{"nfe": 5}, {"nfe": 6}],  # Heun makes three steps of either
         n=2,
-        metrics=[],
+        judges=[Judge(())],
     )
     found = [(c.plan.sampler.name, c.plan.steps) for c in cells]
     assert found == [("heun", 3), ("dpmpp_2m", 5), ("dpmpp_2m", 6)]
@@ -309,7 +320,7 @@ def test_options_go_to_the_samplers_that_have_them(workplace):
         sizes=[{"steps": 2}],
         options={"ETA": ["0", "0.5"]},
         n=2,
-        metrics=["rmse"],
+        judges=[Judge(("rmse",))],
     )
     found = [(c.plan.sampler.name, c.plan.options.get("eta"), c.metrics) for c in cells]
     assert found == [

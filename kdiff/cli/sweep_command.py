@@ -109,7 +109,10 @@ def as_text(value: Any) -> str:
 @click.option("--num", type=click.IntRange(1), default=1000, help="Images in a cell.")
 @click.option("--first-seed", "first_seeds", default="0", help="A list: each repeats every cell.")
 @click.option(
-    "--metrics", default="fid,rmse", help=f"A list of {', '.join([*METRICS, RMSE])}; or none."
+    "--metrics",
+    default="fid,rmse",
+    help=f"A list of {', '.join([*METRICS, RMSE])}, such as fid,is@NETWORK, which is of that one of"
+    " several networks; or none.",
 )
 @evaluation_options
 @click.option("--batch", type=click.IntRange(1), default=64, help="Images computed together.")
@@ -150,8 +153,7 @@ def command(
     evaluating = {key: others.pop(key) for key in ("ref", "features", "resize", "weights", "data")}
     where = choose_device(device)
     with usage_errors():
-        wanted = choose_measures(metrics)
-        judges, notes = choose_judges(wanted, num, where, evaluating)
+        judges, notes = choose_judges(choose_measures(metrics), num, where, evaluating)
         cells = sweep.expand(
             [model_file(name) for name in as_list("--model", models)],
             as_list("--sampler", samplers),
@@ -160,7 +162,6 @@ def command(
             options={k: as_list(f"--option {k}", v) for k, v in map(key_value, options)},
             n=num,
             first_seeds=as_numbers("--first-seed", first_seeds),
-            metrics=wanted,
             judges=judges,
             **others,
             **({} if rho is None else {"rho": rho}),
@@ -223,36 +224,47 @@ def choose_sizes(steps: str | None, nfe: str | None) -> list[dict[str, int]]:
     ]
 
 
-def choose_measures(text: str) -> list[str]:
-    """The list, each name once and known; `none` is an empty one: NFE and seconds only."""
-    wanted = list(dict.fromkeys(name.lower() for name in as_list("--metrics", text)))
-    if wanted == ["none"]:
+def choose_measures(text: str) -> list[tuple[str, str]]:
+    """Each metric once and known, and the network that it is of, "" if all; `none` is an empty
+    list: NFE and seconds only."""
+    wanted = []
+    for part in as_list("--metrics", text):
+        name, _, network = part.partition("@")
+        wanted.append((name.lower(), network))
+    if wanted == [("none", "")]:
         return []
-    for name in wanted:
+    for name, _ in wanted:
         if name not in METRICS and name != RMSE and name not in all_metrics():
             raise UnknownName(unknown_name("metric", name, [*METRICS, RMSE]))
-    return wanted
+    return list(dict.fromkeys(wanted))
 
 
 def choose_judges(
-    metrics: Sequence[str], n: int, device: torch.device, evaluating: Mapping[str, Any]
+    wanted: Sequence[tuple[str, str]],
+    n: int,
+    device: torch.device,
+    evaluating: Mapping[str, Any],
 ) -> tuple[list[Judge], list[str]]:
-    """The feature networks with their references, and notes on them; of both nothing, if no metric
-    looks at features. ValueError if one of the metrics cannot be had from these."""
-    judged = [name for name in metrics if name != RMSE]
-    if not judged:
-        return [(None, None)], []
-    judges, notes = [], []
+    """A judge for each feature network that has something to look at, or else a single one, and
+    notes on their references. ValueError if one of the metrics cannot be had from these."""
     names = list(dict.fromkeys(as_list("--features", evaluating["features"])))
+    for metric, of in wanted:
+        if of not in ("", *names):
+            raise ValueError(f"{metric}@{of}: {of} is none of --features {','.join(names)}")
+    judges, notes = [], []
     for name in names:
+        metrics = tuple(metric for metric, of in wanted if of in ("", name))
+        judged = [metric for metric in metrics if metric != RMSE]
+        if not judged:
+            continue
         chosen = {**evaluating, "features": name}
         if name != DEFAULT_FEATURES and DEFAULT_FEATURES in names:  # they are that one's
             chosen |= {"resize": None, "weights": None}
         network, reference, remarks = choose_evaluation(judged, device, **chosen)
         Collector(judged, n, network, reference)
-        judges.append((network, reference))
+        judges.append(Judge(metrics, network, reference))
         notes += remarks
-    return judges, notes
+    return judges or [Judge(tuple(metric for metric, _ in wanted))], notes
 
 
 def model_file(name: str) -> ModelFile:
