@@ -230,8 +230,9 @@ def test_two_feature_networks_look_at_images_that_are_computed_once(
     assert found.count({"seconds", f"FD ({TOY})", "RMSE"}) == 2
     assert found.count({"seconds", f"FD ({few})", f"IS ({few})"}) == 1
     assert found.count({"seconds", f"FD ({few})", f"IS ({few})", "RMSE"}) == 2
-    result = kdiff_sweep(tmp_path / "is", *ref, "--metrics", "fid,is@inception")
-    assert result.exit_code == 2 and "inception is none of --features" in result.stderr
+    for nobody in ("inception", ""):
+        result = kdiff_sweep(tmp_path / "is", *ref, "--metrics", f"fid,is@{nobody}")
+        assert result.exit_code == 2 and f"{nobody!r} is none of --features" in result.stderr
 
 
 def test_the_resize_mode_is_inceptions_where_it_is_among_several(tmp_path):

@@ -166,7 +166,7 @@ def command(
             **others,
             **({} if rho is None else {"rho": rho}),
         )
-        for cell in cells[: len(judges)]:
+        for cell in cells[: len(judges)]:  # those of the first plan
             sweep.check_judge(cell)
     folder = SweepFolder(out, parse_shard(shard))
     todo = sweep.outstanding(cells, folder, retry, warn)
@@ -224,14 +224,14 @@ def choose_sizes(steps: str | None, nfe: str | None) -> list[dict[str, int]]:
     ]
 
 
-def choose_measures(text: str) -> list[tuple[str, str]]:
-    """Each metric once and known, and the network that it is of, "" if all; `none` is an empty
+def choose_measures(text: str) -> list[tuple[str, str | None]]:
+    """Each metric once and known, and the network that it is of, None if all; `none` is an empty
     list: NFE and seconds only."""
     wanted = []
     for part in as_list("--metrics", text):
-        name, _, network = part.partition("@")
-        wanted.append((name.lower(), network))
-    if wanted == [("none", "")]:
+        name, at, network = part.partition("@")
+        wanted.append((name.lower(), network if at else None))
+    if wanted == [("none", None)]:
         return []
     for name, _ in wanted:
         if name not in METRICS and name != RMSE and name not in all_metrics():
@@ -240,7 +240,7 @@ def choose_measures(text: str) -> list[tuple[str, str]]:
 
 
 def choose_judges(
-    wanted: Sequence[tuple[str, str]],
+    wanted: Sequence[tuple[str, str | None]],
     n: int,
     device: torch.device,
     evaluating: Mapping[str, Any],
@@ -249,11 +249,11 @@ def choose_judges(
     notes on their references. ValueError if one of the metrics cannot be had from these."""
     names = list(dict.fromkeys(as_list("--features", evaluating["features"])))
     for metric, of in wanted:
-        if of not in ("", *names):
-            raise ValueError(f"{metric}@{of}: {of} is none of --features {','.join(names)}")
+        if of not in (None, *names):
+            raise ValueError(f"{metric}@{of}: {of!r} is none of --features {','.join(names)}")
     judges, notes = [], []
     for name in names:
-        metrics = tuple(metric for metric, of in wanted if of in ("", name))
+        metrics = tuple(metric for metric, of in wanted if of in (None, name))
         judged = [metric for metric in metrics if metric != RMSE]
         if not judged:
             continue
