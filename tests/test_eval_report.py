@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from kdiff.cli.report_command import command
-from kdiff.eval.report import Figure, curves, formats, make_tables, page, read_sweep
+from kdiff.eval.report import Figure, curves, formats, make_tables, page, read_sweep, within
 from kdiff.eval.report.tables import digits
 
 HOSTILE = "</script><script>alert(1)</script> $x^{2$ ~50% & a|b `c` {\\evil}"
@@ -219,6 +219,40 @@ def test_cells_that_differ_only_in_noise_levels_do_not_hide_each_other(sweep_of)
         ("euler [160 to 1] [2]", ["3.000", "—"]),
         ("heun", ["5.000", "—"]),
     ]
+
+
+def test_a_budget_has_of_each_row_the_most_evaluations_within_it(sweep_of, tmp_path):
+    cells = [("euler", 4, 9.0), ("euler", 5, 8.0), ("euler", 10, 3.0), ("heun", 3, 7.0)]
+    cells += [("heun", 9, 2.0), ("heun", 11, 1.0), ("ddim", 40, 0.5)]
+    sweep = sweep_of(*(a_line(name, nfe=nfe, metrics={"FID": v}) for name, nfe, v in cells))
+    (table,) = make_tables(sweep)
+    short = within(table, [10, 5])
+    assert [[short.text(row, nfe) for nfe in short.nfes] for row in short.rows] == [
+        ["8.000", "3.000"],
+        ["7.000 (NFE 3)", "2.000 (NFE 9)"],
+    ]
+    assert list(map(short.heading, short.nfes)) == ["NFE ≤ 5", "NFE ≤ 10"]
+    assert [short.is_best(row, 10) for row in short.rows] == [False, True]
+    result = report(tmp_path, "--budget", "5, 10", "--format", "md,latex,svg,html")
+    assert result.exit_code == 0
+    assert "| `heun`  | **7.000 (NFE 3)** | **2.000 (NFE 9)** |" in result.stdout
+    assert r"sampler & NFE $\leq$ 5 &" in (tmp_path / "report/tables.tex").read_text()
+
+
+@pytest.mark.parametrize(
+    ("budget", "says"),
+    [
+        ("3", "no cell is within the budget; the least NFE is 10"),
+        ("0,10", "--budget takes numbers of evaluations from 1 on, not '0,10'"),
+        ("ten", "--budget takes whole numbers such as 5,10,20, not 'ten'"),
+        (",", "--budget takes whole numbers"),
+    ],
+)
+def test_a_budget_that_is_none_is_one_clear_line(sweep_of, tmp_path, budget, says):
+    sweep_of(a_line(metrics={"FID": 12.0}))
+    result = report(tmp_path, "--budget", budget)
+    assert result.exit_code == 2 and says in result.stderr
+    assert not (tmp_path / "report").exists()
 
 
 @pytest.mark.parametrize(

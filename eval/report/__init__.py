@@ -5,6 +5,16 @@
 """
 
 from kdiff.eval.report.cells import Failure, Figure, Result, Sweep, read_sweep
-from kdiff.eval.report.tables import Row, Table, make_tables
+from kdiff.eval.report.tables import Row, Table, make_tables, within
 
-__all__ = ["Failure", "Figure", "Result", "Row", "Sweep", "Table", "make_tables", "read_sweep"]
+__all__ = [
+    "Failure",
+    "Figure",
+    "Result",
+    "Row",
+    "Sweep",
+    "Table",
+    "make_tables",
+    "read_sweep",
+    "within",
+]

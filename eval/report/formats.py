@@ -60,7 +60,7 @@ def to_markdown(tables: Sequence[Table]) -> str:
 
 
 def _markdown(table: Table) -> str:
-    lines = [["sampler", *(f"NFE {nfe}" for nfe in table.nfes)]]
+    lines = [["sampler", *map(table.heading, table.nfes)]]
     for row in table.rows:
         texts = [
             f"**{table.text(row, nfe)}**" if table.is_best(row, nfe) else table.text(row, nfe)
@@ -94,7 +94,10 @@ def to_latex(tables: Sequence[Table]) -> str:
 
 
 def _latex(table: Table) -> str:
-    lines = [" & ".join(["sampler", *(f"NFE {nfe}" for nfe in table.nfes)]) + r" \\", r"\midrule"]
+    lines = [
+        " & ".join(map(tex, ["sampler", *map(table.heading, table.nfes)])) + r" \\",
+        r"\midrule",
+    ]
     for row in table.rows:
         texts = [tex(table.text(row, nfe)) for nfe in table.nfes]
         for i, nfe in enumerate(table.nfes):
@@ -114,7 +117,7 @@ TEX = {
     **{c: f"\\{c}" for c in "&%$#_{}"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
     **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}"},
-    **{"±": r"$\pm$", MISSING: "---", "[": "{[}", "]": "{]}"},
+    **{"±": r"$\pm$", "≤": r"$\leq$", MISSING: "---", "[": "{[}", "]": "{]}"},
 }
 
 

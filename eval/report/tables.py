@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from kdiff.eval.report.cells import (
@@ -87,15 +88,23 @@ class Table:
         choose = max if higher_is_better(self.metric) else min
         return digits(choose(column, key=lambda figure: figure.value))[0]
 
+    def heading(self, nfe: int) -> str:
+        """Of a column: `NFE 10`, or `NFE ≤ 10` if some of its cells have fewer."""
+        exact = all(row.results[nfe].cell["nfe"] == nfe for row in self.rows if nfe in row.results)
+        return f"NFE {nfe}" if exact else f"NFE ≤ {nfe}"
+
     def text(self, row: Row, nfe: int) -> str:
-        """`12.31 ± 0.21`, and how many repeats where it has fewer than others."""
+        """`12.31 ± 0.21`; then its NFE if it is not the column's, and how many repeats where it has
+        fewer than others."""
         figure = self.figure(row, nfe)
         if figure is None:
             return FAILED if self.failed(row, nfe) else MISSING
         value, error = digits(figure)
         most = max(f.repeats for *_, f in self.figures())
+        own = row.results[nfe].cell["nfe"]
+        less = f" (NFE {own})" if own != nfe else ""
         fewer = f" (of {figure.repeats})" if figure.repeats < most else ""
-        return value + (f" ± {error}" if error else "") + fewer
+        return value + (f" ± {error}" if error else "") + less + fewer
 
     def is_best(self, row: Row, nfe: int) -> bool:
         figure = self.figure(row, nfe)
@@ -136,6 +145,21 @@ def make_tables(sweep: Sweep, metrics: Iterable[str] = ()) -> list[Table]:
         Table(metric, model, n, f"{title}, N = {n:,}", _about(metric, n, cell, rows), rows)
         for (metric, n, cell, rows), (model, title) in zip(found, names, strict=True)
     ]
+
+
+def within(table: Table, budgets: Iterable[int]) -> Table:
+    """The table with a column for each budget, which has of each row the most evaluations up to it
+    and above the budget before: a sampler with two evaluations a step has 9 beside another's 10.
+    ValueError if no row has any."""
+    spans = list(pairwise(sorted({0, *budgets})))
+    rows = []
+    for row in table.rows:
+        most = {b: max((n for n in row.results if a < n <= b), default=None) for a, b in spans}
+        if any(most.values()):
+            rows.append(replace(row, results={b: row.results[n] for b, n in most.items() if n}))
+    if not rows:
+        raise ValueError(f"no cell is within the budget; the least NFE is {min(table.nfes)}")
+    return replace(table, rows=rows)
 
 
 def digits(figure: Figure) -> tuple[str, str | None]:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 import kdiff
 from kdiff.cli.choices import DTYPES, choose_device
 from kdiff.cli.evaluating import choose_evaluation, evaluation_options
+from kdiff.cli.lists import as_list, as_numbers
 from kdiff.cli.planning import CONTEXT, key_value, usage_errors
 from kdiff.driver import State
 from kdiff.eval import converged, sweep
@@ -196,22 +197,6 @@ def command(
 
 
 # --- what the options say ---
-
-
-def as_list(option: str, text: str) -> list[str]:
-    """`a, b` -> ["a", "b"]. ValueError if there is nothing."""
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts:
-        raise ValueError(f"{option} takes one or more values, such as a,b, not {text!r}")
-    return parts
-
-
-def as_numbers(option: str, text: str) -> list[int]:
-    try:
-        return [int(part) for part in as_list(option, text)]
-    except ValueError as error:
-        message = f"{option} takes whole numbers such as 5,10,20, not {text!r}"
-        raise ValueError(message) from error
 
 
 def choose_sizes(steps: str | None, nfe: str | None) -> list[dict[str, int]]:

@@ -1,0 +1,20 @@
+"""Options that take a list, `5,10,20`."""
+
+from __future__ import annotations
+
+
+def as_list(option: str, text: str) -> list[str]:
+    """`a, b` -> ["a", "b"]. ValueError if there is nothing."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        raise ValueError(f"{option} takes one or more values, such as a,b, not {text!r}")
+    return parts
+
+
+def as_numbers(option: str, text: str) -> list[int]:
+    """`5, 10` -> [5, 10]. ValueError if there is nothing, or something else."""
+    try:
+        return [int(part) for part in as_list(option, text)]
+    except ValueError as error:
+        message = f"{option} takes whole numbers such as 5,10,20, not {text!r}"
+        raise ValueError(message) from error
