@@ -322,7 +322,7 @@ def sweep_of(folder, metric, values):
             "status": "ok",
             "metrics": {metric: {"value": value, "n": 9}, "seconds": {"value": 1.0, "n": 9}},
         }
-        for steps, value in enumerate(values)
+        for steps, value in enumerate(values, 1)
     ]
     (folder / "cells.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return str(folder)
@@ -335,6 +335,17 @@ def test_rank_agreement_is_one_for_the_same_order_whichever_way_it_counts(tmp_pa
     for second, correlation in [(same, "1.000"), (other, "-1.000")]:
         result = CliRunner().invoke(rank_agreement.main, [fid, second])
         assert result.exit_code == 0 and f"{correlation}  (4 sets of images)" in result.output
+
+
+def test_rank_agreement_within_a_budget_is_not_that_of_all_budgets(tmp_path):
+    fid = sweep_of(tmp_path / "a", "FID", [33, 32, 31, 10, 5])
+    second = sweep_of(tmp_path / "b", "FD (cifar10-classifier)", [61, 62, 63, 40, 20])
+    result = CliRunner().invoke(rank_agreement.main, [fid, second, "--budget", "3,5"])
+    assert [line.split() for line in result.output.splitlines()] == [
+        ["FD", "(cifar10-classifier)", "FID", "0.600", "(5", "sets", "of", "images)"],
+        ["NFE", "1", "to", "3", "-1.000", "(3", "sets", "of", "images)"],
+        ["NFE", "4", "to", "5", "-", "(2)"],
+    ]
 
 
 def test_rank_agreement_of_too_few_cells_is_one_line(tmp_path):

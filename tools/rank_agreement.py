@@ -5,20 +5,24 @@
 
 Prints Spearman's rank correlation between any two figures of one or more sweeps, over the images
 of which both are known: same model, sampler, noise levels and seeds. 1 is agreement, also where the
-one figure grows when the other falls.
+one figure grows when the other falls. That more evaluations are better is easily agreed upon, so
+`--budget 5,10,20` also prints the correlation among the images that took 1 to 5 evaluations, 6 to
+10, and 11 to 20.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from itertools import chain, combinations
+from itertools import chain, combinations, pairwise
 from pathlib import Path
 from typing import Any
 
 import click
 from scipy.stats import spearmanr
 
+from kdiff.cli.lists import as_numbers
+from kdiff.cli.planning import usage_errors
 from kdiff.eval.report.cells import higher_is_better
 from kdiff.eval.sweep_folder import SweepFolder
 
@@ -36,6 +40,12 @@ def figures(folders: Iterable[Path]) -> dict[str, dict[str, float]]:
     return found
 
 
+def evaluations(folders: Iterable[Path]) -> dict[str, int]:
+    """The NFE of the finished cells, by what determines their images."""
+    lines = chain.from_iterable(SweepFolder(folder).lines().values() for folder in folders)
+    return {images_of(line["cell"]): line["cell"]["nfe"] for line in lines}
+
+
 def images_of(cell: dict[str, Any]) -> str:
     return json.dumps([cell["model"]["sha256"], *(cell[key] for key in SAME)])
 
@@ -44,11 +54,22 @@ def badness(name: str, value: float) -> float:
     return -value if higher_is_better(name) else value
 
 
+def correlation(one: dict[str, float], other: dict[str, float], keys: Sequence[str]) -> str:
+    """Spearman's, and of how many; a dash for fewer than three."""
+    if len(keys) < 3:
+        return f"     -  ({len(keys)})"
+    rho = spearmanr([one[key] for key in keys], [other[key] for key in keys]).statistic
+    return f"{rho:6.3f}  ({len(keys)} sets of images)"
+
+
 @click.command()
 @click.argument("sweeps", nargs=-1, required=True, type=click.Path(path_type=Path))
-def main(sweeps: Sequence[Path]) -> None:
+@click.option("--budget", help="Also within these numbers of evaluations, such as 5,10,20.")
+def main(sweeps: Sequence[Path], budget: str | None) -> None:
     """Rank correlations between the figures of sweeps; see the top of this file."""
-    found = figures(sweeps)
+    with usage_errors():
+        budgets = sorted(as_numbers("--budget", budget)) if budget else []
+    found, nfe = figures(sweeps), evaluations(sweeps)
     found.pop("seconds", None)
     pairs = [
         (one, other, [key for key in found[one] if key in found[other]])
@@ -58,9 +79,12 @@ def main(sweeps: Sequence[Path]) -> None:
     if not pairs:
         raise click.UsageError("no two figures are known of the same three sets of images or more")
     for one, other, common in pairs:
-        values = [[found[name][key] for key in common] for name in (one, other)]
-        correlation = spearmanr(*values).statistic
-        click.echo(f"{one:28} {other:28} {correlation:6.3f}  ({len(common)} sets of images)")
+        click.echo(f"{one:28} {other:28} {correlation(found[one], found[other], common)}")
+        for low, high in pairwise([0, *budgets]):
+            within = [key for key in common if low < nfe[key] <= high]
+            told = correlation(found[one], found[other], within)
+            span = f"{high}" if high == low + 1 else f"{low + 1} to {high}"
+            click.echo(f"  NFE {span}".ljust(58) + told)
 
 
 if __name__ == "__main__":
