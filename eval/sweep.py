@@ -24,7 +24,6 @@ from kdiff.eval.generated import three_channels
 from kdiff.eval.ranks import gather, ranks
 from kdiff.eval.references import Reference
 from kdiff.eval.sweep_folder import SweepFolder
-from kdiff.eval.unfinished import Unfinished
 from kdiff.files import to_json
 from kdiff.images import to_uint8
 from kdiff.latent import check_pictures
@@ -223,15 +222,13 @@ def run(
     for group in groups(cells):
         model = kdiff.load(group[0].model.path)
         model.to(device, getattr(torch, group[0].dtype))
-        unfinished = Unfinished(folder.path, [cell.key for cell in group], batch)
-        tallies = sample(group, model, batch, watch, unfinished)
+        tallies = sample(group, model, batch, watch)
         for cell, part in zip(group, tallies, strict=True):
             tally = gather(part)
             if tally is not None:
                 line = finish(cell, tally, model, folder, batch, watch)
                 folder.append(line)
                 yield line
-        unfinished.remove()
 
 
 def groups(cells: Sequence[Cell]) -> Iterator[list[Cell]]:
@@ -246,37 +243,27 @@ def groups(cells: Sequence[Cell]) -> Iterator[list[Cell]]:
             yield rest[start : start + TOGETHER]
 
 
-def sample(
-    group: Sequence[Cell], model: Denoiser, batch: int, watch: Watch, unfinished: Unfinished
-) -> list[Tally]:
-    """This process's share: of each cell, every world-th batch; those that were kept when the
-    sweep was stopped are not computed again."""
+def sample(group: Sequence[Cell], model: Denoiser, batch: int, watch: Watch) -> list[Tally]:
+    """This process's share: of each cell, every world-th batch."""
     seeds, labels = group[0].seeds, labels_in_turn(model, len(group[0].seeds))
     rank, world = ranks()
     mine = [i for i in range(len(seeds)) if i // batch % world == rank]
     tallies = [start_tally(cell) for cell in group]
-    done = 0
-    if (kept := unfinished.load()) is not None:
-        done, before = kept
-        tallies = [fresh + old for fresh, old in zip(tallies, before, strict=True)]
-    rest = mine[done * batch :]
-    if not rest:
+    if not mine:
         return tallies
     rounds = lockstep(
         model,
         [cell.plan for cell in group],
-        [seeds[i] for i in rest],
+        [seeds[i] for i in mine],
         batch=batch,
         deterministic=group[0].deterministic,
-        cond={"class_labels": labels and [labels[i] for i in rest]},
+        cond={"class_labels": labels and [labels[i] for i in mine]},
         callback=lambda i, state: watch(group[i], state),
     )
-    for part in rounds:
+    for done, part in enumerate(rounds):
         indices = mine[done * batch : (done + 1) * batch]
         for tally, outcome in zip(tallies, part.outcomes, strict=True):
             tally.update(outcome, indices, model.decode)
-        done += 1
-        unfinished.keep(done, tallies)
     return tallies
 
 

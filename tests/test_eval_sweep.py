@@ -22,10 +22,8 @@ from kdiff.checkpoints import native
 from kdiff.cli import main
 from kdiff.eval import sweep
 from kdiff.eval.cell import Judge, ModelFile
-from kdiff.eval.evaluation import STREAMS
 from kdiff.eval.features import feature_network
 from kdiff.eval.sweep_folder import SweepFolder
-from kdiff.eval.unfinished import Unfinished
 from kdiff.images import to_uint8
 from kdiff.models import sha256
 
@@ -387,98 +385,6 @@ def test_killed_and_called_again_it_ends_as_if_never_killed(workplace, tmp_path)
     assert all(again[key]["finished"] == line["finished"] for key, line in finished.items())
     assert len(again) == 16 and results(killed) == results(whole)
     assert not list(whole.rglob(".*"))  # a kill amid a picture leaves its temporary file
-
-
-class Stopped:
-    """A denoiser that counts the images it sees, and after `most` of them is interrupted."""
-
-    def __init__(self, monkeypatch):
-        self.images, self.most = 0, float("inf")
-        honest = kdiff.Denoiser.__call__
-
-        def counting(model, x, *arguments, **cond):
-            if self.images >= self.most:
-                raise KeyboardInterrupt
-            self.images += len(x)
-            return honest(model, x, *arguments, **cond)
-
-        monkeypatch.setattr(kdiff.Denoiser, "__call__", counting)
-
-
-def test_stopped_within_a_group_it_computes_only_the_rest(
-    kdiff_sweep, workplace, tmp_path, monkeypatch
-):
-    monkeypatch.setattr("kdiff.eval.unfinished.KEPT_EVERY", 0)
-    stopped, whole = tmp_path / "stopped", tmp_path / "whole"
-    reference = ("--features", TOY, "--ref", workplace / "reference.npz")
-    words = ("--sampler", "heun,euler a", "--steps", "3", "--num", "88", *reference)  # 5.5 batches
-    counter = Stopped(monkeypatch)
-    assert kdiff_sweep(whole, *words, "--metrics", "fid,rmse").exit_code == 0
-    everything, counter.images = counter.images, 0
-    counter.most = 3 * 16 * (5 + 2) + 1  # in the fourth batch; their first evaluation is one
-    interrupted = kdiff_sweep(stopped, *words, "--metrics", "fid,rmse")
-    assert interrupted.exit_code == 1 and "the same command goes on" in interrupted.output
-    assert not lines(stopped) and len(list((stopped / "unfinished").iterdir())) == 1
-    counter.images, counter.most = 0, float("inf")
-    assert kdiff_sweep(stopped, *words, "--metrics", "fid,rmse").exit_code == 0
-    assert counter.images == everything - 3 * 16 * (5 + 2)
-    assert not (stopped / "unfinished").exists()
-    one, other = results(stopped), results(whole)
-    assert one.keys() == other.keys() and len(one) == 2
-    for key, (cell, status, metrics, floor, picture) in one.items():
-        assert other[key][:2] == (cell, status) and other[key][3:] == (floor, picture)
-        assert metrics.keys() == other[key][2].keys()
-        for name, figure in metrics.items():
-            assert other[key][2][name] == pytest.approx(figure, rel=1e-12)
-
-
-STATISTICS = {
-    "pool": lambda stream: stream.whole.cov,
-    "spatial": lambda stream: stream.whole.cov,
-    "rows": lambda stream: stream.rows,
-    "is": lambda stream: stream.scores,
-    "is-openai": lambda stream: stream.scores,
-    "is-guided-diffusion": lambda stream: stream.scores,
-}
-
-
-@pytest.mark.parametrize("in_memory", [True, False])
-@pytest.mark.parametrize("name", STREAMS)
-def test_every_statistic_is_kept(name, in_memory, tmp_path, monkeypatch):
-    monkeypatch.setattr("kdiff.eval.unfinished.KEPT_EVERY", 0)
-    monkeypatch.setattr("kdiff.eval.kept.LIMIT", 2**28 if in_memory else 0)
-    rows = np.random.default_rng(0).normal(size=(20, 3))
-    stream = STREAMS[name].start(20, 3)
-    stream.update(rows[:9], range(9))
-    Unfinished(tmp_path, ["key"], 8).keep(4, [stream])
-    done, (kept,) = Unfinished(tmp_path, ["key"], 8).load()
-    for one in (stream, kept):
-        one.update(rows[9:], range(9, 20))
-    assert done == 4
-    np.testing.assert_array_equal(STATISTICS[name](kept), STATISTICS[name](stream))
-
-
-def test_what_is_kept_is_of_the_same_cells_in_the_same_batches(tmp_path, monkeypatch):
-    monkeypatch.setattr("kdiff.eval.unfinished.KEPT_EVERY", 0)
-    Unfinished(tmp_path, ["a", "b"], 8).keep(4, [])
-    assert Unfinished(tmp_path, ["a", "b"], 8).load() == (4, [])
-    for keys, batch in ((["a"], 8), (["b", "a"], 8), (["a", "b"], 16)):
-        assert Unfinished(tmp_path, keys, batch).load() is None
-    Unfinished(tmp_path, ["a", "b"], 8).path.write_bytes(b"torn")
-    assert Unfinished(tmp_path, ["a", "b"], 8).load() is None
-
-
-class Program:
-    def __reduce__(self):
-        return Path.touch, (Path("touched"),)
-
-
-def test_what_is_kept_may_hold_no_program(tmp_path, monkeypatch):
-    monkeypatch.setattr("kdiff.eval.unfinished.KEPT_EVERY", 0)
-    monkeypatch.chdir(tmp_path)
-    Unfinished(tmp_path, ["key"], 8).keep(4, [Program()])
-    assert Unfinished(tmp_path, ["key"], 8).load() is None
-    assert not Path("touched").exists()
 
 
 @pytest.mark.parametrize("cut", [1, 30, 400])

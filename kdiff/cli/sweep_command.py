@@ -148,9 +148,8 @@ def command(
     """Measure every combination of samplers, steps, schedules, models and seeds.
 
     Each finished cell is a line in the folder's cells.jsonl. Stopped at any moment and called
-    again, it goes on where it was, having lost five minutes or the batch under way; cells that
-    another call adds to the folder stand beside the first. `kdiff report` makes tables and curves
-    of it.
+    again, it goes on where it was; cells that another call adds to the folder stand beside the
+    first. `kdiff report` makes tables and curves of it.
     """
     evaluating = {key: others.pop(key) for key in ("ref", "features", "resize", "weights", "data")}
     where = choose_device(device)
