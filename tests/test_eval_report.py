@@ -177,7 +177,7 @@ def test_what_needs_no_network_is_one_table_whatever_else_was_measured(sweep_of)
         {"euler": (pytest.approx(0.4), 2), "heun": (0.2, 1)},
         {"euler": (5.5, 2), "heun": (7.0, 1)},
     ]
-    assert "reference" not in tables[1].about and "network" not in tables[1].about
+    assert "reference" not in tables[1].caption and "network" not in tables[1].caption
     data = page.render(sweep, tables).split('id="data">')[1].split("</script>")[0]
     assert [len(view["rows"]) for view in json.loads(data)["views"]] == [1, 2, 2]
 
@@ -224,8 +224,9 @@ def test_cells_that_differ_only_in_noise_levels_do_not_hide_each_other(sweep_of)
 def test_a_budget_has_of_each_row_the_most_evaluations_within_it(sweep_of, tmp_path):
     cells = [("euler", 4, 9.0), ("euler", 5, 8.0), ("euler", 10, 3.0), ("heun", 3, 7.0)]
     cells += [("heun", 9, 2.0), ("heun", 11, 1.0), ("ddim", 40, 0.5)]
-    sweep = sweep_of(*(a_line(name, nfe=nfe, metrics={"FID": v}) for name, nfe, v in cells))
-    (table,) = make_tables(sweep)
+    lines = [a_line(name, nfe=nfe, metrics={"FID": v}) for name, nfe, v in cells]
+    table, other = make_tables(sweep_of(*lines, a_line("ddim", nfe=39, metrics={"KID": 0.1})))
+    assert not within(other, [10, 5]).rows
     short = within(table, [10, 5])
     assert [[short.text(row, nfe) for nfe in short.nfes] for row in short.rows] == [
         ["8.000", "3.000"],
@@ -233,16 +234,34 @@ def test_a_budget_has_of_each_row_the_most_evaluations_within_it(sweep_of, tmp_p
     ]
     assert list(map(short.heading, short.nfes)) == ["NFE ≤ 5", "NFE ≤ 10"]
     assert [short.is_best(row, 10) for row in short.rows] == [False, True]
-    result = report(tmp_path, "--budget", "5, 10", "--format", "md,latex,svg,html")
-    assert result.exit_code == 0
+    eight = within(table, [8])
+    assert [eight.text(row, 8) for row in eight.rows] == ["8.000 (NFE 5)", "7.000 (NFE 3)"]
+
+
+def test_tables_by_budget_are_those_that_are_shown(sweep_of, tmp_path):
+    cells = [("euler", 5, 8.0), ("euler", 10, 3.0), ("heun", 3, 7.0), ("heun", 9, 2.0)]
+    lines = [a_line(name, nfe=nfe, metrics={"FID": v}) for name, nfe, v in cells]
+    sweep_of(*lines, a_line("ddim", nfe=40, metrics={"KID": 0.1}))
+    result = report(tmp_path, "--budget", "10, 5,5", "--format", "csv,md,latex,svg,html")
+    assert result.exit_code == 0 and "KID" not in result.stdout
+    assert (tmp_path / "report/tables.csv").read_text().count("\n") == 1 + len(cells) + 1
     assert "| `heun`  | **7.000 (NFE 3)** | **2.000 (NFE 9)** |" in result.stdout
     assert r"sampler & NFE $\leq$ 5 &" in (tmp_path / "report/tables.tex").read_text()
+
+
+def test_a_table_by_budget_says_what_is_in_it(sweep_of):
+    """Not what was in the whole: the one repeat at NFE 10 is not one of three."""
+    lines = [a_line(nfe=20, first=1000 * i, metrics={"FID": 3.0 + i}) for i in range(3)]
+    lines.append(a_line(metrics={"FID": {"value": 4.0, "error": 0.2, "n": 1000}}))
+    (table,) = make_tables(sweep_of(*lines))
+    assert "of 3 repeats" in table.caption
+    assert "± its evaluation's own error" in within(table, [10]).caption
 
 
 @pytest.mark.parametrize(
     ("budget", "says"),
     [
-        ("3", "no cell is within the budget; the least NFE is 10"),
+        ("3", "no figure is within the budget; the least NFE is 10"),
         ("0,10", "--budget takes numbers of evaluations from 1 on, not '0,10'"),
         ("ten", "--budget takes whole numbers such as 5,10,20, not 'ten'"),
         (",", "--budget takes whole numbers"),

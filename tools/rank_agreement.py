@@ -21,7 +21,7 @@ from typing import Any
 import click
 from scipy.stats import spearmanr
 
-from kdiff.cli.lists import as_numbers
+from kdiff.cli.lists import as_budgets
 from kdiff.cli.planning import usage_errors
 from kdiff.eval.report.cells import higher_is_better
 from kdiff.eval.sweep_folder import SweepFolder
@@ -29,21 +29,18 @@ from kdiff.eval.sweep_folder import SweepFolder
 SAME = ("sampler", "options", "schedule", "sigmas", "seeds", "class_labels", "dtype")
 
 
-def figures(folders: Iterable[Path]) -> dict[str, dict[str, float]]:
-    """What was measured of the finished cells: for each figure's name the badness of the images,
-    by what determines these."""
+def read(folders: Iterable[Path]) -> tuple[dict[str, dict[str, float]], dict[str, int]]:
+    """Of the finished cells: for each figure's name the badness of the images, and the images'
+    NFE, both by what determines the images."""
     found: dict[str, dict[str, float]] = {}
+    nfe = {}
     for line in chain.from_iterable(SweepFolder(folder).lines().values() for folder in folders):
         if line["status"] == "ok":
+            images = images_of(line["cell"])
+            nfe[images] = line["cell"]["nfe"]
             for name, figure in line["metrics"].items():
-                found.setdefault(name, {})[images_of(line["cell"])] = badness(name, figure["value"])
-    return found
-
-
-def evaluations(folders: Iterable[Path]) -> dict[str, int]:
-    """The NFE of the finished cells, by what determines their images."""
-    lines = chain.from_iterable(SweepFolder(folder).lines().values() for folder in folders)
-    return {images_of(line["cell"]): line["cell"]["nfe"] for line in lines}
+                found.setdefault(name, {})[images] = badness(name, figure["value"])
+    return found, nfe
 
 
 def images_of(cell: dict[str, Any]) -> str:
@@ -68,8 +65,8 @@ def correlation(one: dict[str, float], other: dict[str, float], keys: Sequence[s
 def main(sweeps: Sequence[Path], budget: str | None) -> None:
     """Rank correlations between the figures of sweeps; see the top of this file."""
     with usage_errors():
-        budgets = sorted(as_numbers("--budget", budget)) if budget else []
-    found, nfe = figures(sweeps), evaluations(sweeps)
+        budgets = [] if budget is None else as_budgets("--budget", budget)
+    found, nfe = read(sweeps)
     found.pop("seconds", None)
     pairs = [
         (one, other, [key for key in found[one] if key in found[other]])

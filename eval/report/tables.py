@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 from kdiff.eval.report.cells import (
@@ -44,16 +43,16 @@ class Table:
     model: str
     n: int
     title: str
-    about: str
     rows: Sequence[Row]
 
     @property
     def caption(self) -> str:
         """What a reader must know to use the figures."""
+        about = _about(self)
         if self.noise_floor is None:
-            return self.about
+            return about
         floor = significant(self.noise_floor)
-        return f"{self.about} Noise floor: {floor}, what perfect samples would get."
+        return f"{about} Noise floor: {floor}, what perfect samples would get."
 
     @property
     def nfes(self) -> list[int]:
@@ -142,23 +141,23 @@ def make_tables(sweep: Sweep, metrics: Iterable[str] = ()) -> list[Table]:
     found.sort(key=lambda one: wanted.index(one[0]))
     names = _names([(metric, cell) for metric, _, cell, _ in found])
     return [
-        Table(metric, model, n, f"{title}, N = {n:,}", _about(metric, n, cell, rows), rows)
-        for (metric, n, cell, rows), (model, title) in zip(found, names, strict=True)
+        Table(metric, model, n, f"{title}, N = {n:,}", rows)
+        for (metric, n, _, rows), (model, title) in zip(found, names, strict=True)
     ]
 
 
 def within(table: Table, budgets: Iterable[int]) -> Table:
-    """The table with a column for each budget, which has of each row the most evaluations up to it
-    and above the budget before: a sampler with two evaluations a step has 9 beside another's 10.
-    ValueError if no row has any."""
-    spans = list(pairwise(sorted({0, *budgets})))
+    """The table with a column for each budget, which has of each row the figure that took the most
+    evaluations up to it: a sampler of two evaluations a step has 9 beside another's 10."""
+
+    def most(row: Row, budget: int) -> int:
+        return max((n for n in row.results if n <= budget and table.figure(row, n)), default=0)
+
     rows = []
     for row in table.rows:
-        most = {b: max((n for n in row.results if a < n <= b), default=None) for a, b in spans}
-        if any(most.values()):
-            rows.append(replace(row, results={b: row.results[n] for b, n in most.items() if n}))
-    if not rows:
-        raise ValueError(f"no cell is within the budget; the least NFE is {min(table.nfes)}")
+        found = {budget: most(row, budget) for budget in budgets}
+        if any(found.values()):
+            rows.append(replace(row, results={b: row.results[n] for b, n in found.items() if n}))
     return replace(table, rows=rows)
 
 
@@ -289,23 +288,19 @@ def _hash(one: Mapping[str, Any]) -> str:
     return str(one.get("sha256") or one.get("weights"))
 
 
-def _about(metric: str, n: int, cell: Mapping[str, Any], rows: Sequence[Row]) -> str:
-    better = "higher" if higher_is_better(metric) else "lower"
+def _about(table: Table) -> str:
+    better = "higher" if higher_is_better(table.metric) else "lower"
+    text = WITHOUT_NETWORK.get(table.metric, table.metric)
+    cell = next(result.cell for row in table.rows for result in row.results.values())
     features, reference = cell.get("features"), cell.get("reference")
-    text = WITHOUT_NETWORK.get(metric, metric)
-    if features:
-        if reference and not metric.startswith("IS"):
+    if features and table.metric not in WITHOUT_NETWORK:
+        if reference and not table.metric.startswith("IS"):
             size = f" ({reference['n']:,} images)" if reference.get("n") else ""
             text += f" against {reference.get('name')}{size}"
         resize = f", resize {features['resize']}" if features.get("resize") else ""
         text += f", network {features.get('name')}{resize}"
-    figures = [
-        figure
-        for row in rows
-        for result in row.results.values()
-        if (figure := result.figure(metric, n)) is not None
-    ]
-    return f"{text}; {better} is better. N = {n:,} images in each {_repeats(figures)}"
+    repeats = _repeats([figure for *_, figure in table.figures()])
+    return f"{text}; {better} is better. N = {table.n:,} images in each {repeats}"
 
 
 def _repeats(figures: Sequence[Figure]) -> str:

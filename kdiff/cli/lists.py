@@ -18,3 +18,11 @@ def as_numbers(option: str, text: str) -> list[int]:
     except ValueError as error:
         message = f"{option} takes whole numbers such as 5,10,20, not {text!r}"
         raise ValueError(message) from error
+
+
+def as_budgets(option: str, text: str) -> list[int]:
+    """Numbers of evaluations, `10, 5, 5` -> [5, 10]. ValueError if none, or one below 1."""
+    found = sorted(set(as_numbers(option, text)))
+    if found[0] < 1:
+        raise ValueError(f"{option} takes numbers of evaluations from 1 on, not {text!r}")
+    return found

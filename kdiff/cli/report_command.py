@@ -9,20 +9,13 @@ from pathlib import Path
 
 import click
 
-from kdiff.cli.lists import as_numbers
+from kdiff.cli.lists import as_budgets
 from kdiff.cli.planning import CONTEXT, usage_errors
 from kdiff.eval.report import Sweep, Table, curves, formats, make_tables, page, read_sweep, within
 from kdiff.files import whole_file
 from kdiff.samplers.registry import unknown_name
 
-TABLES: dict[str, Callable[[Sequence[Table]], str]] = {
-    "csv": formats.to_csv,
-    "md": formats.to_markdown,
-    "latex": formats.to_latex,
-}
-SUFFIXES = {"latex": "tex"}
-CURVES = ("svg", "png")
-FORMATS = (*TABLES, *CURVES, "html")
+FORMATS = ("csv", "md", "latex", "svg", "png", "html")
 
 
 @click.command("report", context_settings=CONTEXT)
@@ -32,8 +25,8 @@ FORMATS = (*TABLES, *CURVES, "html")
 @click.option("--metric", "metrics", multiple=True, help="Only this metric; may be repeated.")
 @click.option(
     "--budget",
-    help="Tables (not the page) by these numbers of evaluations, such as 5,10,20: of each row the "
-    "most within it.  [default: a column for each NFE]",
+    help="In tables.md and tables.tex a column for each of these numbers of evaluations, such as "
+    "5,10,20, with each row's most within it.  [default: for each NFE]",
 )
 def command(
     folder: Path, out: Path | None, wanted: str, metrics: tuple[str, ...], budget: str | None
@@ -42,17 +35,14 @@ def command(
     holds everything and opens from disk. Print the tables as Markdown."""
     chosen = choose_formats(wanted)
     with usage_errors():
-        budgets = choose_budgets(budget)
+        budgets = [] if budget is None else as_budgets("--budget", budget)
         sweep = read_sweep(folder, partial(click.echo, err=True))
         tables = make_tables(sweep, choose_metrics(sweep, metrics))
-        laid = [within(table, budgets) for table in tables] if budgets else tables
+        laid = by_budget(tables, budgets) if budgets else tables
     out = out or folder / "report"
-    files = [*text_tables(laid, chosen), *pictures(tables, chosen)]
-    if "html" in chosen:
-        files.append(("report.html", page.render(sweep, tables).encode()))
     try:
         out.mkdir(parents=True, exist_ok=True)
-        written = [write(out / name, data) for name, data in files]
+        written = [write(out / name, data) for name, data in documents(sweep, tables, laid, chosen)]
     except OSError as error:
         raise click.UsageError(f"cannot write into {out}: {error.strerror}") from error
     if tables:
@@ -84,29 +74,35 @@ def choose_metrics(sweep: Sweep, metrics: Sequence[str]) -> list[str]:
     return [known[name.lower()] for name in metrics]
 
 
-def choose_budgets(text: str | None) -> list[int]:
-    budgets = [] if text is None else as_numbers("--budget", text)
-    if any(budget < 1 for budget in budgets):
-        raise ValueError(f"--budget takes numbers of evaluations from 1 on, not {text!r}")
-    return budgets
+def by_budget(tables: Sequence[Table], budgets: Sequence[int]) -> list[Table]:
+    """Those that have a figure within a budget. ValueError if none has."""
+    laid = [short for table in tables if (short := within(table, budgets)).rows]
+    if tables and not laid:
+        least = min(min(table.nfes) for table in tables)
+        raise ValueError(f"no figure is within the budget; the least NFE is {least}")
+    return laid
 
 
-def text_tables(tables: Sequence[Table], chosen: Sequence[str]) -> list[tuple[str, bytes]]:
-    """Each file's name and content."""
-    return [
-        (f"tables.{SUFFIXES.get(name, name)}", TABLES[name](tables).encode())
-        for name in TABLES
-        if name in chosen
-    ]
+def documents(
+    sweep: Sweep, tables: Sequence[Table], laid: Sequence[Table], chosen: Sequence[str]
+) -> list[tuple[str, bytes]]:
+    """Each file's name and content; `laid` are the tables as they are shown."""
+    make: dict[str, Callable[[], list[tuple[str, bytes]]]] = {
+        "csv": lambda: [("tables.csv", formats.to_csv(tables).encode())],
+        "md": lambda: [("tables.md", formats.to_markdown(laid).encode())],
+        "latex": lambda: [("tables.tex", formats.to_latex(laid).encode())],
+        "svg": lambda: pictures(tables, "svg"),
+        "png": lambda: pictures(tables, "png"),
+        "html": lambda: [("report.html", page.render(sweep, tables).encode())],
+    }
+    return [file for name in FORMATS if name in chosen for file in make[name]()]
 
 
-def pictures(tables: Sequence[Table], chosen: Sequence[str]) -> list[tuple[str, bytes]]:
-    """Each file's name and content."""
+def pictures(tables: Sequence[Table], suffix: str) -> list[tuple[str, bytes]]:
+    names = curve_names(tables)
     return [
         (f"{name}.{suffix}", curves.draw(table, suffix))
-        for suffix in CURVES
-        if suffix in chosen
-        for name, table in zip(curve_names(tables), tables, strict=True)
+        for name, table in zip(names, tables, strict=True)
     ]
 
 
