@@ -65,9 +65,9 @@ def _csp_hash(text: str) -> str:
 
 
 def _commands(sweep: Sweep) -> list[str]:
-    """All that wrote into the folder, oldest first."""
+    """All that wrote into the folder, oldest first, each once."""
     calls = [*(sweep.about.get("earlier") or []), sweep.about]
-    return [call["command"] for call in calls if call.get("command")]
+    return list(dict.fromkeys(call["command"] for call in calls if call.get("command")))
 
 
 def _facts(sweep: Sweep) -> list[str]:
