@@ -249,6 +249,20 @@ def test_tables_by_budget_are_those_that_are_shown(sweep_of, tmp_path):
     assert r"sampler & NFE $\leq$ 5 &" in (tmp_path / "report/tables.tex").read_text()
 
 
+def test_only_the_samplers_that_were_asked_for(sweep_of, tmp_path):
+    names = ("euler", "heun", "euler_ancestral")
+    sweep_of(*(a_line(name, metrics={"FID": 1.0 + i}) for i, name in enumerate(names)))
+    result = report(tmp_path, "--sampler", "Euler a, heun", "--format", "md,csv,html")
+    shown = [line.split("`")[1] for line in result.stdout.splitlines() if line.startswith("| `")]
+    assert shown == ["euler_ancestral", "heun"]
+    assert "| `heun`            | **2.000** |" in result.stdout
+    missing = report(tmp_path, "--sampler", "heun,lms")
+    assert missing.exit_code == 2
+    assert "the sweep has no lms; it has euler, heun, euler_ancestral" in missing.stderr
+    unknown = report(tmp_path, "--sampler", "hoin")
+    assert unknown.exit_code == 2 and "heun" in unknown.stderr
+
+
 def test_a_table_by_budget_says_what_is_in_it(sweep_of):
     """Not what was in the whole: the one repeat at NFE 10 is not one of three."""
     lines = [a_line(nfe=20, first=1000 * i, metrics={"FID": 3.0 + i}) for i in range(3)]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import click
 
-from kdiff.cli.lists import as_budgets
+from kdiff.cli.lists import as_budgets, as_list
 from kdiff.cli.planning import CONTEXT, usage_errors
 from kdiff.eval.report import Sweep, Table, curves, formats, make_tables, page, read_sweep, within
 from kdiff.files import whole_file
+from kdiff.samplers import resolve
 from kdiff.samplers.registry import unknown_name
 
 FORMATS = ("csv", "md", "latex", "svg", "png", "html")
@@ -23,13 +25,19 @@ FORMATS = ("csv", "md", "latex", "svg", "png", "html")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder.  [default: DIR/report]")
 @click.option("--format", "wanted", default=",".join(FORMATS), help="Which of these to write.")
 @click.option("--metric", "metrics", multiple=True, help="Only this metric; may be repeated.")
+@click.option("--sampler", "samplers", help="Only these samplers, a list.")
 @click.option(
     "--budget",
     help="In tables.md and tables.tex a column for each of these numbers of evaluations, such as "
     "5,10,20, with each row's most within it.  [default: for each NFE]",
 )
 def command(
-    folder: Path, out: Path | None, wanted: str, metrics: tuple[str, ...], budget: str | None
+    folder: Path,
+    out: Path | None,
+    wanted: str,
+    metrics: tuple[str, ...],
+    samplers: str | None,
+    budget: str | None,
 ) -> None:
     """Write what the sweep in DIR found, as far as it is: tables, curves, and report.html, which
     holds everything and opens from disk. Print the tables as Markdown."""
@@ -37,6 +45,8 @@ def command(
     with usage_errors():
         budgets = [] if budget is None else as_budgets("--budget", budget)
         sweep = read_sweep(folder, partial(click.echo, err=True))
+        if samplers is not None:
+            sweep = choose_samplers(sweep, as_list("--sampler", samplers))
         tables = make_tables(sweep, choose_metrics(sweep, metrics))
         laid = by_budget(tables, budgets) if budgets else tables
     out = out or folder / "report"
@@ -63,6 +73,20 @@ def choose_formats(text: str) -> list[str]:
     if not chosen:
         raise click.UsageError(f"--format takes some of {','.join(FORMATS)}")
     return chosen
+
+
+def choose_samplers(sweep: Sweep, names: Sequence[str]) -> Sweep:
+    """What the sweep has of these samplers. ValueError if it has nothing of one."""
+    known = list(dict.fromkeys(result.cell["sampler"] for result in sweep.results))
+    wanted = [resolve(name).sampler.name for name in names]
+    for name in wanted:
+        if name not in known:
+            raise ValueError(f"the sweep has no {name}; it has {', '.join(known)}")
+    return replace(
+        sweep,
+        results=[result for result in sweep.results if result.cell["sampler"] in wanted],
+        unjudged=[result for result in sweep.unjudged if result.cell["sampler"] in wanted],
+    )
 
 
 def choose_metrics(sweep: Sweep, metrics: Sequence[str]) -> list[str]:
