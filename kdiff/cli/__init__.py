@@ -7,6 +7,8 @@ from importlib.metadata import version
 
 import click
 
+from kdiff.cli.memory import keep_freed_memory
+
 COMMANDS = {
     "sample": "Make pictures with a model.",
     "eval-fid": "Compute FID and more, of a model's images or of any.",
@@ -40,3 +42,4 @@ class LazyGroup(click.Group):
 @click.version_option(version("kdiff"), prog_name="kdiff")
 def main() -> None:
     """Sample diffusion models with any sampler, and measure what comes out."""
+    keep_freed_memory()
