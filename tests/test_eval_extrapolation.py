@@ -5,6 +5,7 @@ import pytest
 
 from kdiff.eval.extrapolation import extrapolate, group_error
 from kdiff.eval.frechet import Gaussian, expected_distance, frechet_distance
+from kdiff.eval.groups import Groups
 from kdiff.eval.moments import Moments
 
 DIM, GROUPS = 8, 5
@@ -51,6 +52,24 @@ def test_the_group_error_is_that_of_repetition(scale, count):
     true = np.std([whole(parts) for parts in trials])
     estimates = np.array([group_error(REFERENCE, parts) for parts in trials])
     assert 1 / 1.5 < np.sqrt((estimates**2).mean()) / true < 1.5
+
+
+def test_images_with_their_classes_in_turn():
+    """Classes differ, and their distance must not pass for an error or for a bias: with all even
+    classes in two groups it would be six times each."""
+    centres = np.random.default_rng(0).standard_normal((10, DIM))
+    exact = Gaussian(centres.mean(0), np.eye(DIM) + np.cov(centres.T, bias=True))
+    target = Gaussian(exact.mean, 2 * exact.cov)
+    trials, n = [], 1000
+    for seed in range(150):
+        trials.append(Groups(DIM))
+        noise = np.random.default_rng(seed).standard_normal((n, DIM))
+        trials[-1].update(centres[np.arange(n) % 10] + noise, range(n))
+    true = np.std([frechet_distance(target, trial.whole) for trial in trials])
+    estimates = np.array([group_error(target, trial.parts) for trial in trials])
+    assert 1 / 1.5 < np.sqrt((estimates**2).mean()) / true < 1.5
+    infinite = np.mean([extrapolate(target, trial.parts).value for trial in trials])
+    assert abs(infinite - frechet_distance(target, exact)) < 0.3 * true
 
 
 def test_at_the_noise_floor_the_group_error_is_too_large_and_no_more_than_root_groups_fold():

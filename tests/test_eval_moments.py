@@ -7,7 +7,7 @@ from operator import add
 import numpy as np
 import pytest
 
-from kdiff.eval.groups import GROUPS, Groups
+from kdiff.eval.groups import GROUPS, Groups, group_of
 from kdiff.eval.kept import Kept
 from kdiff.eval.moments import Moments
 
@@ -63,9 +63,19 @@ def test_groups_do_not_depend_on_batches_or_processes():
         part = slice(start, start + 7)
         (other if start % 2 else third).update(x[part], range(400)[part])
     for i, (a, b) in enumerate(zip(whole.parts, (other + third).parts, strict=True)):
-        np.testing.assert_allclose(a.mean, x[i::GROUPS].astype("f8").mean(0), rtol=1e-13)
+        own = x[group_of(range(400)) == i].astype("f8")
+        np.testing.assert_allclose(a.mean, own.mean(0), rtol=1e-13)
         np.testing.assert_allclose(a.cov, b.cov, rtol=1e-11, atol=1e-12)
     np.testing.assert_allclose(whole.whole.cov, np.cov(x.T.astype("f8")), rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("period", [1, 2, 4, 10, 100, 144])
+def test_groups_are_of_one_size_and_have_their_share_of_classes_in_turn(period):
+    group, label = group_of(range(50_000)), np.arange(50_000) % period
+    assert (np.bincount(group) == 50_000 / GROUPS).all()
+    counts = np.array([np.bincount(group[label == c], minlength=GROUPS) for c in range(period)])
+    chance = np.sqrt(50_000 / period * (1 / GROUPS) * (1 - 1 / GROUPS))
+    assert abs(counts - 50_000 / period / GROUPS).max() < 4 * chance
 
 
 @pytest.mark.parametrize("limit", [0, 2**28])
