@@ -118,6 +118,8 @@ class CleanFid:
             return float(self.library.frechet_distance(mean, cov, gaussian.mean, gaussian.cov))
         except TypeError as error:
             raise CannotRun(f"clean-fid's FID needs scipy < 1.18: {error}") from error
+        except ValueError as error:  # a square root that is not real
+            raise CannotRun(f"clean-fid's FID fails: {error}") from error
 
     def _kid(self, features: np.ndarray, rows: np.ndarray) -> float:
         state = np.random.get_state()  # it draws from the global generator, which is not ours

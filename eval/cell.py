@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,11 @@ class Cell:
         """The metrics that look at features."""
         return tuple(name for name in self.metrics if name != RMSE)
 
+    @cached_property
+    def images(self) -> str:
+        """What determines the images: cells that are equal in it differ in what looks at them."""
+        return replace(self, metrics=(), network=None, reference=None).key
+
     def labels(self) -> list[str]:
         """What the metrics are called in results."""
         named = self.network.label if self.network is not None else str
@@ -85,9 +90,12 @@ class Cell:
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
-        options = [f"{k}={v}" for k, v in self.plan.options.items() if v != self._default(k)]
-        words = [self.plan.sampler.name, *options, self.plan.schedule, f"{self.plan.steps} steps"]
-        return ", ".join([*words, f"NFE {self.plan.nfe}"])
+        steps = f"{self.plan.steps} steps"
+        return ", ".join([self.row, self.plan.schedule, steps, f"NFE {self.plan.nfe}"])
 
-    def _default(self, option: str) -> Any:
-        return self.plan.sampler.options[option].default
+    @property
+    def row(self) -> str:
+        """The sampler, with the options that are not the default."""
+        known, options = self.plan.sampler.options, self.plan.options.items()
+        other = [f"{key}={value}" for key, value in options if value != known[key].default]
+        return f"{self.plan.sampler.name} ({', '.join(other)})" if other else self.plan.sampler.name

@@ -65,8 +65,8 @@ def solve(
     callback: Callable[[State], None] | None = None,
 ) -> Solution:
     """The converged solution from the start of each seed in so many steps (default: STEPS), with
-    the solver in float64 and the model in its own dtype; `callback` gets each `State`.
-    NonFiniteError if the model breaks down."""
+    the solver in float64 (in float32 on an MPS device, which has no more) and the model in its own
+    dtype; `callback` gets each `State`. NonFiniteError if the model breaks down."""
     watch, steps = callback or (lambda state: None), steps or STEPS
     fine, coarse = (
         _samples(model, course.plan(n), seeds, labels, batch, watch) for n in (steps, steps // 2)
@@ -83,13 +83,15 @@ def _samples(
     watch: Callable[[State], None],
 ) -> np.ndarray:
     cond = {"class_labels": labels}
-    runs = run(model, of, seeds, batch=batch, dtype=torch.float64, cond=cond)
+    device = torch.device(getattr(model, "device", "cpu"))
+    dtype = torch.float32 if device.type == "mps" else torch.float64
+    runs = run(model, of, seeds, batch=batch, dtype=dtype, cond=cond)
     parts: list[Tensor] = []
     for _, states in runs:
         for state in states:
             watch(state)
         parts.append(state.x.cpu())
-    return torch.cat(parts).numpy()
+    return torch.cat(parts).double().numpy()
 
 
 def rmse(x: np.ndarray, y: np.ndarray) -> np.ndarray:

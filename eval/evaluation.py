@@ -93,7 +93,8 @@ def _density_coverage(kept: Kept, reference: np.ndarray) -> list[Pair]:
 @dataclass(frozen=True)
 class Metric:
     """`compute(statistics, what the reference has)` gives a list of (value, error), of which this
-    metric is one. `needs`: the reference's attribute, "" if none; `least`: images."""
+    metric is one. `needs`: the reference's attribute, "" if none; `least`: images;
+    `higher_is_better` is for reports."""
 
     label: str
     help: str
@@ -102,6 +103,7 @@ class Metric:
     compute: Callable[[Any, Any], list[Pair]]
     index: int = 0
     least: int = 2
+    higher_is_better: bool = False
 
 
 METRICS: dict[str, Metric] = {
@@ -133,6 +135,7 @@ METRICS: dict[str, Metric] = {
         "",
         _score,
         least=10,
+        higher_is_better=True,
     ),
     "is-openai": Metric(
         "IS-openai",
@@ -141,6 +144,7 @@ METRICS: dict[str, Metric] = {
         "",
         _score,
         least=10,
+        higher_is_better=True,
     ),
     "is-guided-diffusion": Metric(
         "IS-guided-diffusion",
@@ -148,6 +152,7 @@ METRICS: dict[str, Metric] = {
         "is-guided-diffusion",
         "",
         _score,
+        higher_is_better=True,
     ),
     "kid": Metric(
         "KID",
@@ -164,16 +169,25 @@ METRICS: dict[str, Metric] = {
         "rows",
         _precision_recall,
         least=4,
+        higher_is_better=True,
     ),
-    "recall": Metric("recall", "the same", "rows", "rows", _precision_recall, 1, least=4),
+    "recall": Metric(
+        *("recall", "the same", "rows", "rows", _precision_recall, 1),
+        least=4,
+        higher_is_better=True,
+    ),
     "density": Metric(
         "density",
         "Naeem et al. 2020, k = 5, --ref being images",
         "rows",
         "rows",
         _density_coverage,
+        higher_is_better=True,
     ),
-    "coverage": Metric("coverage", "the same", "rows", "rows", _density_coverage, 1),
+    "coverage": Metric(
+        *("coverage", "the same", "rows", "rows", _density_coverage, 1),
+        higher_is_better=True,
+    ),
 }
 
 
@@ -275,7 +289,7 @@ class Collector:
         return {**self.__dict__, "network": None, "needed": {}}
 
     def figures(self) -> dict[str, Figure]:
-        """All metrics, by their labels."""
+        """All metrics, by their labels. ValueError if one is not finite."""
         assert self.network is not None
         computed: dict[Any, list[Pair]] = {}
         figures = {}
@@ -285,7 +299,10 @@ class Collector:
             if key not in computed:
                 statistics = self.streams[metric.stream]
                 computed[key] = metric.compute(statistics, self.needed[metric.needs])
-            figures[self.network.label(metric.label)] = Figure(*computed[key][metric.index], self.n)
+            value, error = computed[key][metric.index]
+            if not np.isfinite([value, error or 0]).all():
+                raise ValueError(f"{name} is {value}, with an error of {error}")
+            figures[self.network.label(metric.label)] = Figure(value, error, self.n)
         return figures
 
 

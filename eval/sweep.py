@@ -128,17 +128,17 @@ def check_seeds(n: int, first_seeds: Sequence[int]) -> None:
             )
 
 
-def check_judge(cell: Cell) -> None:
-    """Judge one image of noise as the cell's will be. ValueError, in one line, if that fails, as
-    it does with a reference of another dimension."""
-    collector = start_tally(cell).collector
-    if collector is not None:
+def check_judges(cells: Sequence[Cell]) -> None:
+    """Judge one image of noise as each model's will be. ValueError, in one line, if that fails, as
+    it does with a reference of another dimension, or a network for images of another size."""
+    every = {(cell.model, cell.network, cell.reference): cell for cell in cells if cell.judged}
+    for cell in every.values():
         model = kdiff.load(cell.model.path)
         noise = torch.randn(1, *model.shape, generator=torch.Generator().manual_seed(0))
         try:
-            collector.update(three_channels(to_uint8(model.decode(noise))), [0])
+            judge(cell).update(three_channels(to_uint8(model.decode(noise))), [0])
         except Exception as error:  # whatever is wrong, it would be so with every cell
-            raise ValueError(one_line(error)) from error
+            raise ValueError(f"{cell.model.name}: {one_line(error)}") from error
 
 
 # --- from cells to lines ---
@@ -181,27 +181,35 @@ class Tally:
         return np.stack([self.samples[i] for i in sorted(self.samples)[:n]])
 
 
+def of_shard(cells: Sequence[Cell], shard: tuple[int, int] | None) -> list[Cell]:
+    """The cells of shard (i, n), each with all others of its images, in the order in which to
+    compute them: cells of the same images, then those on one grid, which share most, side by
+    side."""
+
+    def grid(cell: Cell) -> tuple[Any, ...]:
+        chosen = cell.plan
+        return (
+            *(cell.model.name, cell.seeds.start, chosen.steps, chosen.schedule),
+            *(to_json(chosen.record(), indent=None), cell.images, cell.key),
+        )
+
+    i, n = shard or (1, 1)
+    ordered = sorted(cells, key=grid)
+    own = set(list(dict.fromkeys(cell.images for cell in ordered))[i - 1 :: n])
+    return [cell for cell in ordered if cell.images in own]
+
+
 def outstanding(
     cells: Sequence[Cell],
     folder: SweepFolder,
     retry: bool = False,
     warn: Callable[[str], None] | None = None,
 ) -> list[Cell]:
-    """Those of the folder's shard that have no line yet; with `retry` also those that failed. In
-    the order in which to compute them: cells of one plan, then those on one grid, which share
-    most, side by side. `warn` gets a text for each line in the folder that is no cell."""
-
-    def grid(cell: Cell) -> tuple[Any, ...]:
-        chosen = cell.plan
-        return (
-            *(cell.model.name, cell.seeds.start, chosen.steps, chosen.schedule),
-            *(to_json(chosen.record(), indent=None), cell.key),
-        )
-
-    i, n = folder.shard or (1, 1)
+    """Those that have no line in the folder yet; with `retry` also those that failed. `warn` gets a
+    text for each line in the folder that is no cell."""
     lines = folder.lines(warn)
     settled = {k for k, line in lines.items() if line["status"] == "ok" or not retry}
-    return [cell for cell in sorted(cells, key=grid)[i - 1 :: n] if cell.key not in settled]
+    return [cell for cell in cells if cell.key not in settled]
 
 
 def run(
@@ -232,15 +240,20 @@ def run(
 
 
 def groups(cells: Sequence[Cell]) -> Iterator[list[Cell]]:
-    """Up to 8 cells that lockstep can run at once, in their order."""
+    """Up to 8 cells that lockstep can run at once, in their order, and all of the same images."""
 
     def alike(cell: Cell) -> tuple[Any, ...]:
         return cell.model, cell.seeds, cell.dtype, cell.deterministic
 
     for _, run_of_cells in groupby(cells, alike):
-        rest = list(run_of_cells)
-        for start in range(0, len(rest), TOGETHER):
-            yield rest[start : start + TOGETHER]
+        group: list[Cell] = []
+        for _, of_images in groupby(run_of_cells, lambda cell: cell.images):
+            same = list(of_images)
+            if group and len(group) + len(same) > TOGETHER:
+                yield group
+                group = []
+            group += same
+        yield group
 
 
 def sample(group: Sequence[Cell], model: Denoiser, batch: int, watch: Watch) -> list[Tally]:
@@ -248,7 +261,7 @@ def sample(group: Sequence[Cell], model: Denoiser, batch: int, watch: Watch) -> 
     seeds, labels = group[0].seeds, labels_in_turn(model, len(group[0].seeds))
     rank, world = ranks()
     mine = [i for i in range(len(seeds)) if i // batch % world == rank]
-    tallies = [start_tally(cell) for cell in group]
+    tallies = [Tally(judge(cell) if cell.judged else None) for cell in group]
     if not mine:
         return tallies
     rounds = lockstep(
@@ -272,10 +285,10 @@ def labels_in_turn(model: Denoiser, n: int) -> list[int] | None:
     return [i % len(model.classes) for i in range(n)] if model.classes else None
 
 
-def start_tally(cell: Cell) -> Tally:
-    if not cell.judged:
-        return Tally(None)
-    return Tally(Collector(cell.judged, len(cell.seeds), cell.network, cell.reference))
+def judge(cell: Cell) -> Collector:
+    """What looks at the cell's images."""
+    assert cell.network is not None
+    return Collector(cell.judged, len(cell.seeds), cell.network, cell.reference)
 
 
 def finish(

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from kdiff.cli import memory
+
 FAULTS = """
 import ctypes, resource
 from click.testing import CliRunner
@@ -38,6 +40,28 @@ def page_faults(called, **environment):
         [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment
     )
     return int(done.stdout)
+
+
+class OldLibrary:
+    """glibc as it was: no block of more than 32 MiB is to be kept."""
+
+    def __init__(self):
+        self.kept = {}
+
+    def mallopt(self, parameter, size):
+        allowed = parameter != memory.M_MMAP_THRESHOLD or size <= 2**25
+        if allowed:
+            self.kept[parameter] = size
+        return int(allowed)
+
+
+def test_an_old_library_keeps_what_it_allows(monkeypatch):
+    old = OldLibrary()
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: old)
+    monkeypatch.setattr(memory.platform, "libc_ver", lambda: ("glibc", "2.31"))
+    monkeypatch.setattr(memory.os, "environ", {})
+    memory.keep_freed_memory()
+    assert old.kept == {memory.M_MMAP_THRESHOLD: 2**25, memory.M_TRIM_THRESHOLD: 2**30}
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")

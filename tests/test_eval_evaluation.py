@@ -204,7 +204,7 @@ def test_two_processes_give_the_figures_of_one(files):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     two = evaluated(files, "--ref", files / "real.safetensors", *shared, launcher=launcher)
     for name, figure in two["metrics"].items():
-        assert figure == pytest.approx(one["metrics"][name], rel=1e-6), name  # the file is float32
+        assert figure == pytest.approx(one["metrics"][name], rel=1e-5), name  # the file is float32
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ from click.testing import CliRunner
 from PIL import Image
 
 from kdiff.cli.report_command import command
+from kdiff.eval.evaluation import METRICS, Metric
 from kdiff.eval.report import Figure, curves, formats, make_tables, page, read_sweep, within
+from kdiff.eval.report.cells import higher_is_better
 from kdiff.eval.report.tables import digits
 
 HOSTILE = "</script><script>alert(1)</script> $x^{2$ ~50% & a|b `c` {\\evil}"
@@ -91,6 +93,16 @@ def test_the_same_seeds_evaluated_again_are_no_second_repeat(sweep_of):
     again["cell"]["metrics"], again["key"] = ["FID", "KID"], "another"
     (result,) = sweep_of(a_line(metrics={"FID": 12.0}), again).results
     assert [(f.metric, f.repeats) for f in result.figures] == [("FID", 1), ("KID", 1)]
+
+
+def test_seeds_that_overlap_are_no_second_repeat(sweep_of):
+    lines = [a_line(first=first, metrics={"FID": 10.0 + first}) for first in (0, 42, 1000)]
+    sweep = sweep_of(*lines)
+    (result,) = sweep.results
+    assert [(f.value, f.repeats) for f in result.figures] == [(510.0, 2)]
+    assert [failure.error for failure in sweep.failures] == [
+        "seeds 42 to 1041 overlap with others here, and are no repeat"
+    ]
 
 
 def test_the_last_line_of_a_key_wins_but_no_failure_after_a_success(sweep_of):
@@ -180,6 +192,28 @@ def test_what_needs_no_network_is_one_table_whatever_else_was_measured(sweep_of)
     assert "reference" not in tables[1].caption and "network" not in tables[1].caption
     data = page.render(sweep, tables).split('id="data">')[1].split("</script>")[0]
     assert [len(view["rows"]) for view in json.loads(data)["views"]] == [1, 2, 2]
+
+
+def test_a_figure_of_the_first_images_of_more_and_of_fewer(sweep_of):
+    rmse = {"RMSE": {"value": 0.5, "error": None, "n": 64}}
+    sweep = sweep_of(a_line(metrics=rmse), a_line("heun", n=500, metrics=rmse))
+    titles = [table.title for table in make_tables(sweep)]
+    assert titles == ["RMSE, cifar10, N = 64 of 1,000", "RMSE, cifar10, N = 64 of 500"]
+    (single,) = make_tables(sweep_of(a_line(metrics=rmse)))
+    assert single.title == "RMSE, cifar10, N = 64"
+
+
+def test_a_metric_says_itself_which_way_is_better(sweep_of, monkeypatch):
+    score = Metric("CLIP score", "", "pool", "", lambda *_: [], higher_is_better=True)
+    monkeypatch.setitem(METRICS, "clip", score)
+    for name, higher in [("CLIP score", True), ("CLIP score (net)", True), ("IS-openai", True)]:
+        assert higher_is_better(name) is higher
+    for name in ("FID", "FD (net)", "KID", "sFID", "FID_inf", "RMSE", "seconds", "nobody's"):
+        assert not higher_is_better(name)
+    (table,) = make_tables(
+        sweep_of(a_line(metrics={"CLIP score": 0.2}), a_line("heun", metrics={"CLIP score": 0.3}))
+    )
+    assert table.best(10) == "0.3000"
 
 
 def test_two_models_of_one_name_are_told_apart(sweep_of):

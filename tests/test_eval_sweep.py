@@ -22,6 +22,7 @@ from kdiff.checkpoints import native
 from kdiff.cli import main
 from kdiff.eval import sweep
 from kdiff.eval.cell import Judge, ModelFile
+from kdiff.eval.evaluation import METRICS, Metric
 from kdiff.eval.features import feature_network
 from kdiff.eval.sweep_folder import SweepFolder
 from kdiff.images import to_uint8
@@ -225,6 +226,11 @@ def test_two_feature_networks_look_at_images_that_are_computed_once(
     ref = ("--ref", tmp_path / "real.npz", "--features", f"{TOY},{few}")
     result = kdiff_sweep(tmp_path / "is", *cells[:4], *ref, "--metrics", f"rmse,fid,is@{few}")
     assert result.exit_code == 0, result.output
+    table = [line.split() for line in result.output.splitlines() if " karras " in line]
+    assert [len(row) for row in table] == [9, 9, 8]  # the last, which adds noise, has no RMSE
+    otherwise = f"is@{few},fid,fid@{few},rmse"
+    again = kdiff_sweep(tmp_path / "is", *cells[:4], *ref, "--metrics", otherwise)
+    assert again.exit_code == 0 and len(lines(tmp_path / "is")) == 6
     found = [set(line["metrics"]) for line in lines(tmp_path / "is").values()]
     assert found.count({"seconds", f"FD ({TOY})"}) == 1  # of the sampler that adds noise
     assert found.count({"seconds", f"FD ({TOY})", "RMSE"}) == 2
@@ -233,6 +239,45 @@ def test_two_feature_networks_look_at_images_that_are_computed_once(
     for nobody in ("inception", ""):
         result = kdiff_sweep(tmp_path / "is", *ref, "--metrics", f"fid,is@{nobody}")
         assert result.exit_code == 2 and f"{nobody!r} is none of --features" in result.stderr
+
+
+def test_the_networks_that_look_at_the_same_images_are_in_one_shard_and_one_group(cells_of_two):
+    shards = [sweep.of_shard(cells_of_two, (i, 3)) for i in (1, 2, 3)]
+    assert sorted(cell.key for shard in shards for cell in shard) == sorted(
+        cell.key for cell in cells_of_two
+    )
+    for parts in (shards, list(sweep.groups(sweep.of_shard(cells_of_two, None)))):
+        images = [{cell.images for cell in part} for part in parts]
+        assert sum(map(len, images)) == len(set().union(*images)) == 7
+        assert all(len(part) == 2 * len(own) <= 8 for part, own in zip(parts, images, strict=True))
+
+
+@pytest.fixture
+def cells_of_two(workplace):
+    """Seven sets of images, of which two networks have different metrics."""
+    path = workplace / "tiny.safetensors"
+    return sweep.expand(
+        [ModelFile("tiny", path, sha256(path))],
+        ["euler", "euler_ancestral", "heun"],
+        sizes=[{"steps": n} for n in (3, 4, 5)],
+        n=20,
+        judges=[
+            Judge(("fid", "rmse"), feature_network(TOY)),
+            Judge(("fid", "is"), feature_network("test_eval_sweep:few_features")),
+        ],
+    )[:14]
+
+
+def test_the_closing_table_tells_its_rows_apart(kdiff_sweep, workplace, tmp_path):
+    both = f"{workplace / 'tiny.safetensors'},mnist"
+    options = ("--option", "eta=0", "--option", "eta=0.5", "--first-seed", "0,20")
+    words = ("--model", both, "--sampler", "ddim", "--steps", 2, "--metrics", "none", *options)
+    result = kdiff_sweep(tmp_path, *words)
+    assert result.exit_code == 0, result.output
+    head, *rows = result.stdout.split("\n\n")[0].splitlines()
+    assert head.split() == ["model", "seeds", "sampler", "schedule", "steps", "NFE", "seconds"]
+    assert len({row.rsplit(maxsplit=1)[0] for row in rows}) == 8
+    assert rows[-1].split()[:6] == ["mnist", "from", "20", "ddim", "(eta=0.5)", "karras"]
 
 
 def test_the_resize_mode_is_inceptions_where_it_is_among_several(tmp_path):
@@ -527,6 +572,26 @@ def test_a_metric_that_fails_fails_its_cell_only(kdiff_sweep, tmp_path, monkeypa
     assert found == {80.0: ("ok", None), 40.0: ("failed", "RuntimeError: no room")}
 
 
+def test_a_figure_that_is_no_number_fails_its_cell_only(
+    kdiff_sweep, workplace, tmp_path, monkeypatch
+):
+    nowhere = Metric("NOWHERE", "", "pool", "", lambda groups, _: [(float("nan"), None)])
+    monkeypatch.setitem(METRICS, "nowhere", nowhere)
+    reference = ("--features", TOY, "--ref", workplace / "reference.npz")
+    result = kdiff_sweep(tmp_path, "--steps", "2,4", *reference, "--metrics", "nowhere")
+    assert result.exit_code == 1 and "2 cells failed" in result.stderr
+    errors = {line["error"] for line in SweepFolder(tmp_path).lines().values()}
+    assert errors == {"nowhere is nan, with an error of None"}
+
+
+def test_the_same_command_again_is_recorded_once(kdiff_sweep, tmp_path):
+    words = ("--sampler", "ddim", "--steps", 2, "--option", "eta=0.5", "--metrics", "none")
+    (tmp_path / ".hidden").touch()
+    for _ in range(2):
+        assert kdiff_sweep(tmp_path, *words).exit_code == 0
+    assert json.loads((tmp_path / "sweep.json").read_text())["earlier"] == []
+
+
 # --- splitting ---
 
 
@@ -630,6 +695,13 @@ def test_a_network_that_fails_is_one_line_before_sampling(kdiff_sweep, workplace
     assert not (tmp_path / "out").exists()
 
 
+def test_a_model_that_cannot_be_judged_is_known_before_sampling(kdiff_sweep, workplace, tmp_path):
+    judging = ("--features", "cifar10-classifier", "--metrics", "fid", "--num", 4)
+    result = kdiff_sweep(tmp_path / "out", "--model", "cifar10,mnist", *judging)
+    assert result.exit_code == 2 and "mnist: " in result.stderr.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_single_image_is_refused_where_a_metric_needs_more(kdiff_sweep, workplace, tmp_path):
     judging = ("--features", TOY, "--ref", workplace / "reference.npz", "--num", 1, "--steps", 2)
     result = kdiff_sweep(tmp_path / "out", *judging, "--metrics", "fid")
@@ -648,6 +720,7 @@ BAD = {
     "unknown sampler": (["--sampler", "euler,hoin"], "did you mean heun"),
     "unknown schedule": (["--schedule", "karas"], "did you mean karras"),
     "unknown metric": (["--metrics", "rmes"], "unknown metric 'rmes'; did you mean rmse"),
+    "rmse of a network": (["--metrics", "rmse@inception"], "leave out @inception"),
     "option of none": (
         ["--sampler", "euler,heun", "--option", "eta=1"],
         "option of these samplers",

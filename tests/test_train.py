@@ -348,6 +348,15 @@ def test_rank_agreement_within_a_budget_is_not_that_of_all_budgets(tmp_path):
     ]
 
 
+def test_rank_agreement_takes_no_figures_of_two_references_for_one(tmp_path):
+    fid = sweep_of(tmp_path / "a", "FID", [30, 20, 10, 5])
+    other = sweep_of(tmp_path / "b", "FID", [31, 21, 11, 6])
+    file = tmp_path / "b" / "cells.jsonl"
+    file.write_text(file.read_text().replace('"nfe"', '"reference": {"name": "test"}, "nfe"'))
+    result = CliRunner().invoke(rank_agreement.main, [fid, other])
+    assert result.exit_code == 2 and "FID is of more than one network or refer" in result.output
+
+
 def test_rank_agreement_of_too_few_cells_is_one_line(tmp_path):
     result = CliRunner().invoke(rank_agreement.main, [str(tmp_path), str(tmp_path)])
     assert result.exit_code == 2 and "three sets of images" in result.output

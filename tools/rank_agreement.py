@@ -23,7 +23,7 @@ from scipy.stats import spearmanr
 
 from kdiff.cli.lists import as_budgets
 from kdiff.cli.planning import usage_errors
-from kdiff.eval.report.cells import higher_is_better
+from kdiff.eval.report.cells import WITHOUT_NETWORK, higher_is_better
 from kdiff.eval.sweep_folder import SweepFolder
 
 SAME = ("sampler", "options", "schedule", "sigmas", "seeds", "class_labels", "dtype")
@@ -31,14 +31,19 @@ SAME = ("sampler", "options", "schedule", "sigmas", "seeds", "class_labels", "dt
 
 def read(folders: Iterable[Path]) -> tuple[dict[str, dict[str, float]], dict[str, int]]:
     """Of the finished cells: for each figure's name the badness of the images, and the images'
-    NFE, both by what determines the images."""
+    NFE, both by what determines the images. click.UsageError if one name has figures that cannot be
+    compared."""
     found: dict[str, dict[str, float]] = {}
-    nfe = {}
+    nfe: dict[str, int] = {}
+    judges: dict[str, tuple[Any, Any]] = {}
     for line in chain.from_iterable(SweepFolder(folder).lines().values() for folder in folders):
         if line["status"] == "ok":
             images = images_of(line["cell"])
             nfe[images] = line["cell"]["nfe"]
+            judge = line["cell"].get("features"), line["cell"].get("reference")
             for name, figure in line["metrics"].items():
+                if name not in WITHOUT_NETWORK and judges.setdefault(name, judge) != judge:
+                    raise click.UsageError(f"{name} is of more than one network or reference")
                 found.setdefault(name, {})[images] = badness(name, figure["value"])
     return found, nfe
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 from tqdm import tqdm
 
+from kdiff.cli.outputs import check_free, writing
 from kdiff.eval.cifar10_classifier import Classifier, to_input
 from kdiff.files import whole_file
 from muon import Muon
@@ -160,6 +161,7 @@ def train(images: Tensor, labels: Tensor, epochs: int, batch: int, lr: float) ->
 @click.option("--seed", default=0)
 def main(data: str, out: Path, epochs: int, batch: int, lr: float, seed: int) -> None:
     """Train the classifier, calibrate it, and say how it does on the test images."""
+    check_free(out, overwrite=True)
     torch.manual_seed(seed)
     began = time.monotonic()
     images, labels = tensors(data, train=True)
@@ -181,7 +183,7 @@ def main(data: str, out: Path, epochs: int, batch: int, lr: float, seed: int) ->
         "test log loss": float(F.cross_entropy(logits, test_labels)),
     }
     weights = {k: v.half().contiguous() for k, v in network.state_dict().items()}
-    with whole_file(out) as temporary:
+    with writing(out), whole_file(out) as temporary:
         save_file(weights, temporary, {"trained": json.dumps(found)})
     click.echo(json.dumps(found, indent=1))
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kdiff.eval.evaluation import all_metrics
 from kdiff.eval.sweep_folder import SweepFolder
 
-HIGHER_IS_BETTER = ("IS", "precision", "recall", "density", "coverage")
 WITHOUT_NETWORK = {
     "RMSE": "RMSE to the converged solution from the same start",
     "seconds": "seconds to sample",
@@ -86,8 +86,9 @@ class Sweep:
 
 
 def higher_is_better(metric: str) -> bool:
-    """Of `IS (cifar10-classifier)` and `IS-openai` as of `IS`."""
-    return re.split("[ -]", metric)[0] in HIGHER_IS_BETTER
+    """Of `IS (cifar10-classifier)` as of `IS`. What is no metric here counts as a distance."""
+    label = re.sub(r" \(.*\)$", "", metric)
+    return any(own.label == label and own.higher_is_better for own in all_metrics().values())
 
 
 def read_sweep(folder: Path, warn: Callable[[str], None] | None = None) -> Sweep:
@@ -145,7 +146,11 @@ def _unjudged(folder: Path, lines: Sequence[dict[str, Any]]) -> Result:
 def _together(folder: Path, lines: Sequence[dict[str, Any]]) -> Result:
     """The repeats' figures in one. Equal seeds are one repeat however often they were evaluated."""
     values: dict[tuple[str, int], dict[int, Mapping[str, Any]]] = {}
-    failures = []
+    lines, overlapping = _apart(lines)
+    failures = [
+        Failure(line["cell"], f"{_seeds(line)} overlap with others here, and are no repeat")
+        for line in overlapping
+    ]
     for line in lines:
         if line["status"] == "failed":
             reason = " ".join(str(line.get("error") or "no reason given").split())
@@ -158,7 +163,6 @@ def _together(folder: Path, lines: Sequence[dict[str, Any]]) -> Result:
             of_seed = values.setdefault((name, metric["n"]), {})
             of_seed[line["cell"]["seeds"]["first"]] = metric
     firsts = sorted({line["cell"]["seeds"]["first"] for line in lines})
-    lines = sorted(lines, key=lambda line: line["cell"]["seeds"]["first"])
     grids = [folder / line["grid"] for line in lines if line.get("grid")]
     return Result(
         cell=lines[0]["cell"],
@@ -168,6 +172,28 @@ def _together(folder: Path, lines: Sequence[dict[str, Any]]) -> Result:
         grid=next((grid for grid in grids if grid.is_file()), None),
         failures=failures,
     )
+
+
+def _apart(
+    lines: Sequence[dict[str, Any]],
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The lines in the order of their seeds, without those, which come second, that have figures
+    and share some but not all of their seeds with one before."""
+    apart, overlapping, last = [], [], range(0)
+    for line in sorted(lines, key=lambda line: line["cell"]["seeds"]["first"]):
+        seeds = line["cell"]["seeds"]
+        own = range(seeds["first"], seeds["first"] + seeds["n"])
+        if line["status"] == "ok" and own.start < last.stop and own != last:
+            overlapping.append(line)
+        else:
+            apart.append(line)
+            last = own if line["status"] == "ok" else last
+    return apart, overlapping
+
+
+def _seeds(line: Mapping[str, Any]) -> str:
+    seeds = line["cell"]["seeds"]
+    return f"seeds {seeds['first']} to {seeds['first'] + seeds['n'] - 1}"
 
 
 def _figure(metric: str, n: int, repeats: Sequence[Mapping[str, Any]]) -> Figure:

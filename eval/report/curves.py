@@ -40,8 +40,8 @@ class Axis:
 
 
 def value_axis(table: Table) -> Axis:
-    """All values with their errors, and the noise floor. Logarithmic if they are positive and
-    span a factor of 2 or more, unless the metric is itself a score or a share."""
+    """All values and the noise floor. Logarithmic if they are positive and span a factor of 2 or
+    more, unless the metric is itself a score or a share; errors have room where it is not."""
     values = [figure.value for *_, figure in table.figures()]
     if table.noise_floor is not None:
         values.append(table.noise_floor)

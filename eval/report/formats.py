@@ -14,7 +14,7 @@ from kdiff.eval.report.tables import FAILED, MISSING, Row, Table
 
 
 def to_csv(tables: Sequence[Table]) -> str:
-    """A line for each figure and each failed cell, all digits."""
+    """A line for each cell, with all digits of its figure, or why there is none."""
     text = io.StringIO()
     out = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
     out.writeheader()

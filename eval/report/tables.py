@@ -140,10 +140,17 @@ def make_tables(sweep: Sweep, metrics: Iterable[str] = ()) -> list[Table]:
                 found.append((metric, n, of, laid))
     found.sort(key=lambda one: wanted.index(one[0]))
     names = _names([(metric, cell) for metric, _, cell, _ in found])
+    titles = [f"{title}, N = {n:,}" for (_, n, _, _), (_, title) in zip(found, names, strict=True)]
     return [
-        Table(metric, model, n, f"{title}, N = {n:,}", rows)
-        for (metric, n, _, rows), (model, title) in zip(found, names, strict=True)
+        Table(metric, model, n, title + of_cells(rows) * (titles.count(title) > 1), rows)
+        for (metric, n, _, rows), (model, _), title in zip(found, names, titles, strict=True)
     ]
+
+
+def of_cells(rows: Sequence[Row]) -> str:
+    """How many images the cells have of which the figures are of the first few."""
+    cell = next(result.cell for row in rows for result in row.results.values())
+    return f" of {cell['seeds']['n']:,}"
 
 
 def within(table: Table, budgets: Iterable[int]) -> Table:

@@ -244,7 +244,8 @@ def lines(record: dict[str, Any], figures: Mapping[str, Figure]) -> list[str]:
         f"reference    {reference['name']}, N = {count(reference['n'])}",
         f"features     {record['features']['name']}"
         + (f", {record['features']['resize']}" if record["features"]["resize"] else ""),
-        f"speed        {record['images_per_second']:.1f} images/s",
+        f"speed        {record['images_per_second']:.1f} images/s"
+        + (", the other libraries included" if record["backends"] else ""),
     ]
     for name, floor in (record["noise_floor"] or {}).items():
         shown.append(

@@ -10,6 +10,7 @@ from typing import Any
 import click
 from tqdm import tqdm
 
+from kdiff.cli.lists import as_list
 from kdiff.eval.evaluation import check_metrics, needs_logits, reference_for
 from kdiff.eval.features import DEFAULT_FEATURES, FeatureNetwork, feature_network
 from kdiff.eval.references import Reference, check_comparable
@@ -47,8 +48,8 @@ def evaluation_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def choose_metrics(text: str) -> list[str]:
-    """`fid,kid`. UnknownName if one is none of `METRICS`."""
-    return check_metrics([part.strip().lower() for part in text.split(",")])
+    """`fid,kid`. ValueError if there is none, UnknownName if one is none of `METRICS`."""
+    return check_metrics([name.lower() for name in as_list("--metrics", text)])
 
 
 def choose_evaluation(

@@ -7,7 +7,7 @@ import os
 import platform
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
-KEPT = 2**30  # bytes
+KEPT, OF_OLD = 2**30, 2**25  # bytes; old versions of glibc allow no larger block
 
 
 def keep_freed_memory() -> None:
@@ -22,5 +22,5 @@ def keep_freed_memory() -> None:
     if platform.libc_ver()[0] != "glibc" or own:
         return
     libc = ctypes.CDLL(None)
-    for parameter in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
-        libc.mallopt(parameter, KEPT)
+    if libc.mallopt(M_MMAP_THRESHOLD, KEPT) or libc.mallopt(M_MMAP_THRESHOLD, OF_OLD):
+        libc.mallopt(M_TRIM_THRESHOLD, KEPT)

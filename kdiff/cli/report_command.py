@@ -14,7 +14,7 @@ from kdiff.cli.lists import as_budgets, as_list
 from kdiff.cli.planning import CONTEXT, usage_errors
 from kdiff.eval.report import Sweep, Table, curves, formats, make_tables, page, read_sweep, within
 from kdiff.files import whole_file
-from kdiff.samplers import resolve
+from kdiff.samplers import UnknownName, resolve
 from kdiff.samplers.registry import unknown_name
 
 FORMATS = ("csv", "md", "latex", "svg", "png", "html")
@@ -41,8 +41,8 @@ def command(
 ) -> None:
     """Write what the sweep in DIR found, as far as it is: tables, curves, and report.html, which
     holds everything and opens from disk. Print the tables as Markdown."""
-    chosen = choose_formats(wanted)
     with usage_errors():
+        chosen = choose_formats(wanted)
         budgets = [] if budget is None else as_budgets("--budget", budget)
         sweep = read_sweep(folder, partial(click.echo, err=True))
         if samplers is not None:
@@ -66,19 +66,17 @@ def command(
 
 
 def choose_formats(text: str) -> list[str]:
-    chosen = [name.strip().lower() for name in text.split(",") if name.strip()]
+    chosen = [name.lower() for name in as_list("--format", text)]
     for name in chosen:
         if name not in FORMATS:
-            raise click.UsageError(unknown_name("format", name, FORMATS))
-    if not chosen:
-        raise click.UsageError(f"--format takes some of {','.join(FORMATS)}")
+            raise UnknownName(unknown_name("format", name, FORMATS))
     return chosen
 
 
 def choose_samplers(sweep: Sweep, names: Sequence[str]) -> Sweep:
     """What the sweep has of these samplers. ValueError if it has nothing of one."""
     known = list(dict.fromkeys(result.cell["sampler"] for result in sweep.results))
-    wanted = [resolve(name).sampler.name for name in names]
+    wanted = [name if name in known else resolve(name).sampler.name for name in names]
     for name in wanted:
         if name not in known:
             raise ValueError(f"the sweep has no {name}; it has {', '.join(known)}")
@@ -134,7 +132,7 @@ def curve_names(tables: Sequence[Table]) -> list[str]:
     """`fid-cifar10-n1000`: each title in plain characters, numbered where not unique."""
     names: list[str] = []
     for table in tables:
-        title = table.title.lower().removesuffix(f"n = {table.n:,}") + f"n{table.n}"
+        title = table.title.lower().replace(f"n = {table.n:,}", f"n{table.n}")
         name = "-".join(re.findall("[a-z0-9_.]+", title))[:80].lstrip(".-")
         names.append(name if name not in names else f"{name}-{len(names)}")
     return names

@@ -6,8 +6,7 @@ import difflib
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -72,7 +71,7 @@ def as_argument(parameter: click.Parameter, value: Any) -> Any:
     if parameter.multiple:  # type: ignore[attr-defined]
         if not isinstance(value, dict):
             raise click.UsageError(f"{parameter.name} takes a mapping, such as eta: 0.5")
-        return [f"{key}={as_text(v)}" for key, v in value.items()]
+        return tuple(f"{key}={as_text(v)}" for key, v in value.items())
     return value if isinstance(value, bool) else as_text(value)
 
 
@@ -105,7 +104,8 @@ def as_text(value: Any) -> str:
     "options",
     multiple=True,
     metavar="KEY=VALUE[,VALUE..]",
-    help="An option for the samplers that have it, such as eta=0,0.5; may be repeated.",
+    help="An option for the samplers that have it, such as eta=0,0.5; may be repeated. Any takes"
+    " the place of all those in --file.",
 )
 @click.option("--num", type=click.IntRange(1), default=1000, help="Images in a cell.")
 @click.option("--first-seed", "first_seeds", default="0", help="A list: each repeats every cell.")
@@ -160,17 +160,17 @@ def command(
             as_list("--sampler", samplers),
             sizes=choose_sizes(steps, nfe),
             schedules=[None] if schedules is None else as_list("--schedule", schedules),
-            options={k: as_list(f"--option {k}", v) for k, v in map(key_value, options)},
+            options=choose_options(options),
             n=num,
             first_seeds=as_numbers("--first-seed", first_seeds),
             judges=judges,
             **others,
             **({} if rho is None else {"rho": rho}),
         )
-        for cell in cells[: len(judges)]:  # those of the first plan
-            sweep.check_judge(cell)
+        sweep.check_judges(cells)
     folder = SweepFolder(out, parse_shard(shard))
-    todo = sweep.outstanding(cells, folder, retry, warn)
+    own = sweep.of_shard(cells, folder.shard)
+    todo = sweep.outstanding(own, folder, retry, warn)
     if dry_run:
         click.echo(describe(cells, todo))
         return
@@ -191,7 +191,7 @@ def command(
         lines = folder.lines()
         click.echo("\n".join([table(cells, lines), *notes]))
         click.echo(f"\nkdiff report {out}  makes tables, curves and pictures of it")
-        failed = sum(lines.get(c.key, {}).get("status") == "failed" for c in cells)
+        failed = sum(lines.get(cell.key, {}).get("status") == "failed" for cell in own)
         if failed:
             raise click.ClickException(f"{failed} cells failed; --retry computes them again")
 
@@ -209,19 +209,30 @@ def choose_sizes(steps: str | None, nfe: str | None) -> list[dict[str, int]]:
     ]
 
 
+def choose_options(words: Sequence[str]) -> dict[str, list[str]]:
+    """`eta=0,0.5` -> {"eta": ["0", "0.5"]}, what is given twice put together."""
+    chosen: dict[str, list[str]] = {}
+    for key, values in map(key_value, words):
+        chosen.setdefault(key, []).extend(as_list(f"--option {key}", values))
+    return chosen
+
+
 def choose_measures(text: str) -> list[tuple[str, str | None]]:
-    """Each metric once and known, and the network that it is of, None if all; `none` is an empty
-    list: NFE and seconds only."""
+    """Each metric once and known, in the order of METRICS, and the network that it is of, None if
+    all; `none` is an empty list: NFE and seconds only."""
     wanted = []
     for part in as_list("--metrics", text):
         name, at, network = part.partition("@")
         wanted.append((name.lower(), network if at else None))
     if wanted == [("none", None)]:
         return []
-    for name, _ in wanted:
-        if name not in METRICS and name != RMSE and name not in all_metrics():
-            raise UnknownName(unknown_name("metric", name, [*METRICS, RMSE]))
-    return list(dict.fromkeys(wanted))
+    known = [*all_metrics(), RMSE]
+    for metric, of in wanted:
+        if metric not in known:
+            raise UnknownName(unknown_name("metric", metric, known))
+        if metric == RMSE and of is not None:
+            raise ValueError(f"{RMSE} looks through no network: leave out @{of}")
+    return sorted(set(wanted), key=lambda one: (known.index(one[0]), one[1] or ""))
 
 
 def choose_judges(
@@ -238,7 +249,7 @@ def choose_judges(
             raise ValueError(f"{metric}@{of}: {of!r} is none of --features {','.join(names)}")
     judges, notes = [], []
     for name in names:
-        metrics = tuple(metric for metric, of in wanted if of in (None, name))
+        metrics = tuple(dict.fromkeys(metric for metric, of in wanted if of in (None, name)))
         judged = [metric for metric in metrics if metric != RMSE]
         if not judged:
             continue
@@ -274,7 +285,8 @@ def prepare_folder(out: Path) -> None:
     """Make it, unless it is a sweep's already. click.UsageError if it is something else's."""
     if out.exists() and not out.is_dir():
         raise click.UsageError(f"--out {out} is a file, not a folder")
-    if out.is_dir() and any(out.iterdir()) and not (out / "sweep.json").exists():
+    visible = out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir())
+    if visible and not (out / "sweep.json").exists():
         raise click.UsageError(f"{out} is not empty, and no sweep's folder: choose another --out")
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -292,6 +304,9 @@ def command_record(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_plain(value: Any) -> Any:
+    """As JSON gives it back."""
+    if isinstance(value, tuple):
+        return list(value)
     return str(value) if isinstance(value, Path) else value
 
 
@@ -374,20 +389,32 @@ def table(cells: Sequence[Cell], lines: Mapping[str, Mapping[str, Any]]) -> str:
     found = [lines.get(cell.key) for cell in cells]
     names = list(dict.fromkeys(name for line in found if line for name in line["metrics"]))
     names = names or ["seconds"]
-    rows = [["sampler", "schedule", "steps", "NFE", *names]]
-    for _, judged in groupby(cells, lambda cell: replace(cell, network=None, reference=None).key):
-        same = list(judged)
-        chosen = same[0].plan
-        head = [chosen.sampler.name, chosen.schedule, str(chosen.steps), str(chosen.nfe)]
-        rows.append([*head, *(shown([lines.get(c.key) for c in same], name) for name in names)])
+    heads: dict[str, Callable[[Cell], str]] = {
+        "model": lambda cell: cell.model.name,
+        "seeds": lambda cell: f"from {cell.seeds.start}",
+        "sampler": lambda cell: cell.row,
+        "schedule": lambda cell: cell.plan.schedule,
+        "steps": lambda cell: str(cell.plan.steps),
+        "NFE": lambda cell: str(cell.plan.nfe),
+    }
+    for name in ("model", "seeds"):
+        if len({heads[name](cell) for cell in cells}) == 1:
+            del heads[name]
+    rows = []
+    for _, of_images in groupby(cells, lambda cell: cell.images):
+        same = list(of_images)
+        row = [text(same[0]) for text in heads.values()]
+        rows.append([*row, *(shown([lines.get(c.key) for c in same], name) for name in names)])
+    rows.insert(0, [*heads, *names])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(aligned(row, widths)) for row in rows)
+    words = list(heads).index("steps")
+    return "\n".join("  ".join(aligned(row, widths, words)) for row in rows)
 
 
-def aligned(row: Sequence[str], widths: Sequence[int]) -> list[str]:
-    """The two names on the left of their columns, numbers on the right."""
+def aligned(row: Sequence[str], widths: Sequence[int], words: int) -> list[str]:
+    """The first so many, which are words, on the left of their columns, numbers on the right."""
     cells = zip(row, widths, strict=True)
-    return [f"{text:{'<' if i < 2 else '>'}{width}}" for i, (text, width) in enumerate(cells)]
+    return [f"{text:{'<' if i < words else '>'}{width}}" for i, (text, width) in enumerate(cells)]
 
 
 def shown(same: Sequence[Mapping[str, Any] | None], name: str) -> str:
