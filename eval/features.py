@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import wraps
@@ -106,13 +108,16 @@ def feature_networks() -> dict[str, str]:
 
 
 def find_plugin(name: str) -> Callable[[np.ndarray], Any]:
-    """ValueError, suggesting the nearest name, if there is none."""
+    """An entry point's, or `module:function` of a module that is installed or in the current folder.
+    ValueError, suggesting the nearest name, if there is none."""
     plugins = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     if name in plugins:
         return plugins[name].load()
     module, colon, function = name.partition(":")
     if not colon:
         raise UnknownName(unknown_name("feature network", name, feature_networks()))
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # where `python -m kdiff` would look too
     try:
         return getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:

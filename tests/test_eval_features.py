@@ -124,6 +124,15 @@ def test_plugins_are_functions(monkeypatch):
         feature_network("a_plugin:other")
 
 
+def test_a_plugin_may_be_in_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "in_this_folder.py").write_text("def mean(images): return images.mean((1, 2))\n")
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    with pytest.raises(ValueError, match="no feature network 'in_this_folder:mean'"):
+        feature_network("in_this_folder:mean")
+    monkeypatch.chdir(tmp_path)
+    assert feature_network("in_this_folder:mean")(IMAGES).pool.shape == (5, 3)
+
+
 def test_misspelt_names_suggest():
     with pytest.raises(UnknownName, match="did you mean inception"):
         feature_network("incepton")
