@@ -108,8 +108,8 @@ def feature_networks() -> dict[str, str]:
 
 
 def find_plugin(name: str) -> Callable[[np.ndarray], Any]:
-    """An entry point's, or `module:function` of a module that is installed or in the current folder.
-    ValueError, suggesting the nearest name, if there is none."""
+    """An entry point's, or `module:function`, installed or in the current folder. ValueError,
+    suggesting the nearest name, if there is none."""
     plugins = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     if name in plugins:
         return plugins[name].load()
