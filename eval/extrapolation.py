@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kdiff.eval.frechet import Gaussian, frechet_distance
+from kdiff.eval.frechet import Gaussian, expected_distance, frechet_distance
 from kdiff.eval.moments import Moments
 
 
@@ -39,15 +39,19 @@ def group_error(reference: Gaussian, groups: Sequence[Moments]) -> float:
 
 
 def extrapolate(reference: Gaussian, groups: Sequence[Moments]) -> Extrapolated:
-    """FID-infinity (Chong & Forsyth 2020): the intercept of the line through Frechet distances over
-    1 / n, here of every union of 1, 2, .. groups (15 distances for 4 groups), by least squares
-    through their averages at each number of groups.
+    """FID-infinity (Chong & Forsyth 2020): the intercept of the line through the Frechet distances
+    at various n, here of every union of 1, 2, .. groups (15 distances for 4 groups), by least
+    squares through their averages at each number of groups.
+
+    The paper's abscissa is 1 / n; here it is `expected_distance(reference, n)`, which is in
+    proportion to that for n far above the dimension. Not so far above, distances fall faster: of
+    10,000 draws from the Gaussian of CIFAR-10's Inception features, the intercept over 1 / n is
+    -0.26, and this one 0.00 (two trials).
 
     The error is the jackknife's over groups: the spread of the results without one group each, all
     of whose distances are at hand. A regression error would be too small, as the points share their
     images. The jackknife's is right far from the noise floor and up to about 1.8 times too large
-    close to it. The line holds where even one group has many more images than there are
-    dimensions; the bias from the reference's own number of images stays. The value can be negative
+    close to it. The bias from the reference's own number of images stays. The value can be negative
     when it is close to 0. ValueError if there are fewer than three groups.
     """
     if len(groups) < 3:
@@ -63,12 +67,14 @@ Points = Mapping[frozenset[int], tuple[float, float]]
 
 
 def _unions(reference: Gaussian, groups: Sequence[Moments]) -> Points:
-    """(1 / n, Frechet distance) of each union."""
+    """Of each union, what as many perfect images would get, and its Frechet distance."""
     points = {}
+    total = sum(group.n for group in groups)
     for m in range(1, len(groups) + 1):
+        floor = expected_distance(reference, m * total // len(groups))
         for members in combinations(range(len(groups)), m):
             union = reduce(add, (groups[g] for g in members))
-            points[frozenset(members)] = 1 / union.n, frechet_distance(reference, union)
+            points[frozenset(members)] = floor, frechet_distance(reference, union)
     return points
 
 

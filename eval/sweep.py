@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache
 from itertools import groupby, pairwise, product
 from typing import Any
 
@@ -16,13 +15,11 @@ import kdiff
 from kdiff.denoiser import Denoiser
 from kdiff.driver import State
 from kdiff.environment import environment
-from kdiff.eval import converged
+from kdiff.eval import converged, frechet
 from kdiff.eval.cell import RMSE, Cell, Judge, ModelFile
 from kdiff.eval.evaluation import Collector, Figure
-from kdiff.eval.frechet import expected_distance
 from kdiff.eval.generated import three_channels
 from kdiff.eval.ranks import gather, ranks
-from kdiff.eval.references import Reference
 from kdiff.eval.sweep_folder import SweepFolder
 from kdiff.files import to_json
 from kdiff.images import to_uint8
@@ -344,7 +341,7 @@ def distance(
     labels = labels_in_turn(model, len(x))
     solution = converged.cached(
         folder.path / "converged",
-        {"model": cell.model.sha256, "dtype": cell.dtype},
+        {"model": cell.model.sha256, "dtype": cell.dtype, "device": model.device.type},
         model,
         converged.course(model, cell.plan),
         cell.seeds[: len(x)],
@@ -362,12 +359,8 @@ def noise_floor(cell: Cell) -> dict[str, float] | None:
     """What as many perfect samples would get for their Frechet distance."""
     if "fid" not in cell.metrics or cell.network is None or cell.reference is None:
         return None
-    return {cell.network.label("FID"): _floor(cell.reference, len(cell.seeds))}
-
-
-@lru_cache
-def _floor(reference: Reference, n: int) -> float:
-    return float(expected_distance(reference.gaussian, n))
+    floor = frechet.noise_floor(cell.reference.gaussian, len(cell.seeds))
+    return {cell.network.label("FID"): floor}
 
 
 def plain(figure: Figure) -> dict[str, Any]:

@@ -38,6 +38,16 @@ def test_it_takes_the_bias_out(scale):
     assert abs(infinite.mean()) < 3 * chance < 0.2 * plain.mean()
 
 
+@pytest.mark.parametrize("scale", [1, 1.2])
+def test_it_takes_the_bias_out_where_groups_have_few_more_images_than_dimensions(scale):
+    """Over 1 / n the intercept would be off by a tenth of the bias and more."""
+    exact = (scale - 1) ** 2 * REFERENCE.cov.trace()
+    trials = [groups(4 * (DIM + 1), seed, scale, 4) for seed in range(400)]
+    bias = np.mean([whole(parts) for parts in trials]) - exact
+    infinite = np.array([extrapolate(REFERENCE, parts).value for parts in trials]) - exact
+    assert abs(infinite.mean()) < 0.05 * bias
+
+
 @pytest.mark.parametrize("scale", [1.2, 1.5])
 def test_its_error_is_that_of_repetition(scale):
     results = [extrapolate(REFERENCE, groups(500, seed, scale)) for seed in range(150)]
@@ -69,7 +79,7 @@ def test_images_with_their_classes_in_turn():
     estimates = np.array([group_error(target, trial.parts) for trial in trials])
     assert 1 / 1.5 < np.sqrt((estimates**2).mean()) / true < 1.5
     infinite = np.mean([extrapolate(target, trial.parts).value for trial in trials])
-    assert abs(infinite - frechet_distance(target, exact)) < 0.3 * true
+    assert abs(infinite - frechet_distance(target, exact)) < 0.5 * true
 
 
 def test_at_the_noise_floor_the_group_error_is_too_large_and_no_more_than_root_groups_fold():

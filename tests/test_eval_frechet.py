@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from kdiff.eval.frechet import Gaussian, expected_distance, frechet_distance
+from kdiff.eval.frechet import Gaussian, expected_distance, frechet_distance, noise_floor
 from kdiff.eval.moments import Moments
 
 DIM = 24
@@ -186,6 +186,21 @@ def test_the_noise_floor_is_the_average_of_perfect_samples(n, spectrum):
     error = np.std(direct) * np.sqrt(2 / 400)
     assert abs(floor - np.mean(direct)) < 4 * error
     assert error < 0.05 * floor
+
+
+@pytest.mark.parametrize(("n", "of_reference"), [(1000, 1000), (100, 2000), (2000, 100)])
+def test_the_noise_floor_knows_that_the_reference_is_of_samples_too(n, of_reference):
+    L = np.linalg.cholesky(gaussian(rows(5000, 0)).cov)
+    rng = np.random.default_rng(1)
+
+    def draw(size):
+        return moments(rng.standard_normal((size, DIM)) @ L.T)
+
+    made = [draw(of_reference) for _ in range(40)]
+    references = [Gaussian(one.mean, one.cov, one.n) for one in made]
+    direct = [frechet_distance(reference, draw(n)) for reference in references]
+    floors = [noise_floor(reference, n) for reference in references]
+    assert np.mean(floors) == pytest.approx(np.mean(direct), rel=0.1)
 
 
 def test_the_bias_falls_as_one_over_n():

@@ -213,7 +213,7 @@ def test_a_metric_says_itself_which_way_is_better(sweep_of, monkeypatch):
     (table,) = make_tables(
         sweep_of(a_line(metrics={"CLIP score": 0.2}), a_line("heun", metrics={"CLIP score": 0.3}))
     )
-    assert table.best(10) == "0.3000"
+    assert table.best(10).value == 0.3
 
 
 def test_two_models_of_one_name_are_told_apart(sweep_of):
@@ -334,6 +334,17 @@ def test_the_best_of_a_column_is_bold_in_its_metrics_direction(sweep_of, metric,
     assert not any(table.is_best(row, 20) for row in table.rows)
 
 
+def test_what_cannot_be_told_from_the_best_by_its_digits_is_best_too(sweep_of):
+    figures = {"euler": (4.20, 0.8), "heun": (4.24, 0.8), "ddim": (4.21, 0.03), "unipc": (4.3, 0.8)}
+    lines = [
+        a_line(name, metrics={"FID": {"value": value, "error": error, "n": 1000}})
+        for name, (value, error) in figures.items()
+    ]
+    (table,) = make_tables(sweep_of(*lines))
+    best = {row.label for row in table.rows if table.is_best(row, 10)}
+    assert best == {"euler", "heun", "ddim"}
+
+
 @pytest.mark.parametrize(
     ("value", "error", "printed"),
     [
@@ -402,7 +413,7 @@ def test_markdown_reads_back_and_nothing_breaks_out_of_its_cell(sweep_of):
     ]
     assert rows[3] == ["`heun`", "—", "failed", "—"]
     assert "N = 1,000 images in each of 2 repeats" in text
-    assert "Noise floor: 18.00" in text
+    assert "Noise floor: about 18, what" in text
 
 
 def test_titles_and_captions_are_escaped_too(sweep_of):

@@ -123,7 +123,7 @@ def test_it_renders_tables_curves_pictures_and_where_it_comes_from(open_page):
     assert page.locator(".plot g.series").count() == len(FID)
     assert page.locator(".plot .mark").count() == 10
     assert page.locator(".plot .error").count() == 10
-    assert page.locator(".plot").get_by_text("noise floor 38.00").is_visible()
+    assert page.locator(".plot").get_by_text("noise floor 38", exact=True).is_visible()
     assert page.locator(".missing:visible").inner_text() == "—"
     assert page.locator("#failures li").first.inner_text().endswith("not finite at step 3")
     assert page.get_by_text("kdiff sweep --nfe 5,10,20").is_visible()

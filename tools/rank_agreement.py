@@ -31,20 +31,23 @@ SAME = ("sampler", "options", "schedule", "sigmas", "seeds", "class_labels", "dt
 
 def read(folders: Iterable[Path]) -> tuple[dict[str, dict[str, float]], dict[str, int]]:
     """Of the finished cells: for each figure's name the badness of the images, and the images'
-    NFE, both by what determines the images. click.UsageError if one name has figures that cannot be
-    compared."""
+    NFE, both by what determines the images. click.UsageError if figures cannot be compared."""
     found: dict[str, dict[str, float]] = {}
     nfe: dict[str, int] = {}
     judges: dict[str, tuple[Any, Any]] = {}
+    sizes: set[tuple[str, int]] = set()
     for line in chain.from_iterable(SweepFolder(folder).lines().values() for folder in folders):
         if line["status"] == "ok":
             images = images_of(line["cell"])
             nfe[images] = line["cell"]["nfe"]
+            sizes.add((line["cell"]["model"]["sha256"], line["cell"]["seeds"]["n"]))
             judge = line["cell"].get("features"), line["cell"].get("reference")
             for name, figure in line["metrics"].items():
                 if name not in WITHOUT_NETWORK and judges.setdefault(name, judge) != judge:
                     raise click.UsageError(f"{name} is of more than one network or reference")
                 found.setdefault(name, {})[images] = badness(name, figure["value"])
+    if len(sizes) > 1:
+        raise click.UsageError("they are of more than one model or N, which would set the order")
     return found, nfe
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kdiff.eval.report.cells import higher_is_better
-from kdiff.eval.report.tables import Table, significant
+from kdiff.eval.report.tables import Table, two_digits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -145,7 +145,7 @@ def _lines(axes: Axes, table: Table) -> None:
             capsize=2,
         )
     if table.noise_floor is not None:
-        text = f"noise floor {significant(table.noise_floor)}"
+        text = f"noise floor {two_digits(table.noise_floor)}"
         axes.axhline(table.noise_floor, color="#555555", linestyle=(0, (5, 3)), linewidth=1)
         axes.annotate(
             text,

@@ -12,7 +12,7 @@ from typing import Any
 
 from kdiff.eval.report.cells import Result, Sweep, higher_is_better
 from kdiff.eval.report.curves import DASHES, look, nfe_axis, tick_text, value_axis
-from kdiff.eval.report.tables import Table, digits, settings, significant
+from kdiff.eval.report.tables import Table, digits, settings, two_digits
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -100,7 +100,7 @@ def _view(table: Table, numbers: dict[int, int]) -> dict[str, Any]:
         "x": {**asdict(x), "labels": list(map(tick_text, x.ticks))},
         "y": {**asdict(y), "labels": list(map(tick_text, y.ticks))},
         "floor": floor,
-        "floorText": None if floor is None else f"noise floor {significant(floor)}",
+        "floorText": None if floor is None else f"noise floor {two_digits(floor)}",
         "rows": [
             {
                 "label": row.label,

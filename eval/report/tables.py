@@ -51,8 +51,8 @@ class Table:
         about = _about(self)
         if self.noise_floor is None:
             return about
-        floor = significant(self.noise_floor)
-        return f"{about} Noise floor: {floor}, what perfect samples would get."
+        floor = two_digits(self.noise_floor)
+        return f"{about} Noise floor: about {floor}, what perfect samples would get."
 
     @property
     def nfes(self) -> list[int]:
@@ -79,13 +79,13 @@ class Table:
         result = row.results.get(nfe)
         return result is not None and not result.figures and bool(result.failures)
 
-    def best(self, nfe: int) -> str | None:
-        """The best value of a column as it is printed; None if it has fewer than two."""
+    def best(self, nfe: int) -> Figure | None:
+        """The best figure of a column; None if it has fewer than two."""
         column = [figure for row in self.rows if (figure := self.figure(row, nfe)) is not None]
         if len(column) < 2:
             return None
         choose = max if higher_is_better(self.metric) else min
-        return digits(choose(column, key=lambda figure: figure.value))[0]
+        return choose(column, key=lambda figure: figure.value)
 
     def heading(self, nfe: int) -> str:
         """Of a column: `NFE 10`, or `NFE ≤ 10` if some of its cells have fewer."""
@@ -106,8 +106,9 @@ class Table:
         return value + (f" ± {error}" if error else "") + less + fewer
 
     def is_best(self, row: Row, nfe: int) -> bool:
-        figure = self.figure(row, nfe)
-        return figure is not None and digits(figure)[0] == self.best(nfe)
+        """Not to be told from the best by what is printed of the one or of the other."""
+        figure, best = self.figure(row, nfe), self.best(nfe)
+        return figure is not None and best is not None and _alike(figure, best)
 
 
 def make_tables(sweep: Sweep, metrics: Iterable[str] = ()) -> list[Table]:
@@ -168,6 +169,10 @@ def within(table: Table, budgets: Iterable[int]) -> Table:
     return replace(table, rows=rows)
 
 
+def _alike(a: Figure, b: Figure) -> bool:
+    return any(digits(a)[0] == digits(replace(a, value=b.value))[0] for a, b in ((a, b), (b, a)))
+
+
 def digits(figure: Figure) -> tuple[str, str | None]:
     """Value and error as printed: the value ends where its error does, which has two digits if
     they are 35 or less, else one (the Particle Data Group's rule, but 0.95 stays 0.9 or 1.0);
@@ -182,6 +187,11 @@ def digits(figure: Figure) -> tuple[str, str | None]:
     if decimals > 6:
         return f"{value:.3e}", f"{error:.1e}"
     return f"{value:.{decimals}f}", f"{error:.{decimals}f}" if place <= most else f"{error:.1g}"
+
+
+def two_digits(value: float) -> str:
+    """Of what is known roughly."""
+    return f"{float(f'{value:.1e}'):g}"
 
 
 def significant(value: float) -> str:

@@ -22,7 +22,7 @@ from kdiff.environment import environment
 from kdiff.eval.backends import BACKENDS, Backend, CannotRun, second_opinion
 from kdiff.eval.evaluation import METRICS, Collector, Figure, Source, stream
 from kdiff.eval.features import FeatureNetwork
-from kdiff.eval.frechet import expected_distance
+from kdiff.eval.frechet import noise_floor
 from kdiff.eval.generated import Generated
 from kdiff.eval.pictures import open_pictures
 from kdiff.eval.ranks import gather, ranks
@@ -105,7 +105,7 @@ def command(
         return
     with usage_errors():
         figures = collected.figures()
-        floor = expected_distance(reference.gaussian, len(source)) if "fid" in wanted else None
+        floor = noise_floor(reference.gaussian, len(source)) if "fid" in wanted else None
     record = {
         "metrics": {name: figure._asdict() for name, figure in figures.items()},
         "noise_floor": None if floor is None else {network.label("FID"): floor},
