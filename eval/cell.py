@@ -40,7 +40,7 @@ class Judge:
 class Cell:
     """A model, a plan, seeds, and what is to be measured, by the names of METRICS or RMSE.
 
-    `class_labels`: "in turn", seed by seed, or None for a model without classes.
+    `class_labels`: how images come to their class (`kdiff.eval.generated.every_class`).
     """
 
     model: ModelFile

@@ -14,6 +14,18 @@ from kdiff.planning import Plan
 from kdiff.sampling import run
 
 
+def every_class(model: Denoiser, n: int) -> tuple[list[int] | None, str | None]:
+    """The class of each of n images, and how it comes about: all classes "in turn"; for fewer
+    images than classes some that are "spread" evenly, since the first of them may be all of one
+    kind, as ImageNet's are animals; None for a model without classes."""
+    classes = len(model.classes)
+    if not classes:
+        return None, None
+    if n < classes:
+        return [i * classes // n for i in range(n)], "spread"
+    return [i % classes for i in range(n)], "in turn"
+
+
 @dataclass(frozen=True)
 class Generated:
     """One image for each of `seeds`, of the class in `labels` (None: no classes)."""

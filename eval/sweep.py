@@ -18,7 +18,7 @@ from kdiff.environment import environment
 from kdiff.eval import converged, frechet
 from kdiff.eval.cell import RMSE, Cell, Judge, ModelFile
 from kdiff.eval.evaluation import Collector, Figure
-from kdiff.eval.generated import three_channels
+from kdiff.eval.generated import every_class, three_channels
 from kdiff.eval.ranks import gather, ranks
 from kdiff.eval.sweep_folder import SweepFolder
 from kdiff.files import to_json
@@ -66,7 +66,7 @@ def expand(
     for file, first in product(models, first_seeds):
         model = kdiff.load(file.path)
         check_pictures(model)
-        labels = "in turn" if model.classes else None
+        _, labels = every_class(model, n)
         every = plans(model, samplers, schedules, sizes, options or {}, grid)
         for chosen, judge in product(every, judges):
             ode = not chosen.sampler.stochastic(chosen.options)
@@ -255,7 +255,8 @@ def groups(cells: Sequence[Cell]) -> Iterator[list[Cell]]:
 
 def sample(group: Sequence[Cell], model: Denoiser, batch: int, watch: Watch) -> list[Tally]:
     """This process's share: of each cell, every world-th batch."""
-    seeds, labels = group[0].seeds, labels_in_turn(model, len(group[0].seeds))
+    seeds = group[0].seeds
+    labels, _ = every_class(model, len(seeds))
     rank, world = ranks()
     mine = [i for i in range(len(seeds)) if i // batch % world == rank]
     tallies = [Tally(judge(cell) if cell.judged else None) for cell in group]
@@ -275,11 +276,6 @@ def sample(group: Sequence[Cell], model: Denoiser, batch: int, watch: Watch) -> 
         for tally, outcome in zip(tallies, part.outcomes, strict=True):
             tally.update(outcome, indices, model.decode)
     return tallies
-
-
-def labels_in_turn(model: Denoiser, n: int) -> list[int] | None:
-    """Image i has class i, counted around; None if there are no classes."""
-    return [i % len(model.classes) for i in range(n)] if model.classes else None
 
 
 def judge(cell: Cell) -> Collector:
@@ -338,14 +334,14 @@ def distance(
     """The mean over seeds of the RMSE to the converged solution, with its standard error; and how
     that solution was made, and how far off it may be itself."""
     x = tally.first(CONVERGED)
-    labels = labels_in_turn(model, len(x))
+    labels, _ = every_class(model, len(cell.seeds))
     solution = converged.cached(
         folder.path / "converged",
         {"model": cell.model.sha256, "dtype": cell.dtype, "device": model.device.type},
         model,
         converged.course(model, cell.plan),
         cell.seeds[: len(x)],
-        labels,
+        labels and labels[: len(x)],
         batch=batch,
         callback=lambda state: watch(None, state),
     )

@@ -24,6 +24,7 @@ from kdiff.eval import sweep
 from kdiff.eval.cell import Judge, ModelFile
 from kdiff.eval.evaluation import METRICS, Metric
 from kdiff.eval.features import feature_network
+from kdiff.eval.generated import every_class
 from kdiff.eval.sweep_folder import SweepFolder
 from kdiff.images import to_uint8
 from kdiff.models import sha256
@@ -158,6 +159,18 @@ def test_figures_are_those_of_kdiff_sample_alone(kdiff_sweep, workplace, tmp_pat
             assert figure["value"] == pytest.approx(float(each.mean()), rel=1e-3)
             assert figure["error"] == pytest.approx(float(each.std() / 20**0.5), rel=1e-2)
             assert line["converged"]["error"] < 1e-2 * figure["value"]
+
+
+def test_fewer_images_than_classes_are_of_classes_from_all_over(kdiff_sweep, workplace, tmp_path):
+    model = kdiff.load(workplace / "tiny.safetensors")
+    assert every_class(model, 3) == ([0, 1, 2], "in turn")
+    model.classes = [str(i) for i in range(1000)]
+    labels, how = every_class(model, 400)
+    assert how == "spread" and len(set(labels)) == 400 and set(np.diff(labels)) == {2, 3}
+    assert every_class(model, 1001)[0] == [*range(1000), 0]
+    assert kdiff_sweep(tmp_path, "--steps", 2, "--num", 2, *RMSE).exit_code == 0
+    (line,) = lines(tmp_path).values()
+    assert line["cell"]["class_labels"] == "spread"
 
 
 def test_only_the_first_64_seeds_are_compared(kdiff_sweep, tmp_path):

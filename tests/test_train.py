@@ -357,6 +357,15 @@ def test_rank_agreement_takes_no_figures_of_two_references_for_one(tmp_path):
     assert result.exit_code == 2 and "FID is of more than one network or refer" in result.output
 
 
+def test_rank_agreement_is_of_one_model_and_one_number_of_images(tmp_path):
+    fid = sweep_of(tmp_path / "a", "FID", [30, 20, 10, 5])
+    file = tmp_path / "a" / "cells.jsonl"
+    more = file.read_text().splitlines()[0].replace('"n": 9', '"n": 10')
+    file.write_text(file.read_text() + more.replace("FID1", "another") + "\n")
+    result = CliRunner().invoke(rank_agreement.main, [fid])
+    assert result.exit_code == 2 and "more than one model or N" in result.output
+
+
 def test_rank_agreement_of_too_few_cells_is_one_line(tmp_path):
     result = CliRunner().invoke(rank_agreement.main, [str(tmp_path), str(tmp_path)])
     assert result.exit_code == 2 and "three sets of images" in result.output

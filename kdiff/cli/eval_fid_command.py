@@ -23,7 +23,7 @@ from kdiff.eval.backends import BACKENDS, Backend, CannotRun, second_opinion
 from kdiff.eval.evaluation import METRICS, Collector, Figure, Source, stream
 from kdiff.eval.features import FeatureNetwork
 from kdiff.eval.frechet import noise_floor
-from kdiff.eval.generated import Generated
+from kdiff.eval.generated import Generated, every_class
 from kdiff.eval.pictures import open_pictures
 from kdiff.eval.ranks import gather, ranks
 from kdiff.eval.references import Reference
@@ -53,7 +53,7 @@ OF_MODELS = (
 @click.option("--seed", type=click.IntRange(0), default=0, help="Seed of the first image.")
 @click.option(
     "--class-label",
-    help="Name or number of a class, none, or a list of them to repeat.  [default: each in turn]",
+    help="Name or number of a class, none, or a list of them to repeat.  [default: all in turn]",
 )
 @evaluation_options
 @click.option("--metrics", default="fid", help="Such as fid,kid; see `kdiff list metrics`.")
@@ -160,7 +160,9 @@ def generated(
     model = kdiff.load(path)
     check_pictures(model)
     plan = make_plan(model, sampler, **grid)
-    labels = choose_labels(model, class_label, num)
+    labels, how = every_class(model, num)
+    if class_label is not None:
+        labels, how = choose_labels(model, class_label, num), class_label
     model.to(where, DTYPES[dtype])
     about = {
         "source": model_name,
@@ -168,7 +170,7 @@ def generated(
         "model_sha256": sha256(path),
         **plan.record(),
         "seeds": {"first": seed, "n": num},
-        "class_labels": None if labels is None else class_label or "in turn",
+        "class_labels": how,
         "dtype": dtype,
         "deterministic": deterministic,
     }
