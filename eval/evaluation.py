@@ -43,22 +43,20 @@ class Figure(NamedTuple):
 
 @dataclass(frozen=True)
 class Stream:
-    """Statistics that grow by `update(rows, indices)` and add up: which part of the features they
+    """Statistics that grow by `update(rows, indices)` and add up: which part of `Features` they
     take, and how they start, given the number of images and the features' dimensions."""
 
-    takes: Callable[[Features], np.ndarray | None]
+    takes: str
     start: Callable[[int, int], Any]
 
 
 STREAMS: Mapping[str, Stream] = {
-    "pool": Stream(lambda f: f.pool, lambda n, dim: Groups(dim)),
-    "spatial": Stream(lambda f: f.spatial, lambda n, dim: Groups(dim)),
-    "rows": Stream(lambda f: f.pool, Kept),
-    "is": Stream(lambda f: f.logits, InceptionScore),
-    "is-openai": Stream(lambda f: f.logits, partial(InceptionScore, convention="openai")),
-    "is-guided-diffusion": Stream(
-        lambda f: f.logits, partial(InceptionScore, convention="guided-diffusion")
-    ),
+    "pool": Stream("pool", lambda n, dim: Groups(dim)),
+    "spatial": Stream("spatial", lambda n, dim: Groups(dim)),
+    "rows": Stream("pool", Kept),
+    "is": Stream("logits", InceptionScore),
+    "is-openai": Stream("logits", partial(InceptionScore, convention="openai")),
+    "is-guided-diffusion": Stream("logits", partial(InceptionScore, convention="guided-diffusion")),
 }
 
 Pair = tuple[float, float | None]
@@ -257,15 +255,24 @@ class Collector:
     def update(self, images: np.ndarray, indices: Sequence[int]) -> None:
         """Add images, uint8 `[b, H, W, 3]`, with their numbers from 0 to n - 1. ValueError if the
         network lacks what a metric needs, or its features are not finite or not the reference's."""
+        self.add(self.look(images), indices)
+
+    def look(self, images: np.ndarray) -> Features:
+        """What `add` needs of the images. ValueError if the network lacks what a metric needs."""
         assert self.network is not None
         features = self.network(images)
+        needed = {STREAMS[METRICS[name].stream].takes: name for name in self.metrics}
+        for part, metric in needed.items():
+            if getattr(features, part) is None:
+                what = "spatial features" if part == "spatial" else part
+                raise ValueError(f"{self.network.name} has no {what}, which {metric} needs")
+        unused = {"logits", "spatial"} - needed.keys()
+        return features._replace(**dict.fromkeys(unused))
+
+    def add(self, features: Features, indices: Sequence[int]) -> None:
+        """Add what `look` saw of the images with these numbers. Errors as `update`."""
         for name in {METRICS[metric].stream for metric in self.metrics}:
-            rows = STREAMS[name].takes(features)
-            if rows is None:
-                what = (
-                    "spatial features, which sfid" if name == "spatial" else f"logits, which {name}"
-                )
-                raise ValueError(f"{self.network.name} has no {what} needs")
+            rows = getattr(features, STREAMS[name].takes)
             gaussian = self.needed.get("gaussian")
             if name == "pool" and gaussian is not None and rows.shape[1] != len(gaussian.mean):
                 raise ValueError(

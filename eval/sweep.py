@@ -21,6 +21,7 @@ from kdiff.eval.evaluation import Collector, Figure
 from kdiff.eval.generated import every_class, three_channels
 from kdiff.eval.ranks import gather, ranks
 from kdiff.eval.sweep_folder import SweepFolder
+from kdiff.eval.unfinished import Portion, Unfinished
 from kdiff.files import to_json
 from kdiff.images import to_uint8
 from kdiff.latent import check_pictures
@@ -150,20 +151,30 @@ class Tally:
     error: str | None = None
     seconds: float = 0.0
 
-    def update(self, outcome: Outcome, indices: Sequence[int], decode: Decode) -> None:
-        """Add a batch. What goes wrong is kept, and ends the cell."""
-        self.seconds += outcome.seconds
+    def update(self, outcome: Outcome, indices: Sequence[int], decode: Decode) -> Portion | None:
+        """Add a batch, and return what it adds. What goes wrong is kept, and ends the cell."""
         if outcome.x is None:
             self.error = self.error or one_line(outcome.error)
         if self.error is not None or outcome.x is None:
-            return
-        few = [i for i in indices if i < max(PICTURES, CONVERGED)]
-        self.samples |= dict(zip(few, outcome.x[: len(few)].cpu().numpy().copy(), strict=True))
-        if self.collector is not None:
-            try:
-                self.collector.update(three_channels(to_uint8(decode(outcome.x))), indices)
-            except Exception as error:  # the sweep goes on, whatever is wrong with one cell
-                self.error = one_line(error)
+            return None
+        few = sum(i < max(PICTURES, CONVERGED) for i in indices)
+        try:
+            features = None
+            if self.collector is not None:
+                features = self.collector.look(three_channels(to_uint8(decode(outcome.x))))
+            portion = Portion(features, outcome.x[:few].cpu().numpy().copy(), outcome.seconds)
+            self.add(portion, indices)
+        except Exception as error:  # the sweep goes on, whatever is wrong with one cell
+            self.error = one_line(error)
+            return None
+        return portion
+
+    def add(self, portion: Portion, indices: Sequence[int]) -> None:
+        """Add what `update` returned."""
+        self.seconds += portion.seconds
+        self.samples |= dict(zip(indices, portion.samples, strict=False))  # the first of them
+        if self.collector is not None and portion.features is not None:
+            self.collector.add(portion.features, indices)
 
     def __add__(self, other: Tally) -> Tally:
         error = self.error or other.error
@@ -224,15 +235,18 @@ def run(
     gets a line that says so; OSError if a line or a picture cannot be written.
     """
     watch = callback or (lambda cell, state: None)
+    unfinished = Unfinished(folder.path, environment(device))
+    unfinished.remove(folder.lines())
     for group in groups(cells):
         model = kdiff.load(group[0].model.path)
         model.to(device, getattr(torch, group[0].dtype))
-        tallies = sample(group, model, batch, watch)
+        tallies = sample(group, model, unfinished, batch, watch)
         for cell, part in zip(group, tallies, strict=True):
             tally = gather(part)
             if tally is not None:
                 line = finish(cell, tally, model, folder, batch, watch)
                 folder.append(line)
+                unfinished.remove([cell.key])
                 yield line
 
 
@@ -253,28 +267,41 @@ def groups(cells: Sequence[Cell]) -> Iterator[list[Cell]]:
         yield group
 
 
-def sample(group: Sequence[Cell], model: Denoiser, batch: int, watch: Watch) -> list[Tally]:
-    """This process's share: of each cell, every world-th batch."""
+def sample(
+    group: Sequence[Cell], model: Denoiser, unfinished: Unfinished, batch: int, watch: Watch
+) -> list[Tally]:
+    """This process's share: of each cell, every world-th batch. Those that all cells of the group
+    have on the disk are not computed again."""
     seeds = group[0].seeds
     labels, _ = every_class(model, len(seeds))
-    rank, world = ranks()
-    mine = [i for i in range(len(seeds)) if i // batch % world == rank]
     tallies = [Tally(judge(cell) if cell.judged else None) for cell in group]
-    if not mine:
+    rank, world = ranks()
+    todo = []
+    for start in range(rank * batch, len(seeds), world * batch):
+        indices = range(start, min(start + batch, len(seeds)))
+        portions = [unfinished.load(cell.key, indices) for cell in group]
+        if None in portions:
+            todo.append(indices)
+        else:
+            for tally, portion in zip(tallies, portions, strict=True):
+                tally.add(portion, indices)
+    if not todo:
         return tallies
+    rest = [i for indices in todo for i in indices]
     rounds = lockstep(
         model,
         [cell.plan for cell in group],
-        [seeds[i] for i in mine],
+        [seeds[i] for i in rest],
         batch=batch,
         deterministic=group[0].deterministic,
-        cond={"class_labels": labels and [labels[i] for i in mine]},
+        cond={"class_labels": labels and [labels[i] for i in rest]},
         callback=lambda i, state: watch(group[i], state),
     )
-    for done, part in enumerate(rounds):
-        indices = mine[done * batch : (done + 1) * batch]
-        for tally, outcome in zip(tallies, part.outcomes, strict=True):
-            tally.update(outcome, indices, model.decode)
+    for indices, part in zip(todo, rounds, strict=True):
+        for cell, tally, outcome in zip(group, tallies, part.outcomes, strict=True):
+            portion = tally.update(outcome, indices, model.decode)
+            if portion is not None:
+                unfinished.save(cell.key, indices, portion)
     return tallies
 
 

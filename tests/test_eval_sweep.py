@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import signal
 import socket
@@ -23,9 +24,10 @@ from kdiff.cli import main
 from kdiff.eval import sweep
 from kdiff.eval.cell import Judge, ModelFile
 from kdiff.eval.evaluation import METRICS, Metric
-from kdiff.eval.features import feature_network
+from kdiff.eval.features import Features, feature_network
 from kdiff.eval.generated import every_class
 from kdiff.eval.sweep_folder import SweepFolder
+from kdiff.eval.unfinished import Portion, Unfinished
 from kdiff.images import to_uint8
 from kdiff.models import sha256
 
@@ -95,6 +97,18 @@ def results(folder):
         picture = (folder / line["grid"]).read_bytes()
         found[key] = (line["cell"], line["status"], metrics, line["noise_floor"], picture)
     return found
+
+
+def assert_alike(folder, other, rel):
+    """The same results, apart from rounding, which depends on the order in which batches are added
+    up."""
+    found, expected = results(folder), results(other)
+    assert found.keys() == expected.keys() and len(found) == 2
+    for key, (cell, status, metrics, floor, picture) in expected.items():
+        assert found[key][:2] == (cell, status) and found[key][3:] == (floor, picture)
+        assert found[key][2].keys() == metrics.keys()
+        for name, figure in metrics.items():
+            assert found[key][2][name] == pytest.approx(figure, rel=rel)
 
 
 RMSE = ("--metrics", "rmse")
@@ -445,6 +459,105 @@ def test_killed_and_called_again_it_ends_as_if_never_killed(workplace, tmp_path)
     assert not list(whole.rglob(".*"))  # a kill amid a picture leaves its temporary file
 
 
+class Stopped:
+    """Denoisers count the images they see, and are interrupted after `most` of them."""
+
+    def __init__(self, monkeypatch):
+        self.images, self.most = 0, math.inf
+        honest = kdiff.Denoiser.__call__
+
+        def counting(model, x, *arguments, **cond):
+            if self.images >= self.most:
+                raise KeyboardInterrupt
+            self.images += len(x)
+            return honest(model, x, *arguments, **cond)
+
+        monkeypatch.setattr(kdiff.Denoiser, "__call__", counting)
+
+
+# Batches of 16, the last of 8. Of each, Heun computes 5 answers and Euler-a 2 of its own.
+TWO_CELLS = ("--sampler", "heun,euler a", "--steps", "3", "--num", "88")
+A_BATCH = 16 * (5 + 2)
+
+
+@pytest.fixture
+def stopped(kdiff_sweep, workplace, tmp_path, monkeypatch):
+    """A sweep that was stopped in its fourth batch: a function that calls it again, its folder, and
+    the counter of images, which is set to zero."""
+    counter = Stopped(monkeypatch)
+    reference = ("--features", TOY, "--ref", workplace / "reference.npz", "--metrics", "fid,rmse")
+
+    def call(out=tmp_path / "stopped"):
+        return kdiff_sweep(out, *TWO_CELLS, *reference)
+
+    counter.most = 3 * A_BATCH + 1
+    interrupted = call()
+    assert interrupted.exit_code == 1 and "the same command goes on" in interrupted.output
+    counter.images, counter.most = 0, math.inf
+    return call, tmp_path / "stopped", counter
+
+
+def test_stopped_within_a_group_it_computes_the_rest_only(stopped, tmp_path):
+    call, folder, counter = stopped
+    assert not lines(folder) and len(list((folder / "unfinished").glob("*/*"))) == 3 * 2
+    assert call().exit_code == 0
+    rest, counter.images = counter.images, 0
+    assert call(tmp_path / "whole").exit_code == 0
+    assert rest == counter.images - 3 * A_BATCH
+    assert results(folder) == results(tmp_path / "whole") and len(results(folder)) == 2
+    assert not (folder / "unfinished").exists()
+    for line in lines(folder).values():
+        assert line["metrics"]["seconds"]["value"] > 0
+
+
+def test_a_damaged_file_costs_its_batch_only(stopped, tmp_path):
+    call, folder, counter = stopped
+    first, *_ = sorted((folder / "unfinished").glob("*/0-15.safetensors"))
+    first.write_bytes(first.read_bytes()[:-1])
+    assert call().exit_code == 0
+    rest, counter.images = counter.images, 0
+    assert call(tmp_path / "whole").exit_code == 0
+    assert rest == counter.images - 2 * A_BATCH
+    assert_alike(folder, tmp_path / "whole", rel=1e-12)
+
+
+def test_nothing_is_gone_on_with_in_another_environment(stopped, monkeypatch):
+    call, folder, counter = stopped
+    monkeypatch.setattr("kdiff.eval.sweep.environment", lambda device: {"torch": "another"})
+    assert call().exit_code == 0
+    assert counter.images > 5 * A_BATCH
+    assert not (folder / "unfinished").exists()
+
+
+def test_what_a_batch_adds_is_kept_to_the_bit(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [rng.normal(size=(5, d)).astype(np.float32) for d in (4, 3, 2)]
+    unfinished = Unfinished(tmp_path, {"torch": "1"})
+    for features in (None, Features(rows[0]), Features(*rows), Features(rows[0], spatial=rows[2])):
+        for samples in (rng.normal(size=(5, 3, 2, 2)), np.empty((0, 3, 2, 2), np.float32)):
+            unfinished.save("key", range(3, 8), Portion(features, samples, 0.1))
+            kept = unfinished.load("key", range(3, 8))
+            np.testing.assert_array_equal(kept.samples, samples)
+            assert kept.samples.dtype == samples.dtype and kept.seconds == 0.1
+            if features is None:
+                assert kept.features is None
+                continue
+            for one, other in zip(kept.features, features, strict=True):
+                assert (one is None) == (other is None)
+                if other is not None:
+                    np.testing.assert_array_equal(one, other)
+    assert unfinished.load("key", range(3, 7)) is None
+    assert unfinished.load("other", range(3, 8)) is None
+
+
+def test_what_a_kill_left_of_finished_cells_is_removed(kdiff_sweep, tmp_path):
+    kdiff_sweep(tmp_path, *SMALL)
+    for key in (*lines(tmp_path), "of another call"):
+        Unfinished(tmp_path, {}).save(key, range(16), Portion(None, np.empty((0, 3)), 0.0))
+    kdiff_sweep(tmp_path, *SMALL)
+    assert [path.name for path in (tmp_path / "unfinished").iterdir()] == ["of another call"]
+
+
 @pytest.mark.parametrize("cut", [1, 30, 400])
 def test_a_torn_last_line_costs_that_cell_only(kdiff_sweep, tmp_path, cut):
     kdiff_sweep(tmp_path, *SMALL)
@@ -647,12 +760,7 @@ def test_processes_share_the_images_of_a_cell(workplace, tmp_path):
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert outputs[1][0] == b""
     assert CliRunner().invoke(main, [*words, str(one)]).exit_code == 0
-    alone, together = results(one), results(two)
-    assert alone.keys() == together.keys() and len(alone) == 2
-    for key, (cell, status, metrics, floor, picture) in alone.items():
-        assert together[key][:2] == (cell, status) and together[key][3:] == (floor, picture)
-        for name, figure in metrics.items():
-            assert together[key][2][name] == pytest.approx(figure, rel=1e-9)
+    assert_alike(two, one, rel=1e-9)
 
 
 # --- before anything is computed ---
