@@ -21,6 +21,12 @@ def ranks() -> tuple[int, int]:
     return dist.get_rank(), dist.get_world_size()
 
 
+def wait_for_all() -> None:
+    """Until every process has come here."""
+    if ranks()[1] > 1:
+        dist.barrier()
+
+
 def gather(part: Any) -> Any:
     """The sum (`+`) of what the processes have, in the order of their ranks, in the first; None
     in the others."""

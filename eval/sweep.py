@@ -232,11 +232,12 @@ def run(
     Under torchrun the processes share each cell's batches, and only the first writes and yields.
 
     `callback` gets each `State`, and its cell: None for a converged solution. A cell that fails
-    gets a line that says so; OSError if a line or a picture cannot be written.
+    gets a line that says so; OSError if the folder cannot be written to. What it has of cells under
+    way is kept there, and a call with the same `batch` goes on from it.
     """
     watch = callback or (lambda cell, state: None)
     unfinished = Unfinished(folder.path, environment(device))
-    unfinished.remove(folder.lines())
+    unfinished.remove(key for key, line in folder.lines().items() if line["status"] == "ok")
     for group in groups(cells):
         model = kdiff.load(group[0].model.path)
         model.to(device, getattr(torch, group[0].dtype))
@@ -248,6 +249,7 @@ def run(
                 folder.append(line)
                 unfinished.remove([cell.key])
                 yield line
+    unfinished.close()
 
 
 def groups(cells: Sequence[Cell]) -> Iterator[list[Cell]]:
@@ -270,39 +272,43 @@ def groups(cells: Sequence[Cell]) -> Iterator[list[Cell]]:
 def sample(
     group: Sequence[Cell], model: Denoiser, unfinished: Unfinished, batch: int, watch: Watch
 ) -> list[Tally]:
-    """This process's share: of each cell, every world-th batch. Those that all cells of the group
-    have on the disk are not computed again."""
-    seeds = group[0].seeds
-    labels, _ = every_class(model, len(seeds))
+    """This process's share: of each cell, every world-th batch, unless the disk has it already."""
     tallies = [Tally(judge(cell) if cell.judged else None) for cell in group]
+    seeds = group[0].seeds
     rank, world = ranks()
-    todo = []
     for start in range(rank * batch, len(seeds), world * batch):
         indices = range(start, min(start + batch, len(seeds)))
-        portions = [unfinished.load(cell.key, indices) for cell in group]
-        if None in portions:
-            todo.append(indices)
-        else:
-            for tally, portion in zip(tallies, portions, strict=True):
+        todo = []
+        for cell, tally in zip(group, tallies, strict=True):
+            portion = unfinished.load(cell.key, indices)
+            if portion is not None:
                 tally.add(portion, indices)
-    if not todo:
-        return tallies
-    rest = [i for indices in todo for i in indices]
-    rounds = lockstep(
-        model,
-        [cell.plan for cell in group],
-        [seeds[i] for i in rest],
-        batch=batch,
-        deterministic=group[0].deterministic,
-        cond={"class_labels": labels and [labels[i] for i in rest]},
-        callback=lambda i, state: watch(group[i], state),
-    )
-    for indices, part in zip(todo, rounds, strict=True):
-        for cell, tally, outcome in zip(group, tallies, part.outcomes, strict=True):
+            elif tally.error is None:
+                todo.append((cell, tally))
+        outcomes = compute([cell for cell, _ in todo], model, indices, watch) if todo else []
+        for (cell, tally), outcome in zip(todo, outcomes, strict=True):
             portion = tally.update(outcome, indices, model.decode)
             if portion is not None:
                 unfinished.save(cell.key, indices, portion)
     return tallies
+
+
+def compute(
+    cells: Sequence[Cell], model: Denoiser, indices: Sequence[int], watch: Watch
+) -> Sequence[Outcome]:
+    """The images with these numbers, of each cell, as one batch."""
+    seeds = cells[0].seeds
+    labels, _ = every_class(model, len(seeds))
+    (together,) = lockstep(
+        model,
+        [cell.plan for cell in cells],
+        [seeds[i] for i in indices],
+        batch=len(indices),
+        deterministic=cells[0].deterministic,
+        cond={"class_labels": labels and [labels[i] for i in indices]},
+        callback=lambda i, state: watch(cells[i], state),
+    )
+    return together.outcomes
 
 
 def judge(cell: Cell) -> Collector:

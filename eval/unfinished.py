@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -31,7 +32,8 @@ class Unfinished:
     """The portions that cells have so far, in a sweep's folder: a safetensors file each.
 
     `environment`: what computes them. What was computed by another is not gone on with, so that no
-    figure is of two versions.
+    figure is of two versions. A plug-in that changes while its `weights` stay the same is not
+    noticed, as it is not in a finished cell.
     """
 
     folder: Path
@@ -43,24 +45,27 @@ class Unfinished:
 
     def save(self, key: str, indices: Sequence[int], portion: Portion) -> None:
         """OSError if it cannot be written."""
-        arrays = {"samples": portion.samples}
-        if portion.features is not None:
-            arrays |= {k: v for k, v in portion.features._asdict().items() if v is not None}
-        described = {"seconds": str(portion.seconds), "environment": self._made_by}
+        parts = {} if portion.features is None else portion.features._asdict()
+        arrays = {
+            name: np.ascontiguousarray(array)  # safetensors writes memory as it lies
+            for name, array in {**parts, "samples": portion.samples}.items()
+            if array is not None
+        }
+        described = self._description(arrays, str(portion.seconds))
         path = self.path(key, indices)
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as temporary:
             temporary.write_bytes(save(arrays, described))
 
     def load(self, key: str, indices: Sequence[int]) -> Portion | None:
-        """None if there is none, or none that can be used."""
+        """None if there is none, or none that is as it was written, here."""
         try:
             with safe_open(self.path(key, indices), framework="numpy") as file:
-                described = file.metadata()
+                described = file.metadata() or {}
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (FileNotFoundError, SafetensorError):
+        except (OSError, SafetensorError):
             return None
-        if described["environment"] != self._made_by:
+        if described != self._description(arrays, described.get("seconds", "")):
             return None
         samples = arrays.pop("samples")
         features = Features(**arrays) if arrays else None
@@ -70,9 +75,16 @@ class Unfinished:
         """These cells are finished."""
         for key in keys:
             shutil.rmtree(self.folder / "unfinished" / key, ignore_errors=True)
-        with suppress(OSError):  # others are not
+
+    def close(self) -> None:
+        """All are, unless there are those of other calls."""
+        with suppress(OSError):
             (self.folder / "unfinished").rmdir()
 
-    @property
-    def _made_by(self) -> str:
-        return to_json(self.environment, indent=None, sort_keys=True)
+    def _description(self, arrays: Mapping[str, np.ndarray], seconds: str) -> dict[str, str]:
+        """With a hash, since a crash of the system may leave a file of the right size only."""
+        digest = hashlib.sha256(seconds.encode())
+        for name, array in sorted(arrays.items()):
+            digest.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
+        made_by = to_json(self.environment, indent=None, sort_keys=True)
+        return {"seconds": seconds, "environment": made_by, "sha256": digest.hexdigest()}

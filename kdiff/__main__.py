@@ -1,4 +1,4 @@
-"""`python -m kdiff`, and so `torchrun -m kdiff`."""
+"""`python -m kdiff`, and so `torchrun -m -- kdiff`."""
 
 from kdiff.cli import main
 

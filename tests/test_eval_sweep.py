@@ -17,6 +17,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from safetensors.numpy import save
 
 import kdiff
 from kdiff.checkpoints import native
@@ -97,18 +98,6 @@ def results(folder):
         picture = (folder / line["grid"]).read_bytes()
         found[key] = (line["cell"], line["status"], metrics, line["noise_floor"], picture)
     return found
-
-
-def assert_alike(folder, other, rel):
-    """The same results, apart from rounding, which depends on the order in which batches are added
-    up."""
-    found, expected = results(folder), results(other)
-    assert found.keys() == expected.keys() and len(found) == 2
-    for key, (cell, status, metrics, floor, picture) in expected.items():
-        assert found[key][:2] == (cell, status) and found[key][3:] == (floor, picture)
-        assert found[key][2].keys() == metrics.keys()
-        for name, figure in metrics.items():
-            assert found[key][2][name] == pytest.approx(figure, rel=rel)
 
 
 RMSE = ("--metrics", "rmse")
@@ -474,6 +463,12 @@ class Stopped:
 
         monkeypatch.setattr(kdiff.Denoiser, "__call__", counting)
 
+    def during(self, call, *arguments):
+        """How many images a call makes them see."""
+        self.images, self.most = 0, math.inf
+        result = call(*arguments)
+        return self.images, result
+
 
 # Batches of 16, the last of 8. Of each, Heun computes 5 answers and Euler-a 2 of its own.
 TWO_CELLS = ("--sampler", "heun,euler a", "--steps", "3", "--num", "88")
@@ -481,59 +476,135 @@ A_BATCH = 16 * (5 + 2)
 
 
 @pytest.fixture
-def stopped(kdiff_sweep, workplace, tmp_path, monkeypatch):
-    """A sweep that was stopped in its fourth batch: a function that calls it again, its folder, and
-    the counter of images, which is set to zero."""
-    counter = Stopped(monkeypatch)
+def two_cells(kdiff_sweep, workplace):
+    """A function that calls a sweep of two cells."""
     reference = ("--features", TOY, "--ref", workplace / "reference.npz", "--metrics", "fid,rmse")
+    return lambda out, *more: kdiff_sweep(out, *TWO_CELLS, *reference, *more)
 
-    def call(out=tmp_path / "stopped"):
-        return kdiff_sweep(out, *TWO_CELLS, *reference)
 
+@pytest.fixture
+def counter(monkeypatch):
+    return Stopped(monkeypatch)
+
+
+@pytest.fixture
+def stopped(two_cells, counter, tmp_path):
+    """The folder of a sweep that was stopped in its fourth batch."""
     counter.most = 3 * A_BATCH + 1
-    interrupted = call()
-    assert interrupted.exit_code == 1 and "the same command goes on" in interrupted.output
-    counter.images, counter.most = 0, math.inf
-    return call, tmp_path / "stopped", counter
+    interrupted = two_cells(tmp_path / "stopped")
+    assert interrupted.exit_code == 1
+    assert "goes on with the next batch: 0 cells in" in interrupted.output
+    return tmp_path / "stopped"
 
 
-def test_stopped_within_a_group_it_computes_the_rest_only(stopped, tmp_path):
-    call, folder, counter = stopped
-    assert not lines(folder) and len(list((folder / "unfinished").glob("*/*"))) == 3 * 2
-    assert call().exit_code == 0
-    rest, counter.images = counter.images, 0
-    assert call(tmp_path / "whole").exit_code == 0
-    assert rest == counter.images - 3 * A_BATCH
-    assert results(folder) == results(tmp_path / "whole") and len(results(folder)) == 2
-    assert not (folder / "unfinished").exists()
-    for line in lines(folder).values():
-        assert line["metrics"]["seconds"]["value"] > 0
+def test_stopped_within_a_group_it_computes_the_rest_only(stopped, two_cells, counter, tmp_path):
+    files = list((stopped / "unfinished").glob("*/*"))
+    assert not lines(stopped) and len(files) == 3 * 2
+    rest, result = counter.during(two_cells, stopped)
+    whole, _ = counter.during(two_cells, tmp_path / "whole")
+    assert result.exit_code == 0 and rest == whole - 3 * A_BATCH
+    assert results(stopped) == results(tmp_path / "whole") and len(results(stopped)) == 2
+    assert not (stopped / "unfinished").exists()
 
 
-def test_a_damaged_file_costs_its_batch_only(stopped, tmp_path):
-    call, folder, counter = stopped
-    first, *_ = sorted((folder / "unfinished").glob("*/0-15.safetensors"))
-    first.write_bytes(first.read_bytes()[:-1])
-    assert call().exit_code == 0
-    rest, counter.images = counter.images, 0
-    assert call(tmp_path / "whole").exit_code == 0
-    assert rest == counter.images - 2 * A_BATCH
-    assert_alike(folder, tmp_path / "whole", rel=1e-12)
+def test_the_seconds_of_the_stopped_call_count_too(stopped, two_cells, counter, monkeypatch):
+    load = Unfinished.load
+
+    def slow(self, key, indices):
+        portion = load(self, key, indices)
+        return portion and dataclasses.replace(portion, seconds=1000.0)
+
+    monkeypatch.setattr(Unfinished, "load", slow)
+    counter.during(two_cells, stopped)
+    assert len(lines(stopped)) == 2
+    for line in lines(stopped).values():
+        assert 3000 < line["metrics"]["seconds"]["value"] < 4000
 
 
-def test_nothing_is_gone_on_with_in_another_environment(stopped, monkeypatch):
-    call, folder, counter = stopped
+def damaged(data):
+    """Every way in which a file of the first batch is not what was written."""
+    size = 8 + int.from_bytes(data[:8], "little")  # of its head
+    yield from (b"", data[:-1], data[:size] + bytes(len(data) - size))
+    yield save({"samples": np.zeros((16, 3, 8, 8), np.float32)})
+    yield save({"what": np.zeros(3)}, {"seconds": "1"})
+
+
+@pytest.mark.parametrize("kind", range(5))
+def test_a_damaged_file_is_computed_again(kind, stopped, two_cells, counter, tmp_path):
+    first, other = (stopped / "unfinished").glob("*/0-15.safetensors")
+    for file in (first, other):
+        file.write_bytes(list(damaged(file.read_bytes()))[kind])
+    rest, result = counter.during(two_cells, stopped)
+    whole, _ = counter.during(two_cells, tmp_path / "whole")
+    assert result.exit_code == 0 and rest == whole - 2 * A_BATCH
+    assert results(stopped) == results(tmp_path / "whole")
+
+
+def test_nothing_is_gone_on_with_in_another_environment(
+    stopped, two_cells, counter, tmp_path, monkeypatch
+):
     monkeypatch.setattr("kdiff.eval.sweep.environment", lambda device: {"torch": "another"})
-    assert call().exit_code == 0
-    assert counter.images > 5 * A_BATCH
-    assert not (folder / "unfinished").exists()
+    rest, result = counter.during(two_cells, stopped)
+    whole, _ = counter.during(two_cells, tmp_path / "whole")
+    assert result.exit_code == 0 and rest == whole
+    assert not (stopped / "unfinished").exists()
+
+
+def test_a_cell_goes_on_with_other_cells_beside_it(stopped, two_cells, counter, tmp_path):
+    """LMS, which the stopped sweep had not, has one of its three questions in common with Heun."""
+    three = ("--sampler", "heun,euler a,lms")
+    rest, result = counter.during(two_cells, stopped, *three)
+    whole, _ = counter.during(two_cells, tmp_path / "whole", *three)
+    assert result.exit_code == 0 and rest == whole - 3 * A_BATCH + 3 * 16 * (3 - 2)
+    assert results(stopped) == results(tmp_path / "whole") and len(results(stopped)) == 3
+
+
+@pytest.fixture
+def used(monkeypatch):
+    """The files of unfinished cells that a sweep goes on from."""
+    files, load = set(), Unfinished.load
+
+    def watched(self, key, indices):
+        portion = load(self, key, indices)
+        if portion is not None:
+            files.add(self.path(key, indices))
+        return portion
+
+    monkeypatch.setattr(Unfinished, "load", watched)
+    return files
+
+
+def test_a_failing_cell_costs_nothing_but_itself(
+    two_cells, tmp_path, breaks_at_four_steps, counter, used
+):
+    counter.most = 500
+    assert "the next batch" in two_cells(tmp_path, "--steps", "3,4").output
+    kept = set((tmp_path / "unfinished").glob("*/*.safetensors"))
+    counter.most = math.inf
+    assert "2 cells failed" in two_cells(tmp_path, "--steps", "3,4").output
+    assert used == kept and len(kept) > 2
+
+
+def test_a_stopped_retry_goes_on_too(two_cells, tmp_path, breaks_at_four_steps, counter, used):
+    two_cells(tmp_path, "--steps", "4")
+    breaks_at_four_steps()
+    counter.images, counter.most = 0, 500
+    assert "the next batch" in two_cells(tmp_path, "--steps", "4", "--retry").output
+    kept = set((tmp_path / "unfinished").glob("*/*.safetensors"))
+    counter.most = math.inf
+    assert two_cells(tmp_path, "--steps", "4", "--retry").exit_code == 0
+    assert used == kept and len(kept) > 2
 
 
 def test_what_a_batch_adds_is_kept_to_the_bit(tmp_path):
     rng = np.random.default_rng(0)
     rows = [rng.normal(size=(5, d)).astype(np.float32) for d in (4, 3, 2)]
+    strided = rng.normal(size=(5, 3, 4)).astype(np.float32)[:, 0]
     unfinished = Unfinished(tmp_path, {"torch": "1"})
-    for features in (None, Features(rows[0]), Features(*rows), Features(rows[0], spatial=rows[2])):
+    for features in (
+        *(None, Features(rows[0]), Features(*rows), Features(rows[0], spatial=rows[2])),
+        *(Features(strided), Features(rows[0].T.copy().T), Features(rows[0][::-1])),
+    ):
         for samples in (rng.normal(size=(5, 3, 2, 2)), np.empty((0, 3, 2, 2), np.float32)):
             unfinished.save("key", range(3, 8), Portion(features, samples, 0.1))
             kept = unfinished.load("key", range(3, 8))
@@ -638,14 +709,14 @@ def test_a_disk_that_is_full_is_one_line(kdiff_sweep, tmp_path, monkeypatch):
 @pytest.fixture
 def breaks_at_four_steps(monkeypatch):
     """A model that is not finite at one noise level of the four-step grid, until mended."""
-    sigma = kdiff.schedule("karras", 4)[2]
+    broken = {kdiff.schedule("karras", 4)[2]}
     call = kdiff.Denoiser.__call__
 
     def breaking(self, x, s, **cond):
-        return call(self, x, s, **cond) * (float("nan") if s == sigma else 1.0)
+        return call(self, x, s, **cond) * (float("nan") if s in broken else 1.0)
 
     monkeypatch.setattr(kdiff.Denoiser, "__call__", breaking)
-    return lambda: monkeypatch.setattr(kdiff.Denoiser, "__call__", call)
+    return broken.clear
 
 
 def test_a_failing_cell_is_recorded_and_the_sweep_goes_on(
@@ -760,7 +831,12 @@ def test_processes_share_the_images_of_a_cell(workplace, tmp_path):
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert outputs[1][0] == b""
     assert CliRunner().invoke(main, [*words, str(one)]).exit_code == 0
-    assert_alike(two, one, rel=1e-9)
+    alone, together = results(one), results(two)
+    assert alone.keys() == together.keys() and len(alone) == 2
+    for key, (cell, status, metrics, floor, picture) in alone.items():
+        assert together[key][:2] == (cell, status) and together[key][3:] == (floor, picture)
+        for name, figure in metrics.items():
+            assert together[key][2][name] == pytest.approx(figure, rel=1e-9)
 
 
 # --- before anything is computed ---

@@ -26,7 +26,7 @@ from kdiff.eval import converged, sweep
 from kdiff.eval.cell import RMSE, Cell, Judge, ModelFile
 from kdiff.eval.evaluation import METRICS, Collector, all_metrics
 from kdiff.eval.features import DEFAULT_FEATURES
-from kdiff.eval.ranks import ranks
+from kdiff.eval.ranks import ranks, wait_for_all
 from kdiff.eval.sweep_folder import SweepFolder
 from kdiff.models import DEFAULT_MODEL, find_model, sha256
 from kdiff.planning import DEFAULT_SAMPLER, DEFAULT_STEPS
@@ -148,9 +148,9 @@ def command(
     """Measure every combination of samplers, steps, schedules, models and seeds.
 
     Each finished cell is a line in the folder's cells.jsonl. Stopped at any moment and called
-    again, it goes on with the next batch, from what its folder "unfinished" has of the cells under
-    way: for Inception 8 kB an image and cell. Cells that another call adds to the folder stand
-    beside the first. `kdiff report` makes tables and curves of it.
+    again, it goes on with the next batch: until a cell is finished, the folder "unfinished" keeps
+    the features of its images (Inception: 8 kB an image). Cells that another call adds to the
+    folder stand beside the first. `kdiff report` makes tables and curves of it.
     """
     evaluating = {key: others.pop(key) for key in ("ref", "features", "resize", "weights", "data")}
     where = choose_device(device)
@@ -180,13 +180,15 @@ def command(
         settings = {k: as_plain(v) for k, v in ctx.params.items() if k not in ("retry", "dry_run")}
         with usage_errors():
             folder.add_command(command_record(settings))
+    wait_for_all()
     try:
         compute(todo, folder, batch, where)
     except OSError as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
         raise click.ClickException(
-            f"stopped; the same command goes on from {len(folder.lines())} cells in {out}"
+            f"stopped; the same command goes on with the next batch: "
+            f"{len(folder.lines())} cells in {out} are finished"
         ) from None
     if ranks()[0] == 0:
         lines = folder.lines()
