@@ -168,6 +168,24 @@ def test_figures_of_different_n_or_reference_are_never_in_one_table(sweep_of):
     ]
 
 
+def test_a_title_says_what_tells_it_from_others_of_its_metric_only(sweep_of):
+    """Two networks have references of one name; one of them has two, and another resize mode."""
+    small = {"name": "small", "resize": None, "weights": "f" * 64}
+    clean = {"name": "inception", "resize": "clean", "weights": "b" * 64}
+    own = {"name": "cifar10", "n": 50000, "sha256": "d" * 64}
+    judged = {"features": small, "reference": own}
+    both = [a_line(metrics={"FID": 12.0}), a_line(metrics={"FD (small)": 1.0}, **judged)]
+    titles = [table.title for table in make_tables(sweep_of(*both))]
+    assert titles == ["FID, cifar10, N = 1,000", "FD (small), cifar10, N = 1,000"]
+    third = a_line(metrics={"FID": 11.0}, features=clean, reference=own)
+    titles = [table.title for table in make_tables(sweep_of(*both, third))]
+    assert titles == [
+        "FID, cifar10, resize legacy_tensorflow, against cifar10 cccccccc, N = 1,000",
+        "FID, cifar10, resize clean, against cifar10 dddddddd, N = 1,000",
+        "FD (small), cifar10, N = 1,000",
+    ]
+
+
 def test_what_needs_no_network_is_one_table_whatever_else_was_measured(sweep_of):
     """Euler twice, with and without FID, one seed of three measured again; Heun without only."""
     nothing = {"features": None, "reference": None}

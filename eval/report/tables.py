@@ -268,28 +268,30 @@ def _comparable(result: Result, subject: Sequence[str]) -> str:
 def _names(subjects: Sequence[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, str]]:
     """For each table its model's name and its title, which says what sets it apart from others
     of the same metric."""
-    parts = [
-        {
-            "metric": metric,
-            "model": _name(cell["model"], [c["model"] for _, c in subjects]),
-            "features": _name(cell.get("features"), [c.get("features") for _, c in subjects]),
-            "resize": (cell.get("features") or {}).get("resize"),
-            "reference": _name(cell.get("reference"), [c.get("reference") for _, c in subjects]),
-        }
-        for metric, cell in subjects
-    ]
-    words = {"features": "network {}", "resize": "resize {}", "reference": "against {}"}
-    differing = [key for key in words if len({part[key] for part in parts} - {None}) > 1]
-    return [
-        (
-            str(part["model"]),
-            ", ".join(
-                [f"{part['metric']}, {part['model']}"]
-                + [words[key].format(part[key]) for key in differing if part[key]]
-            ),
-        )
-        for part in parts
-    ]
+    models = [cell["model"] for _, cell in subjects]
+    names = []
+    for metric, cell in subjects:
+        model = str(_name(cell["model"], models))
+        alike = [other for name, other in subjects if name == metric]
+        every = [_judge(other, alike) for other in alike]
+        own = _judge(cell, alike)
+        told = [text for key, text in own.items() if len({one.get(key) for one in every}) > 1]
+        names.append((model, ", ".join([metric, model, *told])))
+    return names
+
+
+def _judge(cell: Mapping[str, Any], among: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """In words, what it has of network, resize mode and reference."""
+
+    def name(key: str) -> str | None:
+        return _name(cell.get(key), [other.get(key) for other in among])
+
+    resize = (cell.get("features") or {}).get("resize")
+    words = {
+        **{"features": ("network", name("features")), "resize": ("resize", resize)},
+        **{"reference": ("against", name("reference"))},
+    }
+    return {key: f"{word} {value}" for key, (word, value) in words.items() if value}
 
 
 def _name(one: Mapping[str, Any] | None, among: Sequence[Mapping[str, Any] | None]) -> str | None:
