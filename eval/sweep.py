@@ -32,6 +32,7 @@ from kdiff.samplers.registry import unknown_name
 
 Decode = Callable[[torch.Tensor], torch.Tensor]
 Watch = Callable[[Cell | None, State], None]
+Resumed = Callable[[Cell, int], None]
 
 TOGETHER = 8  # cells in lockstep: each holds its own state and statistics
 PICTURES, CONVERGED = 16, 64  # how many of the first seeds are shown, and compared with the ODE
@@ -227,21 +228,24 @@ def run(
     batch: int = 64,
     device: torch.device | str = "cpu",
     callback: Watch | None = None,
+    resumed: Resumed | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Compute the cells, groups of them in lockstep, and yield each one's line once it is written.
     Under torchrun the processes share each cell's batches, and only the first writes and yields.
 
     `callback` gets each `State`, and its cell: None for a converged solution. A cell that fails
     gets a line that says so; OSError if the folder cannot be written to. What it has of cells under
-    way is kept there, and a call with the same `batch` goes on from it.
+    way is kept there, and a call with the same `batch` goes on from it: `resumed` gets the cell and
+    the number of images of each batch that an earlier call computed.
     """
     watch = callback or (lambda cell, state: None)
+    resume = resumed or (lambda cell, images: None)
     unfinished = Unfinished(folder.path, environment(device))
     unfinished.remove(key for key, line in folder.lines().items() if line["status"] == "ok")
     for group in groups(cells):
         model = kdiff.load(group[0].model.path)
         model.to(device, getattr(torch, group[0].dtype))
-        tallies = sample(group, model, unfinished, batch, watch)
+        tallies = sample(group, model, unfinished, batch, watch, resume)
         for cell, part in zip(group, tallies, strict=True):
             tally = gather(part)
             if tally is not None:
@@ -270,7 +274,12 @@ def groups(cells: Sequence[Cell]) -> Iterator[list[Cell]]:
 
 
 def sample(
-    group: Sequence[Cell], model: Denoiser, unfinished: Unfinished, batch: int, watch: Watch
+    group: Sequence[Cell],
+    model: Denoiser,
+    unfinished: Unfinished,
+    batch: int,
+    watch: Watch,
+    resume: Resumed,
 ) -> list[Tally]:
     """This process's share: of each cell, every world-th batch, unless the disk has it already."""
     tallies = [Tally(judge(cell) if cell.judged else None) for cell in group]
@@ -283,6 +292,7 @@ def sample(
             portion = unfinished.load(cell.key, indices)
             if portion is not None:
                 tally.add(portion, indices)
+                resume(cell, len(indices))
             elif tally.error is None:
                 todo.append((cell, tally))
         outcomes = compute([cell for cell, _ in todo], model, indices, watch) if todo else []

@@ -1,6 +1,7 @@
 """Sweeps on a tiny network: cells, keys, lines, and what survives a kill, a failure or a split."""
 
 import dataclasses
+import errno
 import hashlib
 import json
 import math
@@ -22,6 +23,7 @@ from safetensors.numpy import save
 import kdiff
 from kdiff.checkpoints import native
 from kdiff.cli import main
+from kdiff.cli.sweep_command import Progress
 from kdiff.eval import sweep
 from kdiff.eval.cell import Judge, ModelFile
 from kdiff.eval.evaluation import METRICS, Metric
@@ -505,6 +507,29 @@ def test_stopped_within_a_group_it_computes_the_rest_only(stopped, two_cells, co
     assert result.exit_code == 0 and rest == whole - 3 * A_BATCH
     assert results(stopped) == results(tmp_path / "whole") and len(results(stopped)) == 2
     assert not (stopped / "unfinished").exists()
+
+
+def test_the_bar_goes_on_where_it_was(stopped, two_cells, counter, monkeypatch):
+    """At the first evaluation it has those of three batches: Heun 5 of an image, Euler-a 3."""
+    counted, watch = [], Progress.watch
+
+    def watched(self, cell, state):
+        counted.append(sum(self.counted.values()))
+        watch(self, cell, state)
+
+    monkeypatch.setattr(Progress, "watch", watched)
+    counter.during(two_cells, stopped)
+    assert counted[0] == 3 * 16 * (5 + 3) and counted[-1] == 88 * (5 + 3)
+
+
+def test_a_full_disk_is_one_line_that_says_where(two_cells, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Unfinished, "save", full)
+    result = two_cells(tmp_path)
+    assert result.exit_code == 1
+    assert f"Error: {tmp_path}: [Errno 28] No space left on device" in result.output
 
 
 def test_the_seconds_of_the_stopped_call_count_too(stopped, two_cells, counter, monkeypatch):

@@ -184,7 +184,8 @@ def command(
     try:
         compute(todo, folder, batch, where)
     except OSError as error:
-        raise click.ClickException(str(error)) from error
+        named = "" if error.filename else f"{out}: "  # a full disk has no name
+        raise click.ClickException(f"{named}{error}") from error
     except KeyboardInterrupt:
         raise click.ClickException(
             f"stopped; the same command goes on with the next batch: "
@@ -339,8 +340,14 @@ def compute(cells: Sequence[Cell], folder: SweepFolder, batch: int, device: torc
     rank, _ = ranks()
     with tqdm(total=0, unit="image", disable=None if rank == 0 else True) as bar:
         progress = Progress(cells, bar)
-        lines = sweep.run(cells, folder, batch=batch, device=device, callback=progress.watch)
-        for line in lines:
+        for line in sweep.run(
+            cells,
+            folder,
+            batch=batch,
+            device=device,
+            callback=progress.watch,
+            resumed=progress.resumed,
+        ):
             progress.finished(line)
 
 
@@ -368,6 +375,9 @@ class Progress:
             self.count(cell, len(state.x))
             self.images += len(state.x) / cell.plan.nfe
             self.show()
+
+    def resumed(self, cell: Cell, images: int) -> None:
+        self.count(cell, images * cell.plan.nfe)
 
     def finished(self, line: Mapping[str, Any]) -> None:
         cell = self.cells[line["key"]]
