@@ -348,6 +348,20 @@ def test_rank_agreement_within_a_budget_is_not_that_of_all_budgets(tmp_path):
     ]
 
 
+def test_rank_agreement_of_some_samplers(tmp_path):
+    """The fourth, which agrees, is of another sampler than the first three, which do not."""
+    fid = sweep_of(tmp_path / "a", "FID", [33, 32, 31, 10])
+    second = sweep_of(tmp_path / "b", "FD (cifar10-classifier)", [61, 62, 63, 40])
+    for folder in (fid, second):
+        file = Path(folder) / "cells.jsonl"
+        *three, fourth = file.read_text().replace('"sampler": 0', '"sampler": "unipc"').splitlines()
+        file.write_text("\n".join([*three, fourth.replace('"unipc"', '"euler"')]) + "\n")
+    result = CliRunner().invoke(rank_agreement.main, [fid, second, "--sampler", "unipc"])
+    assert "-1.000  (3 sets of images)" in result.output
+    result = CliRunner().invoke(rank_agreement.main, [fid, second, "--sampler", "unipc,heun"])
+    assert result.exit_code == 2 and "no cell is of 'heun'" in result.output
+
+
 def test_rank_agreement_takes_no_figures_of_two_references_for_one(tmp_path):
     fid = sweep_of(tmp_path / "a", "FID", [30, 20, 10, 5])
     other = sweep_of(tmp_path / "b", "FID", [31, 21, 11, 6])

@@ -7,7 +7,8 @@ Prints Spearman's rank correlation between any two figures of one or more sweeps
 of which both are known: same model, sampler, noise levels and seeds. 1 is agreement, also where the
 one figure grows when the other falls. That more evaluations are better is easily agreed upon, so
 `--budget 5,10,20` also prints the correlation among the images that took 1 to 5 evaluations, 6 to
-10, and 11 to 20.
+10, and 11 to 20. So is that good samplers are better than bad ones: `--sampler unipc,ipndm,..`
+takes only these.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 import click
 from scipy.stats import spearmanr
 
-from kdiff.cli.lists import as_budgets
+from kdiff.cli.lists import as_budgets, as_list
 from kdiff.cli.planning import usage_errors
 from kdiff.eval.report.cells import WITHOUT_NETWORK, higher_is_better
 from kdiff.eval.sweep_folder import SweepFolder
@@ -29,15 +30,21 @@ from kdiff.eval.sweep_folder import SweepFolder
 SAME = ("sampler", "options", "schedule", "sigmas", "seeds", "class_labels", "dtype")
 
 
-def read(folders: Iterable[Path]) -> tuple[dict[str, dict[str, float]], dict[str, int]]:
-    """Of the finished cells: for each figure's name the badness of the images, and the images'
-    NFE, both by what determines the images. click.UsageError if figures cannot be compared."""
+def read(
+    folders: Iterable[Path], samplers: Sequence[str]
+) -> tuple[dict[str, dict[str, float]], dict[str, int]]:
+    """Of the finished cells, of `samplers` only if there are any: for each figure's name the
+    badness of the images, and the images' NFE, both by what determines the images. click.UsageError
+    if figures cannot be compared, or a sampler has no cell."""
     found: dict[str, dict[str, float]] = {}
     nfe: dict[str, int] = {}
     judges: dict[str, tuple[Any, Any]] = {}
     sizes: set[tuple[str, int]] = set()
-    for line in chain.from_iterable(SweepFolder(folder).lines().values() for folder in folders):
-        if line["status"] == "ok":
+    lines = list(chain.from_iterable(SweepFolder(folder).lines().values() for folder in folders))
+    for name in set(samplers) - {line["cell"]["sampler"] for line in lines}:
+        raise click.UsageError(f"no cell is of {name!r}")
+    for line in lines:
+        if line["status"] == "ok" and (not samplers or line["cell"]["sampler"] in samplers):
             images = images_of(line["cell"])
             nfe[images] = line["cell"]["nfe"]
             sizes.add((line["cell"]["model"]["sha256"], line["cell"]["seeds"]["n"]))
@@ -69,12 +76,14 @@ def correlation(one: dict[str, float], other: dict[str, float], keys: Sequence[s
 
 @click.command()
 @click.argument("sweeps", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--sampler", "samplers", help="Only these samplers, a list.")
 @click.option("--budget", help="Also within these numbers of evaluations, such as 5,10,20.")
-def main(sweeps: Sequence[Path], budget: str | None) -> None:
+def main(sweeps: Sequence[Path], samplers: str | None, budget: str | None) -> None:
     """Rank correlations between the figures of sweeps; see the top of this file."""
     with usage_errors():
         budgets = [] if budget is None else as_budgets("--budget", budget)
-    found, nfe = read(sweeps)
+        chosen = [] if samplers is None else as_list("--sampler", samplers)
+    found, nfe = read(sweeps, chosen)
     found.pop("seconds", None)
     pairs = [
         (one, other, [key for key in found[one] if key in found[other]])
