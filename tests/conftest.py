@@ -12,6 +12,7 @@ torch.set_num_threads(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    # As --data=FOLDER: pytest takes a word of its own for a folder of tests, and never gets here.
     parser.addoption("--data", help="CIFAR-10: torchvision's folder of it, or an .npz")
 
 

@@ -1,4 +1,4 @@
-"""What needs CIFAR-10 itself, such as its published FID: pytest -m data --data FOLDER."""
+"""What needs CIFAR-10 itself, such as its published FID: pytest -m data --data=FOLDER."""
 
 import sys
 from pathlib import Path
