@@ -71,15 +71,14 @@ def choose_labels(model: Denoiser, text: str | None, n: int) -> list[int] | None
 def class_index(model: Denoiser, name: str) -> int:
     if name.lower() == "none":
         return -1
-    known = [own.lower() for own in model.classes]
-    if name.lower() in known:
-        return known.index(name.lower())
+    names = [own.lower() for own in model.classes]
+    if name.lower() in names:
+        return names.index(name.lower())
     if name.isdecimal() and int(name) < len(model.classes):
         return int(name)
-    raise click.UsageError(
-        f"unknown class {name!r}; {model.name} has none, 0 to {len(model.classes) - 1}, or "
-        + ", ".join(model.classes)
-    )
+    named = [own for i, own in enumerate(model.classes) if own != str(i)]
+    valid = ", ".join(["none", f"0 to {len(model.classes) - 1}", *named])
+    raise click.UsageError(f"unknown class {name!r}; {model.name} has {valid}")
 
 
 def choose_device(name: str | None) -> torch.device:
