@@ -122,6 +122,12 @@ def test_bad_input_is_one_line_with_status_2_and_writes_nothing(case, tmp_path):
     assert not out.exists()
 
 
+def test_class_names_that_are_their_numbers_are_said_once(tmp_path):
+    out = tmp_path / "out"
+    refused = kdiff_cli("sample", "--model", "mnist", "--class-label", "ten", "--out", out)
+    assert refused.stderr.endswith("unknown class 'ten'; mnist has none, 0 to 9\n")
+
+
 def test_a_folder_that_is_not_empty_needs_overwrite(tmp_path):
     (tmp_path / "mine.txt").write_text("keep me")
     refused = kdiff_cli("sample", "--out", tmp_path, "--steps", 1, "--num", 1)

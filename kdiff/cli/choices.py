@@ -76,8 +76,8 @@ def class_index(model: Denoiser, name: str) -> int:
         return names.index(name.lower())
     if name.isdecimal() and int(name) < len(model.classes):
         return int(name)
-    named = [own for i, own in enumerate(model.classes) if own != str(i)]
-    valid = ", ".join(["none", f"0 to {len(model.classes) - 1}", *named])
+    not_numbers = [own for i, own in enumerate(model.classes) if own != str(i)]
+    valid = ", ".join(["none", f"0 to {len(model.classes) - 1}", *not_numbers])
     raise click.UsageError(f"unknown class {name!r}; {model.name} has {valid}")
 
 
