@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kdiff.compat.k_diffusion.layers import Preconditioned, v_scalings
-from kdiff.compat.k_diffusion.sampling import append_zero
+from kdiff.compat.k_diffusion.schedules import append_zero
 
 
 class VDenoiser(Preconditioned):

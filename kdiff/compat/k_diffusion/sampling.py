@@ -15,18 +15,30 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm.auto import tqdm, trange
 
 from kdiff.compat.k_diffusion.brownian import BatchedBrownianTree, BrownianTreeNoiseSampler
-from kdiff.compat.k_diffusion.utils import append_dims
+from kdiff.compat.k_diffusion.dpm_solver import (
+    DPMSolver,
+    sample_dpm_adaptive,
+    sample_dpm_fast,
+)
+from kdiff.compat.k_diffusion.schedules import (
+    append_zero,
+    get_sigmas_exponential,
+    get_sigmas_karras,
+    get_sigmas_polyexponential,
+    get_sigmas_vp,
+)
+from kdiff.compat.k_diffusion.step_size import PIDStepSizeController
+from kdiff.compat.k_diffusion.steps import get_ancestral_step, linear_multistep_coeff, to_d
 from kdiff.samplers import REGISTRY
-from kdiff.samplers.loops import ancestral_split
-from kdiff.samplers.vp import vp_sigma
-from kdiff.schedules import schedule
 
 __all__ = [
     "BatchedBrownianTree",
     "BrownianTreeNoiseSampler",
+    "DPMSolver",
+    "PIDStepSizeController",
     "append_zero",
     "default_noise_sampler",
     "get_ancestral_step",
@@ -34,7 +46,7 @@ __all__ = [
     "get_sigmas_karras",
     "get_sigmas_polyexponential",
     "get_sigmas_vp",
-    "log_likelihood",
+    "linear_multistep_coeff",
     "sample_dpm_2",
     "sample_dpm_2_ancestral",
     "sample_dpm_adaptive",
@@ -49,59 +61,14 @@ __all__ = [
     "sample_heun",
     "sample_lms",
     "to_d",
+    "tqdm",
+    "trange",
 ]
 
 Model = Callable[..., Tensor]
 Extra = Mapping[str, Any] | None
 Callback = Callable[[dict[str, Any]], Any] | None
 NoiseSampler = Callable[[Tensor, Tensor], Tensor]
-
-
-def append_zero(x: Tensor) -> Tensor:
-    """A list of sigmas, and 0 after the last."""
-    return torch.cat([x, x.new_zeros(1)])
-
-
-def get_sigmas_karras(n, sigma_min, sigma_max, rho=7.0, device="cpu") -> Tensor:
-    """`n` sigmas of Karras et al. 2022, eq. 5, and 0, in torch's default dtype."""
-    return _sigmas("karras", n, sigma_min, sigma_max, device, rho=rho)
-
-
-def get_sigmas_exponential(n, sigma_min, sigma_max, device="cpu") -> Tensor:
-    """`n` sigmas, even in log sigma, and 0."""
-    return _sigmas("exponential", n, sigma_min, sigma_max, device)
-
-
-def get_sigmas_polyexponential(n, sigma_min, sigma_max, rho=1.0, device="cpu") -> Tensor:
-    """`n` sigmas, log sigma a power `rho` of a ramp, and 0."""
-    return _sigmas("polyexponential", n, sigma_min, sigma_max, device, rho=rho)
-
-
-def get_sigmas_vp(n, beta_d=19.9, beta_min=0.1, eps_s=1e-3, device="cpu") -> Tensor:
-    """`n` sigmas, even in the time of the VP SDE from 1 to `eps_s`, and 0."""
-    low, high = vp_sigma(eps_s, beta_d, beta_min), vp_sigma(1.0, beta_d, beta_min)
-    return _sigmas("vp", n, low, high, device, beta_d=beta_d, beta_min=beta_min)
-
-
-def _sigmas(name: str, n: int, low: Any, high: Any, device: Any, **settings: Any) -> Tensor:
-    grid = schedule(name, n, sigma_min=float(low), sigma_max=float(high), **settings)
-    return torch.tensor(grid, dtype=torch.get_default_dtype(), device=device)
-
-
-def to_d(x: Tensor, sigma: Tensor, denoised: Tensor) -> Tensor:
-    """dx/dsigma of the probability-flow ODE, (x - denoised) / sigma."""
-    return (x - denoised) / append_dims(sigma, x.ndim)
-
-
-def get_ancestral_step(sigma_from: Any, sigma_to: Any, eta: float = 1.0) -> tuple[Any, Any]:
-    """(sigma_down, sigma_up): step down to the first, then add noise of the second, to be at
-    `sigma_to`. Tensors if `sigma_to` is one."""
-    if not eta:
-        return sigma_to, 0.0
-    down, up = ancestral_split(float(sigma_from), float(sigma_to), eta)
-    up = min(up, float(sigma_to))
-    like = sigma_to.new_tensor if isinstance(sigma_to, Tensor) else float
-    return like(down), like(up)
 
 
 def default_noise_sampler(x: Tensor) -> NoiseSampler:
@@ -129,27 +96,41 @@ def _sample(
     options: Mapping[str, Any],
     noise: NoiseSampler | None = None,
     before_step: Callable[[], Any] = lambda: None,
+    slope_first: bool = False,
 ) -> Tensor:
-    """Drive kdiff's sampler of that name."""
+    """Drive kdiff's sampler of that name. `slope_first`: k-diffusion's takes the slope before it
+    calls back, so what the callback then changes in place moves x, not the slope."""
     sampler, grid, tensor = REGISTRY[name], _grid(sigmas), sigmas.new_tensor
     if len(grid) < 2:
         return x
     calls = sampler.calls_per_step(len(grid) - 1, "sigma_min" if grid[-1] else "zero")
     asks = sampler.start(x, grid, noise and (lambda s, t: noise(tensor(s), tensor(t))), options)
     denoised = None
-    for i, n in enumerate(tqdm(calls, disable=disable)):
+    for i in trange(len(calls), disable=disable):
         before_step()
-        for call in range(n):
+        for call in range(calls[i]):
             x, sigma = asks.send(denoised)
             denoised = model(x, x.new_full([len(x)], sigma), **(extra_args or {}))
             if callback is not None and call == 0:
                 now = {"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": tensor(sigma)}
-                callback({**now, "denoised": denoised})
+                denoised = _edited(callback, {**now, "denoised": denoised}, slope_first)
     try:
         asks.send(denoised)
     except StopIteration as stop:
         return stop.value
     raise RuntimeError(f"{name} asks more often than it declares")
+
+
+def _edited(callback: Callable[..., Any], now: dict[str, Any], slope_first: bool) -> Tensor:
+    """Call back; what to take for the denoised then. With `slope_first` it is the one that has the
+    old slope at the new x: (x - denoised) / sigma stays if both move alike."""
+    x, denoised = now["x"], now["denoised"]
+    if not slope_first:
+        callback(now)
+        return denoised
+    old_x, old_denoised = x.clone(), denoised.clone()
+    callback(now)
+    return torch.where(x == old_x, old_denoised, old_denoised + (x - old_x))
 
 
 def _published(name: str) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
@@ -192,7 +173,7 @@ def _churned(name: str) -> Callable[..., Tensor]:
     ) -> Tensor:
         options = {"S_churn": s_churn, "S_tmin": s_tmin, "S_tmax": s_tmax, "S_noise": s_noise}
         noise, run = _DrawnEachStep(x), (model, x, sigmas, extra_args, callback, disable)
-        return _sample(name, *run, options, noise, noise.draw)
+        return _sample(name, *run, options, noise, noise.draw, slope_first=True)
 
     return sample
 
@@ -235,8 +216,8 @@ def sample_lms(
     disable: bool | None = None,
     order: int = 4,
 ) -> Tensor:
-    options = {"order": order}
-    return _sample("lms", model, x, sigmas, extra_args, callback, disable, options)
+    run = (model, x, sigmas, extra_args, callback, disable)
+    return _sample("lms", *run, {"order": order}, slope_first=True)
 
 
 @_published("dpmpp_2m")
@@ -309,52 +290,3 @@ def sample_dpmpp_3m_sde(
 
 def _brownian(x: Tensor, sigmas: Tensor) -> NoiseSampler:
     return BrownianTreeNoiseSampler(x, sigmas[sigmas > 0].min(), sigmas.max())
-
-
-def sample_dpm_fast(
-    model,
-    x,
-    sigma_min,
-    sigma_max,
-    n,
-    extra_args=None,
-    callback=None,
-    disable=None,
-    eta=0.0,
-    s_noise=1.0,
-    noise_sampler=None,
-) -> Tensor:
-    """Not in kdiff: NotImplementedError."""
-    raise NotImplementedError("kdiff has no dpm_fast; use sample_dpmpp_2m")
-
-
-def sample_dpm_adaptive(
-    model,
-    x,
-    sigma_min,
-    sigma_max,
-    extra_args=None,
-    callback=None,
-    disable=None,
-    order=3,
-    rtol=0.05,
-    atol=0.0078,
-    h_init=0.05,
-    pcoeff=0.0,
-    icoeff=1.0,
-    dcoeff=0.0,
-    accept_safety=0.81,
-    eta=0.0,
-    s_noise=1.0,
-    noise_sampler=None,
-    return_info=False,
-) -> Tensor:
-    """Not in kdiff: NotImplementedError."""
-    raise NotImplementedError("kdiff has no dpm_adaptive; take sample_dpmpp_2m or sample_heun")
-
-
-def log_likelihood(
-    model, x, sigma_min, sigma_max, extra_args=None, atol=1e-4, rtol=1e-4
-) -> tuple[Tensor, dict]:
-    """Not in kdiff: NotImplementedError."""
-    raise NotImplementedError("kdiff has no log_likelihood")

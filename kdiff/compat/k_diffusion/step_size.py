@@ -1,0 +1,38 @@
+"""The step sizes of an adaptive solver, with k-diffusion's signature."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+class PIDStepSizeController:
+    """Chooses the step size `h` by the errors of the last three steps (Hairer & Wanner, "Solving
+    Ordinary Differential Equations II", IV.2; Soderlind 2003). A step is accepted unless its error
+    asks for one shorter than `accept_safety` times itself."""
+
+    def __init__(self, h, pcoeff, icoeff, dcoeff, order=1, accept_safety=0.81, eps=1e-8):
+        self.h = h
+        self.exponents = (
+            (pcoeff + icoeff + dcoeff) / order,
+            -(pcoeff + 2 * dcoeff) / order,
+            dcoeff / order,
+        )
+        self.accept_safety = accept_safety
+        self.eps = eps
+        self.accuracies: list[float] = []  # 1 / error of the steps before, newest first
+
+    def limiter(self, x: float) -> float:
+        """x near 1, within 0.2 and 2.6."""
+        return 1 + math.atan(x - 1)
+
+    def propose_step(self, error: Any) -> bool:
+        """Whether a step with that error (1: as much as is tolerated) is accepted; changes `h`."""
+        accuracy = 1 / (float(error) + self.eps)
+        before = self.accuracies or [accuracy, accuracy]
+        recent = [accuracy, *before]
+        factor = self.limiter(math.prod(a**b for a, b in zip(recent, self.exponents, strict=True)))
+        accept = factor >= self.accept_safety
+        self.accuracies = recent[:2] if accept else before
+        self.h *= factor
+        return accept
