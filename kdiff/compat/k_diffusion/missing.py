@@ -1,0 +1,72 @@
+"""What k-diffusion has and kdiff does not, with what to use in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+TRAINING = "it is for training, and kdiff only samples"
+SCHEDULER = "it is for training; torch.optim.lr_scheduler has such schedules"
+PART = "it is a part of k-diffusion's networks; K.config.make_model builds them whole"
+FEATURES = "its weights are not kdiff's; `kdiff.eval.feature_network` takes a function of your own"
+SETTING = "it saves memory in training, and kdiff's networks have no such switch"
+RENAMED = "the networks are in K.models itself"
+
+MISSING: dict[str, dict[str, str]] = {
+    "augmentation": {
+        "KarrasAugmentationPipeline": TRAINING,
+        "rotate2d": TRAINING,
+        "scale2d": TRAINING,
+        "translate2d": TRAINING,
+    },
+    "evaluation": {"CLIPFeatureExtractor": FEATURES, "DINOv2FeatureExtractor": FEATURES},
+    "gns": {"DDPGradientStatsHook": TRAINING, "GradientNoiseScale": TRAINING},
+    "layers": {
+        "dct": "it is for losses with scales, which kdiff does not have",
+        "freq_weight_1d": "it is for losses with scales, which kdiff does not have",
+        "freq_weight_nd": "it is for losses with scales, which kdiff does not have",
+        "ResidualBlock": PART,
+        "ConditionedModule": PART,
+        "UnconditionedModule": PART,
+        "ConditionedSequential": PART,
+        "ConditionedResidualBlock": PART,
+        "AdaGN": PART,
+        "SelfAttention2d": PART,
+        "CrossAttention2d": PART,
+        "Downsample2d": PART,
+        "Upsample2d": PART,
+        "UNet": PART,
+    },
+    "models": {
+        "ImageTransformerDenoiserModelV1": "kdiff has the networks image_v1 and "
+        "image_transformer_v2",
+        "axial_rope": PART,
+        "checkpointing": SETTING,
+        "flags": SETTING,
+        "get_checkpointing": SETTING,
+        "flops": "kdiff counts no operations; torch.utils.flop_counter does",
+        "image_transformer_v1": "kdiff has the networks image_v1 and image_transformer_v2",
+        "image_transformer_v2": RENAMED,
+        "image_v1": RENAMED,
+    },
+    "utils": {
+        "download_file": "kdiff downloads nothing; fetch the file and check its hash yourself",
+        "ConstantLRWithWarmup": SCHEDULER,
+        "ExponentialLR": SCHEDULER,
+        "FolderOfImages": "it is for training; torchvision.datasets.ImageFolder is like it",
+        "InverseLR": SCHEDULER,
+    },
+}
+
+
+def says_what_is_missing(module: str) -> Callable[[str], Any]:
+    """A module's `__getattr__`: NotImplementedError for what k-diffusion has there, which unlike
+    AttributeError also reaches who imports the name; AttributeError for the rest."""
+
+    def __getattr__(name: str) -> Any:  # noqa: N807
+        reason = MISSING[module].get(name)
+        if reason is None:
+            raise AttributeError(f"module 'k_diffusion.{module}' has no attribute {name!r}")
+        raise NotImplementedError(f"kdiff has no k_diffusion.{module}.{name}: {reason}")
+
+    return __getattr__
