@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kdiff.samplers.counts import MOST_STEPS, whole_number
+
 # An alphas_cumprod of exactly zero (zero terminal SNR) has sigma = infinity, which the
 # variance-exploding frame cannot hold; 2^-24 puts it at sigma = 4096, where D no longer sees x.
 SMALLEST_ALPHA_CUMPROD = 2.0**-24
@@ -34,16 +36,15 @@ def alphas_cumprod(kind: str = "linear", steps: int = 1000, **settings: float) -
     `linear`: beta from `start` to `end` (Ho et al. 2020); `scaled_linear`: its square root is
     linear (Stable Diffusion); `cosine`: Nichol & Dhariwal 2021, eq. 17. ValueError on another name.
     """
-    check_steps(steps)
+    steps = timesteps(steps)
     if kind not in BETAS:
         raise ValueError(f"unknown beta schedule {kind!r}; use one of {', '.join(BETAS)}")
     return [float(a) for a in np.cumprod(1 - BETAS[kind](steps, **settings))]
 
 
-def check_steps(steps: int) -> None:
+def timesteps(steps: int) -> int:
     """ValueError unless a whole number of timesteps, 2 to a million: files say how many."""
-    if not isinstance(steps, int) or not 2 <= steps <= 1_000_000:
-        raise ValueError(f"steps must be a whole number from 2 to a million, not {steps!r}")
+    return whole_number("steps", steps, 2, MOST_STEPS)
 
 
 def sigmas_of(alphas_cumprod: Sequence[float]) -> list[float]:

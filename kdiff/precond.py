@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kdiff.betas import alphas_cumprod as make_alphas_cumprod
-from kdiff.betas import check_steps, sigmas_of
+from kdiff.betas import sigmas_of, timesteps
 from kdiff.samplers.vp import BETA_D, BETA_MIN, vp_sigma, vp_time
 
 
@@ -174,7 +174,7 @@ def iddpm(c1: float = 0.001, c2: float = 0.008, steps: int = 1000, round: bool =
 
     Table 1 takes the nearest u_j; that is `round=True`. At the u_j themselves both agree.
     """
-    check_steps(steps)
+    steps = timesteps(steps)
     a = [math.sin(math.pi / 2 * j / steps / (c2 + 1)) ** 2 for j in range(steps + 1)]
     u = [0.0]
     for j in range(steps, 0, -1):

@@ -11,10 +11,13 @@ from typing import Any, get_args
 
 import numpy as np
 
+from kdiff.samplers.counts import MOST_STEPS, real_number, whole_number
 from kdiff.samplers.plugins import plugins
 from kdiff.samplers.registry import Final, UnknownName, normalise, unknown_name
 from kdiff.samplers.vp import BETA_D, BETA_MIN, vp_sigma, vp_time
 
+# Beyond these, squares leave float32, and Brownian paths have no octaves.
+SMALLEST_SIGMA, LARGEST_SIGMA = 1e-18, 1e18
 FINALS: tuple[Final, ...] = get_args(Final)
 
 
@@ -115,25 +118,29 @@ def schedule(
     high = getattr(model, "sigma_max", None) if sigma_max is None else sigma_max
     if low is None or high is None:
         raise ValueError("the model does not say its noise range: give sigma_min and sigma_max")
-    if not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps must be a whole number, at least 1, not {steps}")
+    low, high = real_number("sigma_min", low), real_number("sigma_max", high)
+    steps = whole_number("steps", steps, 1, MOST_STEPS)
     if final not in FINALS:
         raise ValueError(f"final must be zero or sigma_min, not {final!r}")
     if not 0 < low < high < math.inf:
         raise ValueError(f"sigma_min must be above 0 and below sigma_max, not {low:g} and {high:g}")
+    check_sigmas([high, low])
     for key in settings:
         if key not in schedule_settings(name):
             raise UnknownName(f"the {name} schedule has no setting {key!r}")
+    numbers = _numbers(settings, schedule_settings(name))
     try:
         if name in CONTINUOUS:
-            grid = CONTINUOUS[name](steps + (final == "sigma_min"), low, high, **settings)
-            if not np.isfinite(grid).all() or not settings.get("rho", 1) > 0:
+            points = steps + (final == "sigma_min")
+            with np.errstate(invalid="raise", divide="raise", over="raise"):
+                grid = CONTINUOUS[name](points, low, high, **numbers)
+            if not np.isfinite(grid).all() or not numbers.get("rho", 1) > 0:
                 raise ArithmeticError("its sigmas are not finite and decreasing")
             grid[0], grid[-1] = high, (low if len(grid) > 1 else high)  # exactly, not to rounding
         else:
             if sigma_min is not None or sigma_max is not None:
                 raise ValueError(f"the {name} schedule is the model's own: it takes no sigma range")
-            grid = _discrete(name, steps, getattr(model, "sigmas", None), final, settings)
+            grid = _discrete(name, steps, getattr(model, "sigmas", None), final, numbers)
     except (ArithmeticError, TypeError) as error:
         raise ValueError(f"there is no {name} schedule with {settings}: {error}") from error
     sigmas = [float(s) for s in grid] + [0.0] * (final == "zero")
@@ -144,6 +151,14 @@ def schedule_settings(name: str) -> dict[str, Any]:
     """The settings of a schedule, such as rho, and their defaults."""
     parameters = inspect.signature(SCHEDULES[name]).parameters.values()
     return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+
+def _numbers(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the types of their defaults. ValueError if one is not such a number."""
+    return {
+        key: whole_number(key, value, 0) if type(defaults[key]) is int else real_number(key, value)
+        for key, value in settings.items()
+    }
 
 
 def _discrete(name, steps, table, final, settings) -> np.ndarray:
@@ -165,10 +180,16 @@ def _discrete(name, steps, table, final, settings) -> np.ndarray:
 
 
 def check_sigmas(sigmas: Sequence[float]) -> list[float]:
-    """The same, as floats; ValueError unless at least two, finite, >= 0, strictly decreasing."""
-    result = [float(s) for s in sigmas]
+    """The same, as floats; ValueError unless at least two, strictly decreasing, from 1e18 down to
+    1e-18, with 0 allowed at the end."""
+    try:
+        result = [real_number("a sigma", s) for s in sigmas]
+    except TypeError:
+        raise ValueError(f"sigmas must be a list of numbers, not {sigmas!r:.80}") from None
     if len(result) < 2 or not all(a > b for a, b in pairwise(result)) or result[-1] < 0:
         raise ValueError("sigmas must be two or more, strictly decreasing, and end at or above 0")
     if not math.isfinite(result[0]):
         raise ValueError("sigmas must be finite")
+    if not all(SMALLEST_SIGMA <= s <= LARGEST_SIGMA for s in result if s > 0):
+        raise ValueError(f"sigmas above 0 must be from {SMALLEST_SIGMA:g} to {LARGEST_SIGMA:g}")
     return result

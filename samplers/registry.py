@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Literal
 
+from kdiff.samplers.counts import MOST_STEPS, real_number, whole_number
 from kdiff.samplers.plugins import plugins
 
 Final = Literal["zero", "sigma_min"]
@@ -50,7 +51,7 @@ class Option:
         """
         try:
             parsed = self._convert(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             parsed = None
         if (
             parsed is None
@@ -66,8 +67,10 @@ class Option:
         if self.type is bool:
             words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
             return words.get(str(value).lower())
-        parsed = self.type(value)
-        return None if self.type is int and parsed != float(value) else parsed  # not 2.5 as 2
+        if self.type is str or isinstance(value, str):
+            return self.type(value)
+        number = real_number(self.name, value)
+        return self.type(number) if self.type(number) == number else None  # not 2.5 as 2
 
     def allowed(self) -> str:
         """The allowed values in words: `0.0 to 1.0`, `midpoint or heun`."""
@@ -123,7 +126,9 @@ class Sampler:
         return self.noise is not None and any(full[k] != v for k, v in self.ode.items())
 
     def calls_per_step(self, steps: int, final: Final = "zero") -> list[int]:
-        """Evaluations in each of `steps` steps; a last step to sigma = 0 takes just one."""
+        """Evaluations in each of `steps` steps; a last step to sigma = 0 takes just one.
+        ValueError unless `steps` is a whole number from 1 to a million."""
+        steps = whole_number("steps", steps, 1, MOST_STEPS)
         calls = [self.first_calls, *[self.calls] * (steps - 1)]
         if final == "zero":
             calls[-1] = 1
@@ -135,9 +140,7 @@ class Sampler:
 
     def steps(self, nfe: int, final: Final = "zero") -> int:
         """The most steps that `nfe` evaluations pay for. ValueError if not even one."""
-        if not isinstance(nfe, int) or nfe < self.nfe(1, final):
-            least = self.nfe(1, final)
-            raise ValueError(f"nfe must be a whole number, for {self.name} at least {least}")
+        nfe = whole_number(f"nfe of {self.name}", nfe, self.nfe(1, final), MOST_STEPS)
         return bisect_right(range(1, nfe + 1), nfe, key=lambda steps: self.nfe(steps, final))
 
     def start(

@@ -3,6 +3,7 @@
 import collections
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -89,7 +90,7 @@ def test_steps_is_the_inverse_of_nfe(name, final):
         steps = s.steps(nfe, final)
         assert s.nfe(steps, final) <= nfe < s.nfe(steps + 1, final)
         assert s.steps(s.nfe(steps, final), final) == steps
-    with pytest.raises(ValueError, match=f"for {name} at least {least}"):
+    with pytest.raises(ValueError, match=f"nfe of {name} must be a whole number, at least {least}"):
         s.steps(least - 1, final)
 
 
@@ -249,6 +250,13 @@ def test_stochastic(name, options, expected):
         ("euler", "S_tmax", "inf", math.inf),
         ("lms", "order", "3", 3),
         ("lms", "order", 3.0, 3),
+        ("lms", "order", np.int64(3), 3),
+        ("lms", "order", torch.tensor(3), 3),
+        ("ddim", "eta", np.float32(0.5), 0.5),
+        ("euler", "S_churn", torch.tensor(2.0), 2.0),
+        ("euler", "S_tmax", np.float64(math.inf), math.inf),
+        ("unipc", "variant", np.str_("bh1"), "bh1"),
+        ("dpmpp_3m", "as_published", np.bool_(True), True),
         ("unipc", "variant", "bh1", "bh1"),
         *[("dpmpp_3m", "as_published", v, True) for v in (True, "true", "True", "1", "yes", 1)],
         *[("dpmpp_3m", "as_published", v, False) for v in (False, "false", "0", "no", 0)],
@@ -265,10 +273,16 @@ def test_options_are_parsed(name, key, given, parsed):
     [
         *[
             ("ddim", "eta", v, "a number from 0 to 1")
-            for v in (-0.1, 1.1, math.nan, "nan", "x", "")
+            for v in (-0.1, 1.1, math.nan, "nan", "x", "", True, np.bool_(False), [0.5])
         ],
-        *[("euler", "S_churn", v, "a number, at least 0") for v in (-1, math.nan, None, "1,5")],
-        *[("lms", "order", v, "1 or 2 or 3 or 4") for v in (0, 5, 2.5, "2.5", "two", math.nan)],
+        *[
+            ("euler", "S_churn", v, "a number, at least 0")
+            for v in (-1, math.nan, None, "1,5", "x", 10**400)
+        ],
+        *[
+            ("lms", "order", v, "1 or 2 or 3 or 4")
+            for v in (0, 5, 2.5, "2.5", "two", math.nan, True, math.inf)
+        ],
         *[("unipc", "variant", v, "bh1 or bh2") for v in ("bh3", "", None, 1)],
         *[("dpmpp_3m", "as_published", v, "true or false") for v in ("maybe", 2, None, "")],
         ("dpmpp_sde", "r", 0, "a number from 0.05 to 1"),

@@ -1,11 +1,13 @@
 """Schedules against their formulae, and every way to ask for a wrong one."""
 
+import json
 import math
 from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 import kdiff
 from kdiff.samplers import UnknownName
@@ -159,15 +161,30 @@ def test_an_unknown_schedule_suggests_the_nearest(name, message):
         ({"sigma_min": 80}, "sigma_min must be above 0 and below sigma_max, not 80 and 80"),
         ({"sigma_min": 0}, "sigma_min must be above 0"),
         ({"sigma_min": -1}, "sigma_min must be above 0"),
-        ({"sigma_min": math.nan}, "sigma_min must be above 0"),
+        ({"sigma_min": math.nan}, "sigma_min must be a number, not nan"),
         ({"sigma_max": math.inf}, "sigma_min must be above 0 and below sigma_max"),
         ({"beta_d": 1}, "the karras schedule has no setting 'beta_d'"),
-        ({"rho": math.nan}, "there is no karras schedule with"),
+        ({"rho": math.nan}, "rho must be a number, not nan"),
         ({"name": "polyexponential", "rho": 0}, "there is no polyexponential schedule with"),
         ({"rho": 0}, "there is no karras schedule with {'rho': 0}"),
         ({"rho": 1e-3}, "there is no karras schedule with"),
         ({"n": 3}, "the karras schedule has no setting 'n'"),
         ({"steps": 2.5}, "steps must be a whole number, at least 1, not 2.5"),
+        ({"steps": True}, "steps must be a whole number, at least 1, not True"),
+        ({"steps": 10**12}, "steps must be a whole number, at most 1,000,000, not 1000000000000"),
+        ({"sigma_max": 1e308}, "sigmas above 0 must be from 1e-18 to 1e[+]18"),
+        ({"sigma_max": 10**400}, "sigma_max must be a number, not 1000"),
+        ({"sigma_max": "80"}, "sigma_max must be a number, not '80'"),
+        ({"sigma_min": 5e-324}, "sigmas above 0 must be from 1e-18 to 1e[+]18"),
+        ({"rho": 1e-300}, "there is no karras schedule with {'rho': 1e-300}"),
+        ({"rho": 1e300}, "strictly decreasing"),
+        ({"rho": "7"}, "rho must be a number, not '7'"),
+        ({"rho": True}, "rho must be a number, not True"),
+        ({"name": "vp", "beta_d": -5}, "there is no vp schedule with {'beta_d': -5}"),
+        (
+            {"name": "leading", "model": DISCRETE_MODEL, "steps_offset": 1.5},
+            "steps_offset must be a whole number, at least 0, not 1.5",
+        ),
         (
             {"name": "trailing", "model": DISCRETE_MODEL, "steps": 900, "final": "sigma_min"},
             "trailing is at timestep 0 before its last step: take fewer steps",
@@ -188,6 +205,7 @@ def test_an_unknown_schedule_suggests_the_nearest(name, message):
         ),
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_wrong_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         kdiff.schedule(**{"name": "karras", "steps": 5, **arguments})
@@ -203,12 +221,53 @@ def test_wrong_arguments(arguments, message):
         ([3.0, 1.0, 2.0, 0.0], "strictly decreasing"),
         ([3.0, 1.0, 0.0, 0.0], "strictly decreasing"),
         ([3.0, 1.0, -1.0], "end at or above 0"),
-        ([math.nan, 1.0, 0.0], "sigmas must be"),
-        ([3.0, math.nan, 0.0], "sigmas must be"),
-        ([3.0, math.nan], "sigmas must be"),
+        ([math.nan, 1.0, 0.0], "a sigma must be a number, not nan"),
+        ([3.0, math.nan, 0.0], "a sigma must be a number"),
+        ([3.0, math.nan], "a sigma must be a number"),
         ([math.inf, 1.0, 0.0], "finite"),
+        ([1e308, 1.0, 0.0], "sigmas above 0 must be from 1e-18 to 1e[+]18"),
+        ([1.0, 5e-324, 0.0], "sigmas above 0 must be from 1e-18 to 1e[+]18"),
+        ([10**400, 1.0], "a sigma must be a number, not 10000"),
+        (["80", "1"], "a sigma must be a number, not '80'"),
+        ([True, 0], "a sigma must be a number, not True"),
+        (5, "sigmas must be a list of numbers, not 5"),
+        ([[3.0, 1.0]], "a sigma must be a number"),
     ],
 )
 def test_wrong_explicit_sigmas(sigmas, message):
     with pytest.raises(ValueError, match=message):
         kdiff.plan(sigmas=sigmas)
+
+
+@pytest.mark.parametrize("number", [np.float32, np.float64, torch.tensor])
+def test_numbers_of_other_libraries_are_taken_in_float64(number):
+    """In float32, as NumPy would compute with a np.float32, the inner sigmas would differ."""
+    given = {"sigma_min": number(0.25), "sigma_max": number(64.0), "rho": number(7.0)}
+    grid = kdiff.schedule("karras", np.int64(5), **given)
+    assert grid == kdiff.schedule("karras", 5, sigma_min=0.25, sigma_max=64.0)
+    assert {type(s) for s in grid} == {float}
+
+
+def test_the_range_of_a_model_may_be_tensors():
+    model = kdiff.schedules.Range(torch.tensor(0.25), torch.tensor(64.0))
+    assert kdiff.schedule("exponential", 5, model) == kdiff.schedule(
+        "exponential", 5, sigma_min=0.25, sigma_max=64.0
+    )
+
+
+def test_a_plan_of_numpys_numbers_is_recorded_as_plain_json():
+    plan = kdiff.plan(
+        sampler="deis",
+        steps=np.int64(3),
+        sigma_max=np.float32(8),
+        options={"order": np.int32(2), "lower_order_final": np.bool_(True)},
+    )
+    same = kdiff.plan(
+        sampler="deis",
+        steps=3,
+        sigma_max=8,
+        options={"order": 2, "lower_order_final": True},
+    )
+    assert json.loads(json.dumps(plan.record())) == same.record()
+    noisy = kdiff.plan(sampler="ddim", nfe=np.int16(3), options={"eta": np.float32(0.3)})
+    assert json.loads(json.dumps(noisy.record()))["options"]["eta"] == float(np.float32(0.3))
