@@ -150,7 +150,9 @@ SAMPLE_DENSITIES = [
 def configs(config, folder):
     files = {p.stem: json.loads(p.read_text()) for p in sorted(folder.glob("configs/*.json"))}
     files["v1"] = {"model": {**V1, "width": 96, "sigma_data": 1.0}}
-    files["dropout"] = {"model": {**files["config_mnist_transformer"]["model"], "dropout_rate": 0.1}}
+    files["dropout"] = {
+        "model": {**files["config_mnist_transformer"]["model"], "dropout_rate": 0.1}
+    }
     return [{"given": given, "loaded": config.load_config(given)} for given in files.values()]
 
 
@@ -270,7 +272,8 @@ def main() -> None:
             for edit in ("", *EDITS)
             if not edit or options in ({"n": 5}, {"n": 6}, {}, {"order": 2})
             for key, dtype in DTYPES.items()
-            if key == "float64" or not edit
+            # The PID controller's steps hang on errors near 0, which float32 rounds away.
+            if key == "float64" or not (edit or "pcoeff" in options)
             for result in [solved(sampling, name, options, edit, dtype)]
         ],
         "draws": [

@@ -35,11 +35,13 @@ def stratified_uniform(
 @contextmanager
 def enable_stratified(group: int = 0, groups: int = 1, disable: bool = False) -> Iterator[None]:
     """A context in which the densities of this thread are stratified."""
+    before = dict(vars(stratified_settings))
     try:
         vars(stratified_settings).update(disable=disable, group=group, groups=groups)
         yield
     finally:
         vars(stratified_settings).clear()
+        vars(stratified_settings).update(before)
 
 
 def enable_stratified_accelerate(
@@ -59,9 +61,7 @@ def stratified_with_settings(shape: Shape, dtype: Any = None, device: Any = None
     return stratified_uniform(shape, now["group"], now["groups"], dtype, device)
 
 
-def rand_log_normal(
-    shape: Shape, loc=0.0, scale=1.0, device="cpu", dtype=torch.float32
-) -> Tensor:
+def rand_log_normal(shape: Shape, loc=0.0, scale=1.0, device="cpu", dtype=torch.float32) -> Tensor:
     """ln sigma is normal."""
     u = stratified_with_settings(shape, device=device, dtype=dtype) * (1 - 2e-7) + 1e-7
     return (loc + scale * math.sqrt(2) * torch.erfinv(2 * u - 1)).exp()
@@ -135,4 +135,4 @@ def rand_split_log_normal(
     stratified."""
     n = torch.randn(shape, device=device, dtype=dtype).abs()
     left = torch.rand(shape, device=device, dtype=dtype) < scale_1 / (scale_1 + scale_2)
-    return (loc + torch.where(left, -scale_1, scale_2) * n).exp()
+    return (loc + torch.where(left, -scale_1 * n, scale_2 * n)).exp()

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from kdiff.compat.k_diffusion.step_size import PIDStepSizeController
 from kdiff.compat.k_diffusion.steps import get_ancestral_step
 from kdiff.driver import NonFiniteError
+from kdiff.samplers.counts import MOST_STEPS, whole_number
 
 Evaluations = dict[str, Tensor]
 NoiseSampler = Callable[[Tensor, Tensor], Tensor]
@@ -123,7 +124,7 @@ class DPMSolver(nn.Module):
         end (the paper's section 3.4)."""
         noise = noise_sampler or _white(x)
         self._forward(t_start, t_end, eta)
-        thirds, rest = divmod(nfe, 3)
+        thirds, rest = divmod(whole_number("n", nfe, 1, MOST_STEPS), 3)
         orders = [3] * thirds + [rest] if rest else [3] * (thirds - 1) + [2, 1]
         ts = torch.linspace(float(t_start), float(t_end), len(orders) + 1, device=x.device)
         for i, order in enumerate(orders):

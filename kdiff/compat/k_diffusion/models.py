@@ -1,5 +1,5 @@
-"""`k_diffusion.models`: its networks, called as there with sigma itself. `K.config.make_model` makes
-them of a config."""
+"""`k_diffusion.models`: its networks, called as there with sigma itself.
+`K.config.make_model` makes them of a config."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ class ImageTransformerDenoiserModelV2(KDiffusionV2):
         """`class_cond` `[N]`: the class, or their number for none. ValueError if the model has
         classes and it is not given; NotImplementedError for `aug_cond` but None."""
         if aug_cond is not None:
-            raise NotImplementedError("kdiff's image_transformer_v2 takes no aug_cond: leave it out")
+            raise NotImplementedError(
+                "kdiff's image_transformer_v2 takes no aug_cond: leave it out"
+            )
         if self.num_classes and class_cond is None:
             raise ValueError(
                 f"class_cond must be given: [N], a class or {self.num_classes} for none"

@@ -23,6 +23,7 @@ from kdiff.compat.k_diffusion.dpm_solver import (
     sample_dpm_adaptive,
     sample_dpm_fast,
 )
+from kdiff.compat.k_diffusion.likelihood import log_likelihood
 from kdiff.compat.k_diffusion.schedules import (
     append_zero,
     get_sigmas_exponential,
@@ -47,6 +48,7 @@ __all__ = [
     "get_sigmas_polyexponential",
     "get_sigmas_vp",
     "linear_multistep_coeff",
+    "log_likelihood",
     "sample_dpm_2",
     "sample_dpm_2_ancestral",
     "sample_dpm_adaptive",

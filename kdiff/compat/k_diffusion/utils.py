@@ -125,10 +125,10 @@ def ema_update(model: nn.Module, averaged_model: nn.Module, decay: float) -> Non
     buffers, kept = (dict(m.named_buffers()) for m in (model, averaged_model))
     if parameters.keys() != averaged.keys() or buffers.keys() != kept.keys():
         raise ValueError("the model and its average have parameters or buffers of different names")
-    for name, value in parameters.items():
-        averaged[name].lerp_(value, 1 - decay)
-    for name, value in buffers.items():
-        kept[name].copy_(value)
+    for name in parameters:
+        averaged[name].lerp_(parameters[name], 1 - decay)
+    for name in buffers:
+        kept[name].copy_(buffers[name])
 
 
 def ema_update_dict(
@@ -184,12 +184,13 @@ class CSVLogger:
 @contextmanager
 def tf32_mode(cudnn: bool | None = None, matmul: bool | None = None) -> Iterator[None]:
     """A context or decorator in which TF32 is allowed or not; None leaves it as it is."""
+    switches: list[tuple[Any, bool | None]]
     switches = [(torch.backends.cudnn, cudnn), (torch.backends.cuda.matmul, matmul)]
-    before = [(backend, backend.allow_tf32) for backend, wanted in switches if wanted is not None]
+    before = [(backend, backend.allow_tf32) for backend, _ in switches]
     try:
-        for backend, wanted in switches:
-            if wanted is not None:
-                backend.allow_tf32 = wanted
+        for backend, allowed in switches:
+            if allowed is not None:
+                backend.allow_tf32 = allowed
         yield
     finally:
         for backend, allowed in before:
