@@ -48,11 +48,18 @@ def both(info):
         info["x"][0] *= 0.9
 
 
+def editing_model(x, sigma):
+    """A model that puts a part of its own input back to the noise level, as for inpainting."""
+    x[:, :3] = 0.2 + sigma[:, None] * torch.linspace(-1, 1, 3).to(x)
+    return model(x, sigma)
+
+
 EDITS = {
     "x": lambda info: info["x"].clamp_(-2 * info["sigma"], 2 * info["sigma"]),
     "denoised": lambda info: info["denoised"].mul_(0.8).add_(0.05),
     "both": both,
     "mask": mask,
+    "model": lambda info: None,  # its input is edited instead, by the model
 }
 FAST = [
     *({"n": n} for n in (1, 2, 3, 4, 5, 6, 9)),
@@ -77,7 +84,8 @@ def edited(sampling, name, options, edit, dtype):
     x = start(dtype)
     if name.endswith("sde"):
         options = {**options, "noise_sampler": noise_sampler(x)}
-    result = getattr(sampling, name)(model, x, sigmas, None, EDITS[edit], True, **options)
+    network = editing_model if edit == "model" else model
+    result = getattr(sampling, name)(network, x, sigmas, None, EDITS[edit], True, **options)
     torch.set_default_dtype(torch.float32)
     return result.tolist()
 
@@ -90,7 +98,7 @@ def solved(sampling, name, options, edit, dtype):
 
     def watched(x, sigma):
         calls.append(sigma.tolist())
-        return model(x, sigma)
+        return editing_model(x, sigma) if edit == "model" else model(x, sigma)
 
     def callback(info):
         keys = sorted(info.keys() - {"x", "denoised"})

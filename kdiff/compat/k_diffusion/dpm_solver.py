@@ -171,7 +171,7 @@ class DPMSolver(nn.Module):
             if not (t > s if forward else t < s):
                 raise NonFiniteError(
                     f"the step size of dpm_adaptive is {pid.h:g} at sigma = {self.sigma(s):g}: "
-                    "the model's output is not finite, or h_init is 0"
+                    "the model's output is not finite, or h_init or both tolerances are 0"
                 )
             t_down, sigma_up = self._down(s, t, t_end, eta)
             eps, cache = self.eps({}, "eps", x, s)

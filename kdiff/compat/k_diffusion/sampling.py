@@ -113,9 +113,9 @@ def _sample(
         for call in range(calls[i]):
             x, sigma = asks.send(denoised)
             denoised = model(x, x.new_full([len(x)], sigma), **(extra_args or {}))
-            if callback is not None and call == 0:
+            if call == 0:
                 now = {"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": tensor(sigma)}
-                denoised = _edited(callback, {**now, "denoised": denoised}, slope_first)
+                denoised = _called_back(callback, {**now, "denoised": denoised}, slope_first)
     try:
         asks.send(denoised)
     except StopIteration as stop:
@@ -123,16 +123,17 @@ def _sample(
     raise RuntimeError(f"{name} asks more often than it declares")
 
 
-def _edited(callback: Callable[..., Any], now: dict[str, Any], slope_first: bool) -> Tensor:
-    """Call back; what to take for the denoised then. With `slope_first` it is the one that has the
-    old slope at the new x: (x - denoised) / sigma stays if both move alike."""
+def _called_back(callback: Callback, now: dict[str, Any], slope_first: bool) -> Tensor:
+    """Call back, and return what the step goes on with as the denoised, for the callback may have
+    changed `x` and `denoised` in place. With `slope_first` that is the one whose slope at the new
+    x is the old slope: (x - denoised) / sigma stays if both move alike."""
     x, denoised = now["x"], now["denoised"]
-    if not slope_first:
-        callback(now)
+    if slope_first:
+        old_x, denoised = x.clone(), denoised.clone()
+    if callback is None:
         return denoised
-    old_x, old_denoised = x.clone(), denoised.clone()
     callback(now)
-    return torch.where(x == old_x, old_denoised, old_denoised + (x - old_x))
+    return torch.where(x == old_x, denoised, denoised + (x - old_x)) if slope_first else denoised
 
 
 def _published(name: str) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
