@@ -134,7 +134,7 @@ def make_model(config: Config) -> nn.Module:
     """The network of a configuration, `model(x, sigma, **conditioning)`, for a state dict of
     k-diffusion to be loaded into: what it starts with is torch's defaults, and it has no dropout.
     ValueError if kdiff does not have it."""
-    kind = config["model"]["type"]
+    kind = _setting(_setting(config, "model"), "type")
     if kind not in NETWORKS:
         raise ValueError(f"kdiff has no network {kind!r}; it has {' and '.join(NETWORKS)}")
     try:
@@ -147,9 +147,19 @@ def make_model(config: Config) -> nn.Module:
     return network
 
 
+def _setting(settings: Any, *names: str) -> Any:
+    """The first of these that there is. ValueError if there is none."""
+    if not isinstance(settings, dict):
+        raise ValueError(f"a config is a dict, as load_config returns it, not {settings!r:.80}")
+    for name in names:
+        if name in settings:
+            return settings[name]
+    raise ValueError(f"the config has no {' or '.join(names)}")
+
+
 def make_denoiser_wrapper(config: Config) -> Callable[..., nn.Module]:
     """What makes a denoiser of a network."""
-    model = config["model"]
+    model = _setting(config, "model")
     loss, variance = model.get("loss_config", "karras"), model.get("has_variance", False)
     settings = {"sigma_data": model.get("sigma_data", 1.0)}
     if loss == "simple" and not variance:
@@ -165,36 +175,38 @@ def make_denoiser_wrapper(config: Config) -> Callable[..., nn.Module]:
 def make_sample_density(config: Config) -> Callable[..., Any]:
     """What draws the noise levels of training, `density([n], device=..)`, of the `model` part of a
     configuration. ValueError if its type is unknown."""
-    given, sigma_data = config["sigma_sample_density"], config["sigma_data"]
-
-    def setting(*names: str) -> Any:
-        return next(given[name] for name in names if name in given)
+    given, sigma_data = (_setting(config, key) for key in ("sigma_sample_density", "sigma_data"))
 
     def bounds(low: float, high: float) -> dict[str, Any]:
         return {"min_value": given.get("min_value", low), "max_value": given.get("max_value", high)}
 
-    kind = given["type"]
+    kind = _setting(given, "type")
     if kind == "lognormal":
-        location = {"loc": setting("mean", "loc"), "scale": setting("std", "scale")}
+        location = {"loc": _setting(given, "mean", "loc"), "scale": _setting(given, "std", "scale")}
         return partial(utils.rand_log_normal, **location)
     if kind == "loglogistic":
         loc, scale = given.get("loc", math.log(sigma_data)), given.get("scale", 0.5)
         return partial(utils.rand_log_logistic, loc=loc, scale=scale, **bounds(0.0, math.inf))
     if kind == "loguniform":
-        return partial(utils.rand_log_uniform, **bounds(config["sigma_min"], config["sigma_max"]))
+        return partial(
+            utils.rand_log_uniform,
+            **bounds(_setting(config, "sigma_min"), _setting(config, "sigma_max")),
+        )
     if kind in ("v-diffusion", "cosine"):
         return partial(utils.rand_v_diffusion, sigma_data=sigma_data, **bounds(1e-3, 1e3))
     if kind == "split-lognormal":
-        scales = {f"scale_{i}": setting(f"std_{i}", f"scale_{i}") for i in (1, 2)}
-        return partial(utils.rand_split_log_normal, loc=setting("mean", "loc"), **scales)
+        scales = {f"scale_{i}": _setting(given, f"std_{i}", f"scale_{i}") for i in (1, 2)}
+        return partial(utils.rand_split_log_normal, loc=_setting(given, "mean", "loc"), **scales)
     if kind == "cosine-interpolated":
-        size = max(config["input_size"])
+        size = max(_setting(config, "input_size"))
         return partial(
             utils.rand_cosine_interpolated,
             image_d=given.get("image_d", size),
             noise_d_low=given.get("noise_d_low", 32),
             noise_d_high=given.get("noise_d_high", size),
             sigma_data=sigma_data,
-            **bounds(min(config["sigma_min"], 1e-3), max(config["sigma_max"], 1e3)),
+            **bounds(
+                min(_setting(config, "sigma_min"), 1e-3), max(_setting(config, "sigma_max"), 1e3)
+            ),
         )
     raise ValueError(f"unknown sigma_sample_density {kind!r}")

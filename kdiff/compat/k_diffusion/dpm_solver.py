@@ -256,6 +256,7 @@ def sample_dpm_fast(
     noise_sampler=None,
 ) -> Tensor:
     """From sigma_max to sigma_min in `n` evaluations: `DPMSolver.dpm_solver_fast`."""
+    n = whole_number("n", n, 1, MOST_STEPS)
     with tqdm(total=n, disable=disable) as bar:
         solver = _solver(model, extra_args, callback, bar)
         ends = _times(solver, sigma_min, sigma_max)

@@ -14,6 +14,7 @@ from tqdm.auto import trange
 from kdiff.compat.k_diffusion.missing import says_what_is_missing
 from kdiff.eval import Gaussian, Moments, frechet_distance
 from kdiff.eval.weights import load_inception
+from kdiff.samplers.counts import whole_number
 
 __all__ = [
     "InceptionV3FeatureExtractor",
@@ -55,6 +56,7 @@ def compute_features(
 ) -> Tensor:
     """The features `[n, ..]` of n samples, in batches. `accelerator` is Hugging Face's, whose
     processes share them. A `sample_fn` that has no more raises StopIteration."""
+    n, batch_size = whole_number("n", n, 1), whole_number("batch_size", batch_size, 1)
     each = math.ceil(n / accelerator.num_processes)
     features = []
     try:
@@ -76,8 +78,10 @@ def polynomial_kernel(x: Tensor, y: Tensor) -> Tensor:
 def squared_mmd(
     x: Tensor, y: Tensor, kernel: Callable[[Tensor, Tensor], Tensor] = polynomial_kernel
 ) -> Tensor:
-    """The unbiased estimate of the squared MMD of the rows of x and y (Gretton et al. 2012,
-    eq. 3)."""
+    """The unbiased estimate of the squared MMD of the rows of x and y (Gretton et al. 2012, eq. 3).
+    ValueError unless both have at least two."""
+    if min(x.shape[-2], y.shape[-2]) < 2:
+        raise ValueError("a kernel distance needs at least two rows on either side")
 
     def within(z: Tensor) -> Tensor:
         k, n = kernel(z, z), z.shape[-2]
@@ -89,7 +93,7 @@ def squared_mmd(
 def kid(x: Tensor, y: Tensor, max_size: int = 5000) -> Tensor:
     """The Kernel Inception Distance of features: the mean squared MMD of equal parts of both of at
     most `max_size` rows."""
-    n = math.ceil(max(len(x), len(y)) / max_size)
+    n = max(1, math.ceil(max(len(x), len(y)) / max_size))
 
     def part(z: Tensor, i: int) -> Tensor:
         return z[round(i * len(z) / n) : round((i + 1) * len(z) / n)]
@@ -112,6 +116,8 @@ def fid(x: Tensor, y: Tensor, eps: float = 1e-8) -> Tensor:
 
 
 def _gaussian(x: Tensor) -> Gaussian:
+    if x.ndim != 2 or len(x) < 2:
+        raise ValueError(f"features must be [N, dim] with N of at least 2, not {list(x.shape)}")
     moments = Moments(x.shape[1])
     moments.update(x.detach().double().cpu().numpy())
     return Gaussian(moments.mean, moments.cov, moments.n)

@@ -11,7 +11,16 @@ class PIDStepSizeController:
     Ordinary Differential Equations II", IV.2; Soderlind 2003). A step is accepted unless its error
     asks for one shorter than `accept_safety` times itself."""
 
-    def __init__(self, h, pcoeff, icoeff, dcoeff, order=1, accept_safety=0.81, eps=1e-8):
+    def __init__(
+        self,
+        h: float,
+        pcoeff: float,
+        icoeff: float,
+        dcoeff: float,
+        order: float = 1,
+        accept_safety: float = 0.81,
+        eps: float = 1e-8,
+    ):
         self.h = h
         self.exponents = (
             (pcoeff + icoeff + dcoeff) / order,
