@@ -3,6 +3,7 @@
 tools/make_k_diffusion_programs_golden.py stored."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -227,3 +228,10 @@ def test_dpm_solver_refuses_the_rest():
 def test_dpm_adaptive_ends_where_k_diffusion_never_does(network, options):
     with pytest.raises(NonFiniteError, match="step size of dpm_adaptive is"):
         K.sampling.sample_dpm_adaptive(network, start(), **ENDS, **options, disable=True)
+
+
+def test_step_after_an_infinite_error_is_shorter():
+    pid = K.sampling.PIDStepSizeController(1.0, 0.4, 1.0, 0.2, order=3)
+    assert not pid.propose_step(math.inf)
+    assert 0.2 < pid.h < 0.22
+    assert pid.propose_step(torch.tensor(0.0))
