@@ -145,6 +145,15 @@ def test_edit_at_the_first_step_moves_the_callers_own_tensor():
     assert not x.any()
 
 
+@pytest.mark.parametrize(("name", "last", "next_draw"), GOLDEN["idle"])
+def test_noise_that_is_not_used_is_drawn(name, last, next_draw):
+    """So the generator is left where k-diffusion leaves it, and the next pictures are the same."""
+    sigmas = K.sampling.get_sigmas_karras(6, **ENDS)[: None if last == "zero" else -1]
+    torch.manual_seed(0)
+    getattr(K.sampling, name)(model, start(torch.float32), sigmas, disable=True, eta=0.0)
+    assert torch.randn(1).item() == next_draw
+
+
 @pytest.mark.parametrize("case", GOLDEN["solvers"], ids=label)
 def test_dpm_solver(case, default_dtype):
     dtype = DTYPES[case["dtype"]]

@@ -90,6 +90,14 @@ def edited(sampling, name, options, edit, dtype):
     return result.tolist()
 
 
+def idle(sampling, name, last):
+    """What is the next draw where noise is drawn and then not used."""
+    sigmas = sampling.get_sigmas_karras(6, **ENDS)[: None if last == "zero" else -1]
+    torch.manual_seed(0)
+    getattr(sampling, name)(model, start(torch.float32), sigmas, disable=True, eta=0.0)
+    return torch.randn(1).item()
+
+
 def solved(sampling, name, options, edit, dtype):
     torch.set_default_dtype(dtype)
     torch.manual_seed(0)
@@ -272,6 +280,12 @@ def main() -> None:
             for key, dtype in DTYPES.items()
             if key == "float64" or edit == "mask"
             for result in [edited(sampling, name, options, edit, dtype)]
+        ],
+        "idle": [
+            [name, last, idle(sampling, name, last)]
+            for name in CASES
+            if name.endswith("ancestral")
+            for last in ("zero", "sigma_min")
         ],
         "solvers": [
             {"name": name, "options": options, "edit": edit, "dtype": key, **result}

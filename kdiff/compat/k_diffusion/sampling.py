@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -32,7 +31,12 @@ from kdiff.compat.k_diffusion.schedules import (
     get_sigmas_vp,
 )
 from kdiff.compat.k_diffusion.step_size import PIDStepSizeController
-from kdiff.compat.k_diffusion.steps import get_ancestral_step, linear_multistep_coeff, to_d
+from kdiff.compat.k_diffusion.steps import (
+    float_grid,
+    get_ancestral_step,
+    linear_multistep_coeff,
+    to_d,
+)
 from kdiff.samplers import REGISTRY
 
 __all__ = [
@@ -78,15 +82,6 @@ def default_noise_sampler(x: Tensor) -> NoiseSampler:
     return lambda sigma, sigma_next: torch.randn_like(x)
 
 
-def _grid(sigmas: Tensor) -> list[float]:
-    grid = [float(s) for s in sigmas]
-    if not all(0 < s < math.inf and s != t for s, t in pairwise(grid)) or not min(grid) >= 0:
-        raise ValueError(
-            "sigmas must be above 0, the last one at least 0, with no two running equal"
-        )
-    return grid
-
-
 def _sample(
     name: str,
     model: Model,
@@ -98,11 +93,13 @@ def _sample(
     options: Mapping[str, Any],
     noise: NoiseSampler | None = None,
     before_step: Callable[[], Any] = lambda: None,
+    unused_noise: NoiseSampler | None = None,
     slope_first: bool = False,
 ) -> Tensor:
-    """Drive kdiff's sampler of that name. `slope_first`: k-diffusion's takes the slope before it
-    calls back, so what the callback then changes in place moves x, not the slope."""
-    sampler, grid, tensor = REGISTRY[name], _grid(sigmas), sigmas.new_tensor
+    """Drive kdiff's sampler of that name. `unused_noise`: what k-diffusion's draws and multiplies
+    by 0. `slope_first`: it takes the slope before it calls back, so what the callback then changes
+    in place moves x, not the slope."""
+    sampler, grid, tensor = REGISTRY[name], float_grid(sigmas), sigmas.new_tensor
     if len(grid) < 2:
         return x
     calls = sampler.calls_per_step(len(grid) - 1, "sigma_min" if grid[-1] else "zero")
@@ -116,6 +113,8 @@ def _sample(
             if call == 0:
                 now = {"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": tensor(sigma)}
                 denoised = _called_back(callback, {**now, "denoised": denoised}, slope_first)
+        if unused_noise is not None and grid[i + 1] > 0:
+            unused_noise(sigmas[i], sigmas[i + 1])
     try:
         asks.send(denoised)
     except StopIteration as stop:
@@ -129,9 +128,10 @@ def _called_back(callback: Callback, now: dict[str, Any], slope_first: bool) -> 
     x is the old slope: (x - denoised) / sigma stays if both move alike."""
     x, denoised = now["x"], now["denoised"]
     if slope_first:
-        old_x, denoised = x.clone(), denoised.clone()
+        denoised = denoised.clone()
     if callback is None:
         return denoised
+    old_x = x.clone()
     callback(now)
     return torch.where(x == old_x, denoised, denoised + (x - old_x)) if slope_first else denoised
 
@@ -195,8 +195,9 @@ def _ancestral(name: str) -> Callable[..., Tensor]:
         noise_sampler: NoiseSampler | None = None,
     ) -> Tensor:
         noise = noise_sampler or default_noise_sampler(x)
-        options, run = {"eta": eta, "s_noise": s_noise}, (model, x, sigmas)
-        return _sample(name, *run, extra_args, callback, disable, options, noise)
+        options = {"eta": eta, "s_noise": s_noise}
+        run = (model, x, sigmas, extra_args, callback, disable)
+        return _sample(name, *run, options, noise, unused_noise=None if eta else noise)
 
     return sample
 

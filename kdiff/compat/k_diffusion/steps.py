@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor
@@ -35,3 +37,13 @@ def linear_multistep_coeff(order: int, t: Sequence[float], i: int, j: int) -> fl
         raise ValueError(f"order {order} needs {order} slopes, and at step {i} there are {i + 1}")
     nodes = [float(t[i - k]) for k in range(order)]
     return combination(identity, straight, nodes, float(t[i + 1]))[j]
+
+
+def float_grid(sigmas: Tensor) -> list[float]:
+    """The sigmas as kdiff's samplers take them. ValueError if they cannot."""
+    grid = [float(s) for s in sigmas]
+    if not all(0 < s < math.inf and s != t for s, t in pairwise(grid)) or not min(grid) >= 0:
+        raise ValueError(
+            "sigmas must be above 0, the last one at least 0, with no two running equal"
+        )
+    return grid
