@@ -57,7 +57,7 @@ def precond_of(config: Mapping[str, Any]) -> Precond:
         raise ValueError(
             f"prediction_type {prediction!r} is not supported: use one of {', '.join(PREDICTIONS)}"
         )
-    alphas = _alphas_cumprod(config)
+    alphas = ddpm_of(config).alphas_cumprod.double().tolist()
     zero_snr = alphas[-1] == 0
     if zero_snr:
         alphas[-1] = SMALLEST_ALPHA_CUMPROD
@@ -65,6 +65,17 @@ def precond_of(config: Mapping[str, Any]) -> Precond:
     if zero_snr and found.sigmas:
         return replace(found, sigma_max=found.sigmas[-2])
     return found
+
+
+def ddpm_of(config: Mapping[str, Any]) -> Any:
+    """diffusers' own scheduler of these betas. ValueError if they cannot be made."""
+    from diffusers import DDPMScheduler
+
+    known = {key: config[key] for key in DISCRETE if key in config}
+    try:
+        return DDPMScheduler(**known)
+    except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"the betas of {_name(config)} cannot be made: {error}") from error
 
 
 def is_flow(config: Mapping[str, Any]) -> bool:
@@ -101,7 +112,7 @@ def _flow(config: Mapping[str, Any], timesteps: int) -> Precond:
     times = [i / timesteps for i in range(1, timesteps)] + [1 - FLOW_END]
     shift = _shift(config)
     table = tuple(shift * t / (1 - t) for t in times)
-    made = flow(timesteps)
+    made = flow(timesteps, data_at=int(bool(config.get("invert_sigmas"))))
     return replace(made, sigma_min=table[0], sigma_max=table[-2], sigmas=table, config=None)
 
 
@@ -110,17 +121,6 @@ def _shift(config: Mapping[str, Any]) -> float:
     if not isinstance(shift, (int, float)) or not 0 < shift < 1e3:
         raise ValueError(f"shift must be a number above 0, not {shift!r}")
     return float(shift)
-
-
-def _alphas_cumprod(config: Mapping[str, Any]) -> list[float]:
-    from diffusers import DDPMScheduler
-
-    known = {key: config[key] for key in DISCRETE if key in config}
-    try:
-        made: Any = DDPMScheduler(**known)
-        return made.alphas_cumprod.double().tolist()
-    except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"the betas of {_name(config)} cannot be made: {error}") from error
 
 
 def _name(config: Mapping[str, Any]) -> str:
