@@ -333,7 +333,7 @@ def test_errors_inside_properties_are_shown(monkeypatch):
     def broken(config):
         raise AttributeError("the true reason")
 
-    monkeypatch.setattr("kdiff.compat.diffusers.scheduler.precond_for", broken)
+    monkeypatch.setattr("kdiff.compat.diffusers.levels.precond_for", broken)
     for name in ("precond", "sigmas", "timesteps"):
         with pytest.raises(AttributeError, match="the true reason"):
             getattr(ours, name)

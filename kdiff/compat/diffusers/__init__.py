@@ -7,6 +7,12 @@ drives it: `timesteps` has one entry for each evaluation, and each `step` answer
 """
 
 from kdiff.compat.diffusers.grids import evaluation_levels
-from kdiff.compat.diffusers.scheduler import KDiffScheduler, KDiffSchedulerOutput
+
+try:
+    from kdiff.compat.diffusers.scheduler import KDiffScheduler, KDiffSchedulerOutput
+except ModuleNotFoundError as error:
+    if (error.name or "").split(".")[0] != "diffusers":
+        raise
+    raise ImportError("kdiff.compat.diffusers needs diffusers: pip install diffusers") from error
 
 __all__ = ["KDiffScheduler", "KDiffSchedulerOutput", "evaluation_levels"]
