@@ -1,16 +1,17 @@
 """KDiffScheduler's grids and configurations, against diffusers' own schedulers."""
 
-import inspect
+import ast
 import logging
 import math
+from pathlib import Path
 
 import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
 import kdiff
+from kdiff.checkpoints.diffusers_scheduler import precond_of
 from kdiff.compat.diffusers import KDiffScheduler
 from kdiff.compat.diffusers import config as keys
 
@@ -91,6 +92,13 @@ def test_the_flow_grid_of_solvers_for_betas_too(shift):
     assert ours.timesteps.tolist() == pytest.approx(theirs.timesteps.tolist(), abs=1.001)
 
 
+def test_an_inverted_flow():
+    """Mochi's: the velocity points at the data, which are at time 1."""
+    found = precond_of(FlowEuler(shift=3.0, invert_sigmas=True).config)
+    assert found(1 / 3).c_noise == pytest.approx(750)
+    assert found(1 / 3).c_out == pytest.approx(0.25)
+
+
 def test_mu_moves_the_range_of_a_chosen_schedule():
     config = FlowEuler(**DYNAMIC).config
     ours = KDiffScheduler.from_config(config, sampler="euler", schedule="karras")
@@ -98,6 +106,26 @@ def test_mu_moves_the_range_of_a_chosen_schedule():
     fixed = KDiffScheduler.from_config(FlowEuler(shift=4.0).config, schedule="karras")
     fixed.set_timesteps(5)
     assert ours.plan.sigmas == pytest.approx(fixed.plan.sigmas)
+
+
+def test_a_range_is_of_the_schedules_of_kdiff():
+    """`sigma_max` says nothing about a flow's own grid: without a schedule it is karras then."""
+    ours = KDiffScheduler.from_config(FlowEuler().config, sigma_max=80)
+    ours.set_timesteps(5)
+    assert ours.plan.sigmas == kdiff.schedule("karras", 5, ours.precond, sigma_max=80)
+    beta = diffusers.EulerDiscreteScheduler(**BETAS, use_beta_sigmas=True).config
+    with pytest.raises(ValueError, match="the beta schedule has no setting 'rho'"):
+        KDiffScheduler.from_config(beta, rho=5).set_timesteps(5)
+
+
+@pytest.mark.parametrize("said", [{"final": "sigma_min"}, {"final_sigmas_type": "sigma_min"}])
+def test_a_flow_that_does_not_end_at_zero(said):
+    ours = KDiffScheduler.from_config(FlowEuler(shift=3.0).config, **said)
+    ours.set_timesteps(5)
+    whole = FlowEuler(shift=3.0)
+    whole.set_timesteps(6)
+    assert ours.sigmas.tolist() == pytest.approx(whole.sigmas[:-1].tolist(), abs=1e-6)
+    assert len(ours.timesteps) == 5
 
 
 def test_a_sampler_of_two_evaluations_on_a_given_grid():
@@ -206,6 +234,8 @@ def test_lambda_min_clipped():
         (None, {"timesteps": [900, 20], "sigmas": [5.0, 0.0]}, "only one of"),
         (None, {"timesteps": [1000, 20]}, "1000 is not one of the scheduler's timesteps"),
         (None, {"timesteps": [20, 900]}, "strictly decreasing"),
+        (DYNAMIC, {"num_inference_steps": 5, "mu": "big"}, "mu must be a number"),
+        ({}, {"num_inference_steps": 2.5}, "num_inference_steps must be a whole number"),
     ],
     ids=str,
 )
@@ -219,19 +249,23 @@ def test_grids_that_cannot_be(config, asked, message):
 # --- configurations ------------------------------------------------------------------------------
 
 
-def schedulers():
-    """Every scheduler class that diffusers has."""
-    found = [getattr(diffusers, name) for name in dir(diffusers) if name.endswith("Scheduler")]
-    return [each for each in found if isinstance(each, type) and issubclass(each, SchedulerMixin)]
+def settings_of_schedulers():
+    """The keywords of every scheduler class in diffusers' source, installed extras or not."""
+    for path in sorted(Path(diffusers.__file__).parent.glob("schedulers/**/*.py")):
+        for found in ast.walk(ast.parse(path.read_text())):
+            if isinstance(found, ast.ClassDef) and found.name.endswith("Scheduler"):
+                for method in found.body:
+                    if isinstance(method, ast.FunctionDef) and method.name == "__init__":
+                        yield found.name, {a.arg for a in method.args.args} - {"self"}
 
 
 def test_every_key_of_every_scheduler_is_known():
     known = {*keys.FOLLOWED, *keys.REPLACED, *keys.REFUSED, *keys.NEEDLESS}
     assert len(known) == sum(map(len, (keys.FOLLOWED, keys.REPLACED, keys.REFUSED, keys.NEEDLESS)))
-    assert len(schedulers()) > 40
-    for each in schedulers():
-        parameters = set(inspect.signature(each.__init__).parameters) - {"self", "args", "kwargs"}
-        assert parameters <= known, each
+    schedulers = list(settings_of_schedulers())
+    assert len(schedulers) > 40
+    for name, parameters in schedulers:
+        assert parameters <= known, name
 
 
 @pytest.mark.parametrize("key", sorted(keys.REFUSED))
@@ -250,6 +284,7 @@ def test_keys_of_other_kinds_of_models_are_refused(key):
         ({"final_sigmas_type": "one"}, "final_sigmas_type must be"),
         ({"time_shift_type": "cubic"}, "time_shift_type must be"),
         ({"timestep_type": "continuous"}, "timestep_type 'continuous' is not supported"),
+        ({"lambda_min_clipped": "low"}, "lambda_min_clipped must be a number"),
         ({"prediction_type": "trigflow"}, "prediction_type 'trigflow' is not supported"),
     ],
     ids=str,
@@ -287,7 +322,10 @@ def test_what_is_left_out_is_said(lines):
     assert len(lines) == 3
     made = KDiffScheduler.from_config(config, sampler="DPM++ 2M Karras")
     made.set_timesteps(timesteps=[900, 100])
-    assert lines[3:] == ["schedule karras is left out: timesteps or sigmas are given"]
+    assert lines[3:] == ["schedule left out: timesteps or sigmas are given"]
+    made = KDiffScheduler.from_config(FlowEuler().config, final="sigma_min", sigma_max=80)
+    made.set_timesteps(sigmas=[1.0, 0.5])
+    assert lines[4:] == ["final, sigma_max left out: timesteps or sigmas are given"]
 
 
 def test_changes_to_the_configuration(tmp_path):

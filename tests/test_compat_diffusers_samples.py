@@ -197,6 +197,16 @@ def test_sigmas_are_there_in_every_step(name, config):
         assert ours.timesteps.tolist() == pytest.approx(clock, rel=1e-4, abs=1e-3)
 
 
+def test_what_a_step_cannot_take():
+    ours = KDiffScheduler.from_config(DDIM.config)
+    ours.set_timesteps(3)
+    t = ours.timesteps
+    with pytest.raises(ValueError, match="all samples must be at one timestep"):
+        ours.step(X, t, X)
+    with pytest.raises(ValueError, match=r"said \(1, 3, 4, 4\) of a \(3, 3, 4, 4\) sample"):
+        ours.step(X[:1], t[:1].repeat(3), X)
+
+
 def test_copies_are_independent():
     """As LTX-2 makes one for its audio."""
     ours = KDiffScheduler.from_config(FLOW.config)

@@ -9,6 +9,7 @@ from typing import Any
 
 from kdiff.checkpoints.diffusers_scheduler import is_flow, precond_of
 from kdiff.precond import Precond
+from kdiff.samplers.counts import real_number
 
 # Of KDiffScheduler itself.
 OWN = ("sampler", "schedule", "final", "options", "settings", "seeds", "clip")
@@ -29,6 +30,10 @@ FOLLOWED = {
     *("thresholding", "dynamic_thresholding_ratio", "sample_max_value"),
 }
 CHANGEABLE = FOLLOWED - {"sigma_min", "sigma_max", "steps_offset"}  # these are of `kdiff.plan`
+NUMBERS = (
+    *("sigma_min", "sigma_max", "lambda_min_clipped", "shift_terminal", "steps_offset"),
+    *("clip_sample_range", "dynamic_thresholding_ratio", "sample_max_value"),
+)
 # What says how its own scheduler samples, and has no part in what the network means.
 REPLACED = {
     **dict.fromkeys(
@@ -37,6 +42,7 @@ REPLACED = {
             *("lower_order_final", "euler_at_final", "disable_corrector", "skip_prk_steps"),
             *("predictor_order", "corrector_order", "tau_func", "timestep_scaling"),
             *("variance_type", "stochastic_sampling", "eta", "s_noise"),
+            *("s_churn", "s_min", "s_max", "noise_sampler_seed"),
         ),
         "sampler and options",
     ),
@@ -52,7 +58,8 @@ REPLACED = {
 # Of schedulers for other kinds of models: consistency, EDM, score SDE, tokens, staged and so on.
 REFUSED = {
     *("sigma_data", "sigma_schedule", "rho", "clip_denoised", "snr", "sampling_eps"),
-    *("correct_steps", "s", "scaler", "stages", "stage_range", "gamma", "scheduler_type"),
+    *("beta_min", "beta_max", "correct_steps", "s", "scaler"),
+    *("stages", "stage_range", "gamma", "scheduler_type"),
     *("scale_factors", "eps", "n_grid", "num_policy_substeps", "final_step_size_scale"),
     *("alpha_cum_start", "alpha_cum_end", "gamma_cum_start", "gamma_cum_end", "num_vec_classes"),
     *("mask_token_id", "masking_schedule", "block_length", "editing_threshold", "minimal_topk"),
@@ -70,6 +77,9 @@ def check(config: Mapping[str, Any]) -> list[str]:
     for key in sorted(REFUSED & set(config)):
         if config[key] is not None:
             raise ValueError(f"{key} is not supported: it is of another kind of scheduler")
+    for key in NUMBERS:
+        if config.get(key) is not None:
+            real_number(key, config[key])
     spacings = [key for key in SPACINGS if config.get(key)]
     if len(spacings) > 1:
         raise ValueError(f"only one of {' and '.join(spacings)} can be followed")
@@ -110,6 +120,7 @@ def dynamic_shift(config: Mapping[str, Any], mu: float | None) -> float:
     """The shift that `mu` stands for."""
     if mu is None:
         return 1.0
+    mu = real_number("mu", mu)
     shift = mu if config.get("time_shift_type") == "linear" else math.exp(min(mu, 700))
     if not 0 < shift < 1e3:
         raise ValueError(f"mu gives a shift of {shift:g}: it must be above 0 and below 1000")

@@ -21,6 +21,7 @@ from kdiff.planning import plan as make_plan
 from kdiff.precond import Precond
 from kdiff.samplers import resolve
 from kdiff.samplers.counts import whole_number
+from kdiff.samplers.registry import Final
 from kdiff.schedules import CONTINUOUS, exponential, find_schedule, karras
 
 Config = Mapping[str, Any]
@@ -59,14 +60,22 @@ def make_grid(
             raise ValueError(f"num_inference_steps is {steps}, and {grid.plan.steps} are given")
         return grid
     steps = whole_number("num_inference_steps", DEFAULT_STEPS if steps is None else steps, 1)
-    if flow and chosen_schedule(config) is None:
-        return _flow_grid(config, mu, [], _even_times(config, steps))
+    if flow and not chosen_schedule(config) and not config["settings"]:
+        to_zero = _final(config) == "zero"
+        own = _even_times(config, steps + (not to_zero))
+        return _flow_grid(config, mu, [], own, to_zero)
     return Grid(_scheduled(config, precond_for(config, mu), steps), {})
 
 
 def chosen_schedule(config: Config) -> str | None:
     """The schedule that was asked for, in itself or in the sampler's name."""
     return config.get("schedule") or resolve(config["sampler"]).schedule
+
+
+def replaced(config: Config) -> list[str]:
+    """What was chosen of the grid, and has no part in one that is given."""
+    choices = {"schedule": chosen_schedule(config), "final": config["final"]}
+    return [key for key, value in {**choices, **(config["settings"] or {})}.items() if value]
 
 
 def evaluation_levels(plan: Plan) -> list[float]:
@@ -133,7 +142,7 @@ def _scheduled(config: Config, precond: Precond, steps: int) -> Plan:
     precond = without_lowest_snr(precond, config.get("lambda_min_clipped"))
     name, settings = chosen_schedule(config), dict(config["settings"] or {})
     name = name or next((SPACINGS[key] for key in SPACINGS if config.get(key)), None)
-    final = config["final"] or config.get("final_sigmas_type", "zero")
+    final = _final(config)
     if name is None or name == "beta" or find_schedule(name) in CONTINUOUS:
         for end in ("sigma_min", "sigma_max"):
             if config.get(end) is not None:
@@ -142,6 +151,8 @@ def _scheduled(config: Config, precond: Precond, steps: int) -> Plan:
         settings.setdefault("steps_offset", config["steps_offset"])
     if name == "beta":
         ends = {"sigma_min": precond.sigma_min, "sigma_max": precond.sigma_max} | settings
+        if len(ends) > 2:
+            raise ValueError(f"the beta schedule has no setting {list(ends)[2]!r}")
         levels = _beta(steps + (final == "sigma_min"), **ends)
         return _plan(config, [*levels, *[0.0] * (final == "zero")])
     return make_plan(
@@ -155,6 +166,10 @@ def _scheduled(config: Config, precond: Precond, steps: int) -> Plan:
     )
 
 
+def _final(config: Config) -> Final:
+    return config["final"] or config.get("final_sigmas_type", "zero")
+
+
 def _even_times(config: Config, steps: int) -> list[float]:
     """A flow's own times before the shift. diffusers' solvers for both betas and flows leave out
     the last of steps + 1; the others shift the last one twice."""
@@ -166,7 +181,13 @@ def _even_times(config: Config, steps: int) -> list[float]:
     return np.linspace(1, last, steps).tolist()
 
 
-def _flow_grid(config: Config, mu: float | None, times: list[float], sigmas: list[float]) -> Grid:
+def _flow_grid(
+    config: Config,
+    mu: float | None,
+    times: list[float],
+    sigmas: list[float],
+    to_zero: bool = True,
+) -> Grid:
     u = np.array(sigmas) if sigmas else np.array(times) / training_times(config)
     if not sigmas and config.get("invert_sigmas"):
         u = 1 - u
@@ -181,7 +202,8 @@ def _flow_grid(config: Config, mu: float | None, times: list[float], sigmas: lis
         u = _spread(config, _to_terminal(_shifted(config, mu, u), config.get("shift_terminal")))
     levels = [_flow_level(each) for each in u.tolist()]
     times = times or [flow_share(config, s) * training_times(config) for s in levels]
-    return Grid(_plan(config, [*levels, 0.0]), dict(zip(levels, times, strict=True)))
+    plan = _plan(config, [*levels, *[0.0] * to_zero])
+    return Grid(plan, dict(zip(levels, times, strict=True)))
 
 
 def _flow_level(u: float) -> float:

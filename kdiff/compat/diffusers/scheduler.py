@@ -15,7 +15,7 @@ from diffusers.utils.logging import get_logger
 from torch import Tensor
 
 from kdiff.compat.diffusers.config import CHANGEABLE, OWN, check
-from kdiff.compat.diffusers.grids import chosen_schedule, evaluation_levels, make_grid, no_noise
+from kdiff.compat.diffusers.grids import evaluation_levels, make_grid, no_noise, replaced
 from kdiff.compat.diffusers.levels import NoiseLevels
 from kdiff.compat.diffusers.samples import Generators, draw_seeds, limited
 from kdiff.noise import Noise
@@ -119,9 +119,9 @@ class KDiffScheduler(NoiseLevels):
         times in (0, 1] before the shift, and 0 is added. `mu` sets the shift of a flow whose shift
         depends on the size. ValueError as in `kdiff.plan`.
         """
-        name = chosen_schedule(self.config)
-        if name and (timesteps is not None or sigmas is not None):
-            LOG.warning(f"schedule {name} is left out: timesteps or sigmas are given")
+        left = replaced(self.config)
+        if left and (timesteps is not None or sigmas is not None):
+            LOG.warning(f"{', '.join(left)} left out: timesteps or sigmas are given")
         self._plan, told = make_grid(self.config, num_inference_steps, timesteps, sigmas, mu)
         self.num_inference_steps = self._plan.steps
         self._levels = evaluation_levels(self._plan)
@@ -199,6 +199,8 @@ class KDiffScheduler(NoiseLevels):
         x, sigma = self._ask
         c = self.precond(sigma)
         output = model_output[:, : x.shape[1]].to(x.dtype)  # beyond: a learned variance
+        if output.shape != x.shape:
+            raise ValueError(f"the network said {tuple(output.shape)} of a {tuple(x.shape)} sample")
         denoised = limited(self.config, c.c_skip * x + c.c_out * output)
         self._dtype = sample.dtype
         self._step_index = (self._step_index or 0) + 1
@@ -236,7 +238,7 @@ class KDiffScheduler(NoiseLevels):
         calls = plan.sampler.calls_per_step(plan.steps, plan.final)
         starts = [0, *accumulate(calls[:-1])]
         first = self._begin_index
-        first = self._nearest(float(timestep), starts) if first is None else first
+        first = self._nearest(timestep, starts) if first is None else first
         sigmas = plan.sigmas[starts.index(first) :] if first in starts else ()
         rest = Plan(plan.sampler, plan.options, sigmas, plan.schedule)
         if not sigmas or evaluation_levels(rest) != self._levels[first:]:
@@ -258,7 +260,11 @@ class KDiffScheduler(NoiseLevels):
             raise ValueError(f"{len(seeds)} seeds for {len(x)} samples")
         return getattr(Noise(seeds, x.shape[1:], x.dtype, x.device), str(kind))
 
-    def _nearest(self, timestep: float, among: Sequence[int]) -> int:
+    def _nearest(self, timestep: Any, among: Sequence[int]) -> int:
+        each = set(torch.as_tensor(timestep).reshape(-1).tolist())  # one, or one for each sample
+        if len(each) != 1:
+            raise ValueError("all samples must be at one timestep")
+        timestep = each.pop()
         found = min(among, key=lambda i: abs(self._times[i] - timestep), default=None)
         if found is None or abs(self._times[found] - timestep) > 1e-3 * max(1.0, timestep):
             raise ValueError(f"{timestep:g} is not one of the scheduler's timesteps")
