@@ -57,7 +57,7 @@ def precond_of(config: Mapping[str, Any]) -> Precond:
         raise ValueError(
             f"prediction_type {prediction!r} is not supported: use one of {', '.join(PREDICTIONS)}"
         )
-    alphas = ddpm_of(config).alphas_cumprod.double().tolist()
+    alphas = _alphas_cumprod(config)
     zero_snr = alphas[-1] == 0
     if zero_snr:
         alphas[-1] = SMALLEST_ALPHA_CUMPROD
@@ -65,17 +65,6 @@ def precond_of(config: Mapping[str, Any]) -> Precond:
     if zero_snr and found.sigmas:
         return replace(found, sigma_max=found.sigmas[-2])
     return found
-
-
-def ddpm_of(config: Mapping[str, Any]) -> Any:
-    """diffusers' own scheduler of these betas. ValueError if they cannot be made."""
-    from diffusers import DDPMScheduler
-
-    known = {key: config[key] for key in DISCRETE if key in config}
-    try:
-        return DDPMScheduler(**known)
-    except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"the betas of {_name(config)} cannot be made: {error}") from error
 
 
 def is_flow(config: Mapping[str, Any]) -> bool:
@@ -106,6 +95,17 @@ def describe(config: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def ddpm_of(config: Mapping[str, Any]) -> Any:
+    """diffusers' own scheduler of these betas. ValueError if they cannot be made."""
+    from diffusers import DDPMScheduler
+
+    known = {key: config[key] for key in DISCRETE if key in config}
+    try:
+        return DDPMScheduler(**known)
+    except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"the betas of {_name(config)} cannot be made: {error}") from error
+
+
 def _flow(config: Mapping[str, Any], timesteps: int) -> Precond:
     if config.get("use_dynamic_shifting"):
         raise ValueError("use_dynamic_shifting, a shift that depends on the size, is not supported")
@@ -121,6 +121,10 @@ def _shift(config: Mapping[str, Any]) -> float:
     if not isinstance(shift, (int, float)) or not 0 < shift < 1e3:
         raise ValueError(f"shift must be a number above 0, not {shift!r}")
     return float(shift)
+
+
+def _alphas_cumprod(config: Mapping[str, Any]) -> list[float]:
+    return ddpm_of(config).alphas_cumprod.double().tolist()
 
 
 def _name(config: Mapping[str, Any]) -> str:
