@@ -276,6 +276,15 @@ def test_keys_of_other_kinds_of_models_are_refused(key):
     KDiffScheduler.from_config(config | {key: None})
 
 
+def test_schedulers_that_do_something_else_are_refused():
+    for kind in (diffusers.DDIMInverseScheduler, diffusers.FlowMapEulerDiscreteScheduler):
+        for given in (kind(), {**kind().config, "_class_name": kind.__name__}):
+            with pytest.raises(ValueError, match=f"^{kind.__name__} is not supported"):
+                KDiffScheduler.from_config(given)
+    with pytest.raises(ValueError, match="EDMEulerScheduler is not supported"):
+        KDiffScheduler.from_config(diffusers.EDMEulerScheduler())
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [

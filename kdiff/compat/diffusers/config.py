@@ -73,6 +73,9 @@ NEEDLESS = {"upscale_mode"}  # means nothing without scale_factors
 
 def check(config: Mapping[str, Any]) -> list[str]:
     """Lines about what is left out. ValueError, in one line, for what would change the result."""
+    name = str(config.get("_class_name", ""))
+    if "Inverse" in name or "FlowMap" in name:
+        raise ValueError(f"{name} is not supported: it inverts, or its network takes two times")
     precond_for(config)
     for key in sorted(REFUSED & set(config)):
         if config[key] is not None:

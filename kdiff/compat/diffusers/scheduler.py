@@ -93,13 +93,13 @@ class KDiffScheduler(NoiseLevels):
         changes = {key: chosen.pop(key) for key in CHANGEABLE if key in chosen}
         if chosen:
             own["settings"] = chosen
-        config = getattr(config, "config", config)  # of a scheduler itself
+        if hasattr(config, "config"):  # a scheduler itself
+            config = {"_class_name": type(config).__name__, **config.config}
         if isinstance(config, Mapping):  # diffusers would drop what was left at its class's default
             config = {k: v for k, v in config.items() if k != "_use_default_values"} | changes
-        made: Any = super().from_config(config, True, **own)
-        for line in check(made[0].config):
-            LOG.warning(line)
-        return made if return_unused_kwargs else made[0]
+            for line in check(config | own):
+                LOG.warning(line)
+        return super().from_config(config, return_unused_kwargs, **own)
 
     # --- the grid --------------------------------------------------------------------------------
 
