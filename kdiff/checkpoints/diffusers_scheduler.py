@@ -95,13 +95,24 @@ def describe(config: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def ddpm_of(config: Mapping[str, Any]) -> Any:
+    """diffusers' own scheduler of these betas. ValueError if they cannot be made."""
+    from diffusers import DDPMScheduler
+
+    known = {key: config[key] for key in DISCRETE if key in config}
+    try:
+        return DDPMScheduler(**known)
+    except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"the betas of {_name(config)} cannot be made: {error}") from error
+
+
 def _flow(config: Mapping[str, Any], timesteps: int) -> Precond:
     if config.get("use_dynamic_shifting"):
         raise ValueError("use_dynamic_shifting, a shift that depends on the size, is not supported")
     times = [i / timesteps for i in range(1, timesteps)] + [1 - FLOW_END]
     shift = _shift(config)
     table = tuple(shift * t / (1 - t) for t in times)
-    made = flow(timesteps)
+    made = flow(timesteps, data_at=int(bool(config.get("invert_sigmas"))))
     return replace(made, sigma_min=table[0], sigma_max=table[-2], sigmas=table, config=None)
 
 
@@ -113,14 +124,7 @@ def _shift(config: Mapping[str, Any]) -> float:
 
 
 def _alphas_cumprod(config: Mapping[str, Any]) -> list[float]:
-    from diffusers import DDPMScheduler
-
-    known = {key: config[key] for key in DISCRETE if key in config}
-    try:
-        made: Any = DDPMScheduler(**known)
-        return made.alphas_cumprod.double().tolist()
-    except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"the betas of {_name(config)} cannot be made: {error}") from error
+    return ddpm_of(config).alphas_cumprod.double().tolist()
 
 
 def _name(config: Mapping[str, Any]) -> str:
