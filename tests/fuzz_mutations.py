@@ -216,5 +216,5 @@ def structured(name: str, data: bytes, rng: random.Random) -> bytes:
 def mutated(name: str, data: bytes, rng: random.Random) -> bytes:
     """`data` of the file `name`, damaged one to three times."""
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
-        data = (structured if rng.random() < 0.6 else some_bytes)(name, data, rng)
+        data = structured(name, data, rng) if rng.random() < 0.6 else some_bytes(data, rng)
     return data

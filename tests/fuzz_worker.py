@@ -37,6 +37,7 @@ CHANGES = (
     *("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.symlink", "os.link", "os.truncate"),
     *("os.chmod", "os.chown", "shutil.rmtree", "shutil.move"),
 )
+DRIVERS = (None, "libnvidia-ml.so.1")  # the process itself, and how torch looks for a GPU
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
@@ -87,7 +88,7 @@ class Watch:
         if not self.armed:
             return
         if self._forbidden(event, arguments):
-            self.events.append(f"{event}{arguments!r}"[:300])
+            self.events.append(f"{event} {arguments[:1]!r}"[:300])
 
     def _forbidden(self, event: str, arguments: tuple[Any, ...]) -> bool:
         if event == "import":
@@ -95,7 +96,7 @@ class Watch:
         if event == "open":
             return bool(arguments[2] & WRITING) and self._outside(arguments[0])
         if event == "ctypes.dlopen":
-            return arguments[0] is not None  # the process itself
+            return arguments[0] not in DRIVERS
         if event in CHANGES:
             return self._outside(arguments[0])
         return event.startswith(FORBIDDEN)
