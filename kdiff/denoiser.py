@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from kdiff.networks import classes_of
 from kdiff.precond import Precond
 from kdiff.precond import precond as make_precond
+from kdiff.samplers.counts import real_number, sizes
 
 
 class Denoiser:
@@ -43,7 +44,7 @@ class Denoiser:
         facts: Mapping[str, str] | None = None,
         channels_last: bool = True,
     ):
-        self.shape = tuple(shape)
+        self.shape = sizes(shape)
         if isinstance(network, nn.Module):
             network.eval()
         self.memory_format = torch.contiguous_format
@@ -54,8 +55,9 @@ class Denoiser:
         self.network = network
         self.precond = make_precond(precond) if isinstance(precond, str) else precond
         self.classes = tuple(classes)
-        self.sigma_min = self.precond.sigma_min if sigma_min is None else sigma_min
-        self.sigma_max = self.precond.sigma_max if sigma_max is None else sigma_max
+        low, high = self.precond.sigma_min, self.precond.sigma_max
+        self.sigma_min = low if sigma_min is None else real_number("sigma_min", sigma_min)
+        self.sigma_max = high if sigma_max is None else real_number("sigma_max", sigma_max)
         self.sigmas = self.precond.sigmas
         self.name = name
         self.facts = dict(facts or {})
@@ -107,9 +109,9 @@ class Denoiser:
             made = make_precond(precond) if isinstance(precond, str) else precond
             other.precond, other.sigmas = made, made.sigmas
             other.sigma_min, other.sigma_max = made.sigma_min, made.sigma_max
-        for name in ("shape", "classes"):
+        for name, take in (("shape", sizes), ("classes", tuple)):
             if name in changes:
-                changes[name] = tuple(changes[name])
+                changes[name] = take(changes[name])
         vars(other).update(facts=dict(self.facts))
         vars(other).update(changes)
         return other

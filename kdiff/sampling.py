@@ -13,7 +13,9 @@ from kdiff.driver import Denoise, State, drive
 from kdiff.noise import Noise
 from kdiff.planning import DEFAULT_SAMPLER, Plan
 from kdiff.planning import plan as make_plan
+from kdiff.samplers.counts import seed_number, sizes, whole_number
 
+MOST_SAMPLES = 10**9
 FIXED_BATCH = 16  # the one batch shape of `deterministic`
 
 
@@ -44,14 +46,13 @@ def sample(
     `callback` gets each `State`. All else (`steps`, `nfe`, `schedule`, `options`, ..) as in `plan`.
     ValueError on bad arguments, NonFiniteError if the model breaks down.
     """
-    if n is not None and n < 1:
-        raise ValueError(f"n must be at least 1, not {n}")
+    count = 1 if n is None else whole_number("n", n, 1, MOST_SAMPLES)
     if seed is not None and seeds is not None:
         raise ValueError("give only one of seed and seeds")
-    first = 0 if seed is None else seed
-    seeds = range(first, first + (n or 1)) if seeds is None else list(seeds)
-    if n is not None and n != len(seeds):
-        raise ValueError(f"n = {n}, but there are {len(seeds)} seeds")
+    first = 0 if seed is None else seed_number(seed)
+    seeds = range(first, first + count) if seeds is None else list(seeds)
+    if n is not None and count != len(seeds):
+        raise ValueError(f"n = {count}, but there are {len(seeds)} seeds")
     cond = {**(cond or {}), "class_labels": class_labels}
     plan = make_plan(model, sampler, **planned)
     results = []
@@ -120,12 +121,13 @@ def batches(
     """The seeds in batches, with what belongs to each. Arguments and errors as in `sample`."""
     if len(seeds) < 1:
         raise ValueError("nothing to sample: give at least one image or seed")
-    if batch < 1:
-        raise ValueError(f"batch must be at least 1, not {batch}")
+    seeds = _check_seeds(seeds)
+    batch = min(whole_number("batch", batch, 1), len(seeds))
     device = getattr(model, "device", "cpu") if device is None else device
     shape = getattr(model, "shape", None) if shape is None else shape
     if shape is None:
         raise ValueError("the model does not say its shape: give shape")
+    shape = sizes(shape)
     rows = _rows(cond or {}, len(seeds), device)
     check_labels(rows.get("class_labels"), len(getattr(model, "classes", ())))
     denoise = fixed_batch(model) if deterministic else model
@@ -136,6 +138,14 @@ def batches(
         yield Batch(
             seeds[part], denoise, {k: v[part] for k, v in rows.items()}, noise, memory_format
         )
+
+
+def _check_seeds(seeds: Sequence[int]) -> Sequence[int]:
+    """As Python ints, before anything is computed from the first of them."""
+    if isinstance(seeds, range):
+        seed_number(seeds[0]), seed_number(seeds[-1])
+        return seeds
+    return [seed_number(seed) for seed in seeds]
 
 
 def _rows(cond: Mapping[str, Any], n: int, device) -> dict[str, Tensor]:

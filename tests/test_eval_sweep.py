@@ -956,7 +956,7 @@ BAD = {
     "sigmas swapped": (["--sigma-min", "90"], "sigma_min must be above 0 and below sigma_max"),
     "no images": (["--num", "0"], "0 is not in the range"),
     "shared images": (["--num", "20", "--first-seed", "0,10"], "let them be 20 apart"),
-    "negative seed": (["--first-seed", "-1"], "seeds must be from 0"),
+    "negative seed": (["--first-seed", "-1"], "a seed must be a whole number from 0"),
     "rmse of noise": (["--sampler", "euler_ancestral"], "all these samplers add noise"),
     "unknown model": (["--model", "nothing.pt"], "no model 'nothing.pt'"),
     "shard of none": (["--shard", "3/2"], "--shard takes I/N"),
