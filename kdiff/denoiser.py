@@ -64,8 +64,8 @@ class Denoiser:
 
     def __call__(self, x: Tensor, sigma: float, **cond: Any) -> Tensor:
         """`x` `[N, *shape]` at noise level `sigma` (a Python float) -> the clean data, as `x`."""
-        if cond.get("class_labels") is not None and not self.classes:
-            _check_takes_labels(self)
+        if cond.get("class_labels") is not None:
+            _check_takes_labels(self, cond["class_labels"], len(x))
         c = self.precond(sigma)
         dtype = self.dtype or x.dtype
         clock = torch.promote_types(dtype, torch.float32)  # bfloat16 cannot tell t = 998 from 999
@@ -84,8 +84,10 @@ class Denoiser:
 
     @property
     def dtype(self) -> torch.dtype | None:
-        """The network's dtype; None if it has no parameters (it then gets the dtype of `x`)."""
-        return next((p.dtype for p in _parameters(self.network)), None)
+        """The network's dtype, of its first parameter to compute with: quantised ones are whole
+        numbers or of one byte. None if it has none (it then gets the dtype of `x`)."""
+        dtypes = (p.dtype for p in _parameters(self.network))
+        return next((d for d in dtypes if d.is_floating_point and d.itemsize > 1), None)
 
     @property
     def device(self) -> torch.device:
@@ -122,10 +124,13 @@ class Denoiser:
         return self
 
 
-def _check_takes_labels(model: Denoiser) -> None:
-    """ValueError if the network is one of kdiff's, without classes: it would ignore labels."""
-    if classes_of(model.network) == 0:
+def _check_takes_labels(model: Denoiser, labels: Tensor, n: int) -> None:
+    """ValueError if the network is one of kdiff's, without classes: it would ignore labels. Or if
+    there is not one for each of `n`: a single one would be spread over all."""
+    if not model.classes and classes_of(model.network) == 0:
         raise ValueError(f"{model.name} has no classes: leave out class_labels")
+    if labels.ndim == 0 or len(labels) != n:
+        raise ValueError(f"class_labels must have one row for each of the {n} samples")
 
 
 def _parameters(network: Any) -> Iterator[nn.Parameter]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from kdiff.driver import Denoise, State, drive
+from kdiff.driver import Denoise, State, drive, isolated
 from kdiff.noise import Noise
 from kdiff.planning import DEFAULT_SAMPLER, Plan
 from kdiff.planning import plan as make_plan
@@ -40,7 +41,8 @@ def sample(
 
     Seeds are `seeds`, or `n` (default 1) of them from `seed` (default 0) on: each determines its
     sample, whatever `batch` it is computed in (to the network's rounding; to the bit if
-    `deterministic`, which gives the network one fixed batch shape). `device` and `shape` are by
+    `deterministic`, which gives the network one fixed batch shape). A seed may come twice: it then
+    starts from the same noise, and differs only by its class or `cond`. `device` and `shape` are by
     default the model's, if it says them, and else the CPU. `dtype` is the solver's; the network
     keeps its own. `class_labels` and every value in `cond` have one row a sample.
     `callback` gets each `State`. All else (`steps`, `nfe`, `schedule`, `options`, ..) as in `plan`.
@@ -130,13 +132,23 @@ def batches(
     shape = sizes(shape)
     rows = _rows(cond or {}, len(seeds), device)
     check_labels(rows.get("class_labels"), len(getattr(model, "classes", ())))
-    denoise = fixed_batch(model) if deterministic else model
+    denoise = fixed_batch(isolated(model)) if deterministic else model
+    _warn_of_training(model)
     memory_format = getattr(model, "memory_format", torch.contiguous_format)
     for start in range(0, len(seeds), batch):
         part = slice(start, start + batch)
         noise = partial(Noise, seeds[part], shape, dtype, device)
         yield Batch(
             seeds[part], denoise, {k: v[part] for k, v in rows.items()}, noise, memory_format
+        )
+
+
+def _warn_of_training(model: Any) -> None:
+    network = getattr(model, "network", model)
+    if isinstance(network, nn.Module) and any(part.training for part in network.modules()):
+        warnings.warn(
+            "the network is in training mode, with dropout and such: call its eval() to sample",
+            stacklevel=4,
         )
 
 
@@ -158,10 +170,12 @@ def _rows(cond: Mapping[str, Any], n: int, device) -> dict[str, Tensor]:
 
 def check_labels(labels: Tensor | None, classes: int) -> None:
     """ValueError unless whole numbers from -1, the null class, to `classes` - 1 (0: unknown)."""
-    if labels is None or classes == 0 or labels.ndim > 1:  # rows may be one-hot or embeddings
+    if labels is None or labels.ndim > 1:  # rows may be one-hot or embeddings
         return
-    if labels.is_floating_point() or labels.min() < -1 or labels.max() >= classes:
-        raise ValueError(f"class_labels must be whole numbers from -1 (none) to {classes - 1}")
+    whole = labels.dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+    if not whole or (classes and (labels.min() < -1 or labels.max() >= classes)):
+        last = f" to {classes - 1}" if classes else ""
+        raise ValueError(f"class_labels must be whole numbers from -1 (none){last}")
 
 
 def fixed_batch(denoise: Denoise, size: int = FIXED_BATCH) -> Denoise:

@@ -50,7 +50,8 @@ def wrap(
 
     `classes` is their names or their number; f gets them under the keyword `labels` (None: as its
     third argument), as integers `[N]` or as `one_hot` float rows. -1, no class, becomes
-    `null_class` (a row of zeros); without one, -1 is a ValueError.
+    `null_class` (a row of zeros); without one, -1 is a ValueError. If labels are left out, all are
+    of no class; without a `null_class`, f is then called without them.
     f may answer with a tensor, an object with `.sample` (diffusers), or a tuple that starts with
     one; a learned variance, twice the channels, is dropped. Its memory format is left alone.
     ValueError or TypeError on settings that make no sense.
@@ -115,6 +116,8 @@ class Adapter(nn.Module):
         self, x: Tensor, c_noise: Tensor, class_labels: Tensor | None = None, **cond: Any
     ) -> Tensor:
         t = c_noise.round().long() if self.whole_timesteps else c_noise
+        if class_labels is None and (self.one_hot or self.null_class is not None):
+            class_labels = torch.full((len(x),), -1, device=x.device)
         if class_labels is None:
             return _tensor(self.f(x, t, **cond))
         labels = self._labels(class_labels, x)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from kdiff.samplers.coefficients import LOWER, coefficients, combine, moments, orders
+from kdiff.samplers.coefficients import LOWER, coefficients, combine, moments, orders, usable
 from kdiff.samplers.registry import Coroutine, Option, sampler
 from kdiff.samplers.steps import eps, euler_step
 from kdiff.samplers.vp import vp_time
@@ -36,14 +36,17 @@ def combination(
     variable: Callable[[Any], Any], path: Path, at: Sequence[float], t: float
 ) -> list[float]:
     """The coefficients of eps at the sigmas `at` (newest first) for the step from at[0] to t, with
-    eps a polynomial in variable(sigma), integrated over sigma along `path`."""
+    eps a polynomial in variable(sigma), integrated over sigma along `path`. Fewer than there are
+    sigmas if some of these are too close for the step: see `usable`."""
     s = at[0]
 
     def in_steps(sigma: Any) -> Any:
         return (variable(sigma) - variable(s)) / (variable(t) - variable(s))
 
-    m = moments(lambda u: path(s, t, u)[1], len(at), lambda u: in_steps(path(s, t, u)[0]))
-    return coefficients([in_steps(sigma) for sigma in at], m)
+    nodes = [in_steps(sigma) for sigma in at]
+    nodes = nodes[: usable(nodes)]
+    m = moments(lambda u: path(s, t, u)[1], len(nodes), lambda u: in_steps(path(s, t, u)[0]))
+    return coefficients(nodes, m)
 
 
 def identity(sigma: Any) -> Any:

@@ -952,7 +952,10 @@ BAD = {
     "no steps": (["--steps", "0,5"], "steps must be a whole number, at least 1"),
     "steps of words": (["--steps", "5,ten"], "--steps takes whole numbers such as 5,10,20"),
     "steps and nfe": (["--steps", "5", "--nfe", "5"], "only one of --steps and --nfe"),
-    "nfe for no step": (["--sampler", "plms", "--nfe", "0"], "for plms at least 1"),
+    "nfe for no step": (
+        ["--sampler", "plms", "--nfe", "0"],
+        "nfe of plms must be a whole number, at least 1",
+    ),
     "sigmas swapped": (["--sigma-min", "90"], "sigma_min must be above 0 and below sigma_max"),
     "no images": (["--num", "0"], "0 is not in the range"),
     "shared images": (["--num", "20", "--first-seed", "0,10"], "let them be 20 apart"),
