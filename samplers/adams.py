@@ -36,17 +36,21 @@ def combination(
     variable: Callable[[Any], Any], path: Path, at: Sequence[float], t: float
 ) -> list[float]:
     """The coefficients of eps at the sigmas `at` (newest first) for the step from at[0] to t, with
-    eps a polynomial in variable(sigma), integrated over sigma along `path`. Fewer than there are
-    sigmas if some of these are too close for the step: see `usable`."""
+    eps a polynomial in variable(sigma), integrated over sigma along `path`."""
     s = at[0]
 
     def in_steps(sigma: Any) -> Any:
         return (variable(sigma) - variable(s)) / (variable(t) - variable(s))
 
-    nodes = [in_steps(sigma) for sigma in at]
-    nodes = nodes[: usable(nodes)]
-    m = moments(lambda u: path(s, t, u)[1], len(nodes), lambda u: in_steps(path(s, t, u)[0]))
-    return coefficients(nodes, m)
+    m = moments(lambda u: path(s, t, u)[1], len(at), lambda u: in_steps(path(s, t, u)[0]))
+    return coefficients([in_steps(sigma) for sigma in at], m)
+
+
+def spaced(variable: Callable[[Any], Any], at: Sequence[float], t: float) -> Sequence[float]:
+    """Those of the sigmas `at`, newest first, that are far enough apart for the step from at[0] to
+    t: see `usable`."""
+    start, end = variable(at[0]), variable(t)
+    return at[: usable([(variable(sigma) - start) / (end - start) for sigma in at])]
 
 
 def identity(sigma: Any) -> Any:
@@ -75,7 +79,7 @@ def lms(
     for i, (s, t) in enumerate(pairwise(sigmas)):
         d = yield x, s
         history = [eps(x, d, s), *history[: order - 1]]
-        at = sigmas[i::-1][: len(history)]
+        at = spaced(identity, sigmas[i::-1][: len(history)], t)
         x = x + combine(combination(*VARIABLES["rho"], at, t), history)
     return x
 
@@ -109,7 +113,7 @@ def deis(
         if k == 1:
             x = euler_step(x, d, s, t)
         else:
-            at = [sigmas[i - j] for j in range(k)]
+            at = spaced(VARIABLES[variable][0], [sigmas[i - j] for j in range(k)], t)
             x = x + combine(combination(*VARIABLES[variable], at, t), history)
     return x
 
