@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 import kdiff
 from kdiff.checkpoints.diffusers_scheduler import precond_of
+from kdiff.cli import main
 from kdiff.eval import evaluate
 from kdiff.eval.frechet import Gaussian, noise_floor
 from kdiff.eval.generated import Generated, every_class
@@ -117,3 +119,24 @@ def test_a_repeated_seed_is_not_evaluated():
     assert len(Generated(MODEL, PLAN, range(2))) == len(Generated(MODEL, PLAN, [5, 3])) == 2
     with pytest.raises(ValueError, match="a seed comes twice"):
         Generated(MODEL, PLAN, [0, 1, np.int64(0)])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("num: true", "Invalid value for '--num': 'True' is not a valid integer"),
+        ("steps: true", "--steps takes whole numbers such as 5,10,20, not 'True'"),
+        ("steps: 10000000000", "steps must be a whole number, at most 1,000,000"),
+        ("nfe: 10000000000", "must be a whole number, at most 1,000,000"),
+        ("num: 1000000000000", "must be a whole number, at most 10,000,000"),
+        ("sigma-max: 1.0e+308", "sigmas above 0 must be from 1e-18 to 1e+18"),
+    ],
+)
+def test_numbers_in_a_sweeps_file(text, message, tmp_path):
+    file, out = tmp_path / "sweep.yaml", tmp_path / "out"
+    file.write_text(text)
+    command = ["sweep", "--file", str(file), "--metrics", "none", "--out", str(out)]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 2, result.output
+    assert message in " ".join(result.output.split())
+    assert not out.exists()
