@@ -28,6 +28,7 @@ from kdiff.eval.references import (
     make_reference,
 )
 from kdiff.samplers import UnknownName
+from kdiff.samplers.counts import whole_number
 from kdiff.samplers.plugins import plugins
 from kdiff.samplers.registry import unknown_name
 
@@ -391,8 +392,9 @@ def evaluate(
     wrong.
     """
     metrics = check_metrics([metrics] if isinstance(metrics, str) else metrics)
-    if not metrics or batch < 1:
-        raise ValueError("give at least one metric, and a batch of at least 1")
+    batch = whole_number("batch", batch, 1)
+    if not metrics:
+        raise ValueError("give at least one metric")
     if not isinstance(reference, (Reference, str, Path)):
         raise ValueError("the reference must be a Reference, a name or a path")
     if not (isinstance(images, (np.ndarray, str, Path)) or hasattr(images, "batches")):

@@ -8,6 +8,8 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
+from kdiff.samplers.counts import whole_number
+
 EPSILON = np.finfo(np.float64).eps
 NOT_A_COVARIANCE = 1e-3  # how negative an eigenvalue may be, relative to the largest
 
@@ -108,6 +110,7 @@ def frechet_distance(reference: Gaussian, moments: Statistics) -> float:
 def noise_floor(reference: Gaussian, n: int) -> float:
     """About what n perfect samples get on average: what is due to their number and, if it is known,
     to the reference's, which is made of so many samples too. ValueError if n < 2."""
+    n = whole_number("n", n, 0)
     own = expected_distance(reference, reference.n) if reference.n else 0.0
     return expected_distance(reference, n) + own
 

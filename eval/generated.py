@@ -11,13 +11,18 @@ import numpy as np
 from kdiff.denoiser import Denoiser
 from kdiff.images import to_uint8
 from kdiff.planning import Plan
+from kdiff.samplers.counts import whole_number
 from kdiff.sampling import run
+
+MOST_IMAGES = 10_000_000
 
 
 def every_class(model: Denoiser, n: int) -> tuple[list[int] | None, str | None]:
     """The class of each of n images, and how it comes about: all classes "in turn"; for fewer
     images than classes some that are "spread" evenly, since the first of them may be all of one
-    kind, as ImageNet's are animals; None for a model without classes."""
+    kind, as ImageNet's are animals; None for a model without classes. ValueError unless n is a
+    whole number from 1 to ten million."""
+    n = whole_number("the number of images", n, 1, MOST_IMAGES)
     classes = len(model.classes)
     if not classes:
         return None, None
@@ -28,13 +33,18 @@ def every_class(model: Denoiser, n: int) -> tuple[list[int] | None, str | None]:
 
 @dataclass(frozen=True)
 class Generated:
-    """One image for each of `seeds`, of the class in `labels` (None: no classes)."""
+    """One image for each of `seeds`, of the class in `labels` (None: no classes). ValueError if a
+    seed comes twice: its images would not be independent, and count as if they were."""
 
     model: Denoiser
     plan: Plan
     seeds: Sequence[int]
     labels: Sequence[int] | None = None
     deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.seeds, range) and len(set(map(int, self.seeds))) < len(self.seeds):
+            raise ValueError("a seed comes twice: images that are evaluated need one of their own")
 
     def __len__(self) -> int:
         return len(self.seeds)

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from kdiff.samplers.counts import whole_number
+
 GREYSCALE = "greyscale images: their one channel is repeated to three"
 PICKLED = "holds pickled Python objects, which kdiff never opens: save plain arrays"
 
@@ -46,8 +48,7 @@ class Pictures:
         """uint8 `[<= batch, height, width, 3]`, of all images or those numbered `indices`, in that
         order (rising is fastest). Greyscale is repeated to three channels, as every FID library
         does, which `notes` says. ValueError if the data turns out to be damaged."""
-        if batch < 1:
-            raise ValueError(f"the batch must be at least 1, not {batch}")
+        batch = whole_number("the batch", batch, 1)
         chosen = range(self.n) if indices is None else indices
         with self.opened() as read:
             for start in range(0, len(chosen), batch):

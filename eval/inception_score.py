@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kdiff.samplers.counts import whole_number
+
 
 def _even(n: int, splits: int = 10) -> np.ndarray:
     """Images in a row cut at i n // splits: the split of each, `[n]`."""
@@ -52,13 +54,12 @@ class InceptionScore:
                 f"no convention '{convention}' of the Inception Score; there are "
                 + ", ".join(CONVENTIONS)
             )
-        if n < 1:
-            raise ValueError("an Inception Score needs at least one image")
-        self.n, self.classes, self.convention = n, classes, convention
-        self._split_of = CONVENTIONS[convention].split_of(n)
+        self.n, self.classes = whole_number("n", n, 1), whole_number("classes", classes, 1)
+        self.convention = convention
+        self._split_of = CONVENTIONS[convention].split_of(self.n)
         self._sizes = np.bincount(self._split_of)
-        self._seen = np.zeros(n, dtype=bool)
-        self._p = np.zeros((len(self._sizes), classes))
+        self._seen = np.zeros(self.n, dtype=bool)
+        self._p = np.zeros((len(self._sizes), self.classes))
         self._p_log_p = np.zeros(len(self._sizes))
 
     def update(self, logits: np.ndarray, indices: Sequence[int] | np.ndarray) -> None:

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kdiff.samplers.counts import whole_number
+
 
 class KernelDistance(NamedTuple):
     """`mean` and `std` (ddof 0; None if a subset is all there is) over the subsets. The mean is
@@ -38,7 +40,8 @@ def kernel_distance(
             "features and reference must be [n, dim] and [m, dim], not "
             f"{list(features.shape)} and {list(reference.shape)}"
         )
-    size = min(size, len(reference), len(features))
+    subsets = whole_number("subsets", subsets, 1)
+    size = min(whole_number("size", size, 2), len(reference), len(features))
     if size < 2:
         raise ValueError("a kernel distance needs at least two images on either side")
     rng = np.random.RandomState(seed)  # Generator has other subsets; this one is nobody else's

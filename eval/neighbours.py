@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kdiff.samplers.counts import whole_number
+
 BLOCK = 1024  # rows at a time
 # Squared distances below this share of the squared lengths are rounding: the rows are the same.
 SAME = 1e-13
@@ -41,7 +43,7 @@ def precision_recall(reference: np.ndarray, features: np.ndarray, *, k: int = 3)
 
     ValueError if the dimensions differ, a set has no more than k rows, or something is not finite.
     """
-    origin = _origin(reference, features)
+    k, origin = whole_number("k", k, 1), _origin(reference, features)
     radii, own_radii = _radii(reference, k, origin), _radii(features, k, origin)
     precise = np.zeros(len(features), dtype=bool)
     recalled = np.zeros(len(reference), dtype=bool)
@@ -59,7 +61,7 @@ def density_coverage(reference: np.ndarray, features: np.ndarray, *, k: int = 5)
     Two draws from one distribution have density 1 and coverage 1 - prod_{i=1..k} (m - i) /
     (m + n - i) on average. ValueError as for `precision_recall`.
     """
-    origin = _origin(reference, features)
+    k, origin = whole_number("k", k, 1), _origin(reference, features)
     radii = _radii(reference, k, origin)
     inside = np.zeros(len(reference), dtype=int)
     for i, _, distances in _between(reference, features, origin):
@@ -80,7 +82,7 @@ def _origin(reference: np.ndarray, features: np.ndarray) -> np.ndarray:
 
 def _radii(rows: np.ndarray, k: int, origin: np.ndarray) -> np.ndarray:
     """Squared distance of each row to its k-th nearest other, `[n]`."""
-    if not 0 < k < len(rows):
+    if k >= len(rows):
         raise ValueError(f"{len(rows)} images do not have {k} neighbours each: use more images")
     nearest = np.full((len(rows), k + 1), np.inf)  # a row is its own nearest
     for i, _, distances in _between(rows, rows, origin):

@@ -18,7 +18,7 @@ from kdiff.environment import environment
 from kdiff.eval import converged, frechet
 from kdiff.eval.cell import RMSE, Cell, Judge, ModelFile
 from kdiff.eval.evaluation import Collector, Figure
-from kdiff.eval.generated import every_class, three_channels
+from kdiff.eval.generated import MOST_IMAGES, every_class, three_channels
 from kdiff.eval.ranks import gather, ranks
 from kdiff.eval.sweep_folder import SweepFolder
 from kdiff.eval.unfinished import Portion, Unfinished
@@ -28,6 +28,7 @@ from kdiff.latent import check_pictures
 from kdiff.lockstep import Outcome, lockstep
 from kdiff.planning import Plan, plan
 from kdiff.samplers import UnknownName, resolve
+from kdiff.samplers.counts import seed_number, whole_number
 from kdiff.samplers.registry import unknown_name
 
 Decode = Callable[[torch.Tensor], torch.Tensor]
@@ -115,11 +116,9 @@ def check_options(samplers: Sequence[str], options: Mapping[str, Any]) -> None:
 
 
 def check_seeds(n: int, first_seeds: Sequence[int]) -> None:
-    if n < 1:
-        raise ValueError(f"a cell needs at least one image, not {n}")
-    ordered = sorted(first_seeds)
-    if ordered[0] < 0 or ordered[-1] + n > 2**64:
-        raise ValueError("seeds must be from 0 to 2^64 - 1")
+    whole_number("the number of images in a cell", n, 1, MOST_IMAGES)
+    ordered = sorted(seed_number(first) for first in first_seeds)
+    seed_number(ordered[-1] + n - 1)
     for a, b in pairwise(ordered):
         if b - a < n:
             raise ValueError(
@@ -238,6 +237,7 @@ def run(
     way is kept there, and a call with the same `batch` goes on from it: `resumed` gets the cell and
     the number of images of each batch that an earlier call computed.
     """
+    batch = whole_number("batch", batch, 1)
     watch = callback or (lambda cell, state: None)
     resume = resumed or (lambda cell, images: None)
     unfinished = Unfinished(folder.path, environment(device))

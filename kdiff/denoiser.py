@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from kdiff.networks import classes_of
 from kdiff.precond import Precond
 from kdiff.precond import precond as make_precond
+from kdiff.samplers.counts import real_number, sizes
 
 
 class Denoiser:
@@ -43,7 +44,7 @@ class Denoiser:
         facts: Mapping[str, str] | None = None,
         channels_last: bool = True,
     ):
-        self.shape = tuple(shape)
+        self.shape = sizes(shape)
         if isinstance(network, nn.Module):
             network.eval()
         self.memory_format = torch.contiguous_format
@@ -54,16 +55,17 @@ class Denoiser:
         self.network = network
         self.precond = make_precond(precond) if isinstance(precond, str) else precond
         self.classes = tuple(classes)
-        self.sigma_min = self.precond.sigma_min if sigma_min is None else sigma_min
-        self.sigma_max = self.precond.sigma_max if sigma_max is None else sigma_max
+        low, high = self.precond.sigma_min, self.precond.sigma_max
+        self.sigma_min = low if sigma_min is None else real_number("sigma_min", sigma_min)
+        self.sigma_max = high if sigma_max is None else real_number("sigma_max", sigma_max)
         self.sigmas = self.precond.sigmas
         self.name = name
         self.facts = dict(facts or {})
 
     def __call__(self, x: Tensor, sigma: float, **cond: Any) -> Tensor:
         """`x` `[N, *shape]` at noise level `sigma` (a Python float) -> the clean data, as `x`."""
-        if cond.get("class_labels") is not None and not self.classes:
-            _check_takes_labels(self)
+        if cond.get("class_labels") is not None:
+            _check_takes_labels(self, cond["class_labels"], len(x))
         c = self.precond(sigma)
         dtype = self.dtype or x.dtype
         clock = torch.promote_types(dtype, torch.float32)  # bfloat16 cannot tell t = 998 from 999
@@ -82,8 +84,10 @@ class Denoiser:
 
     @property
     def dtype(self) -> torch.dtype | None:
-        """The network's dtype; None if it has no parameters (it then gets the dtype of `x`)."""
-        return next((p.dtype for p in _parameters(self.network)), None)
+        """The network's dtype, of its first parameter to compute with: quantised ones are whole
+        numbers or of one byte. None if it has none (it then gets the dtype of `x`)."""
+        dtypes = (p.dtype for p in _parameters(self.network))
+        return next((d for d in dtypes if d.is_floating_point and d.itemsize > 1), None)
 
     @property
     def device(self) -> torch.device:
@@ -107,9 +111,9 @@ class Denoiser:
             made = make_precond(precond) if isinstance(precond, str) else precond
             other.precond, other.sigmas = made, made.sigmas
             other.sigma_min, other.sigma_max = made.sigma_min, made.sigma_max
-        for name in ("shape", "classes"):
+        for name, take in (("shape", sizes), ("classes", tuple)):
             if name in changes:
-                changes[name] = tuple(changes[name])
+                changes[name] = take(changes[name])
         vars(other).update(facts=dict(self.facts))
         vars(other).update(changes)
         return other
@@ -120,10 +124,13 @@ class Denoiser:
         return self
 
 
-def _check_takes_labels(model: Denoiser) -> None:
-    """ValueError if the network is one of kdiff's, without classes: it would ignore labels."""
-    if classes_of(model.network) == 0:
+def _check_takes_labels(model: Denoiser, labels: Tensor, n: int) -> None:
+    """ValueError if the network is one of kdiff's, without classes: it would ignore labels. Or if
+    there is not one for each of `n`: a single one would be spread over all."""
+    if not model.classes and classes_of(model.network) == 0:
         raise ValueError(f"{model.name} has no classes: leave out class_labels")
+    if labels.ndim == 0 or len(labels) != n:
+        raise ValueError(f"class_labels must have one row for each of the {n} samples")
 
 
 def _parameters(network: Any) -> Iterator[nn.Parameter]:

@@ -22,6 +22,7 @@ from kdiff.denoiser import Denoiser
 from kdiff.latent import LatentDenoiser, data_of
 from kdiff.noise import Noise
 from kdiff.precond import precond
+from kdiff.samplers.counts import whole_number
 
 SPREAD = 0.5  # of images in [-1, 1] (Karras et al. 2022); of latents it is 1
 LEVELS = (0.05, 0.2, 1.0, 5.0, 20.0)
@@ -66,6 +67,7 @@ def health(model: Denoiser, images: np.ndarray | None = None, n: int = 8) -> Hea
     Classes are taken in turn. If the errors of an eps, v or x0 network are too large, the verdict
     says which of the three it looks like. ValueError if the images are of another size.
     """
+    n = whole_number("n", n, 1)
     clean = None if images is None else to_model(images, model)
     sigmas = levels(model)
     noise, on_images = _measure(model, sigmas, clean, n)

@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from kdiff.samplers.counts import whole_number
+
 
 def to_uint8(images: Tensor) -> np.ndarray:
     """`[N, C, H, W]` in [-1, 1] -> uint8 `[N, H, W, C]`: 127.5 x + 127.5, rounded, clamped."""
@@ -26,7 +28,8 @@ def save_image(image: np.ndarray, path: Path) -> None:
 def grid(images: np.ndarray, columns: int | None = None, gap: int = 2) -> np.ndarray:
     """uint8 `[N, H, W, C]` in rows of `columns` (default: as square as it gets), on white."""
     n, height, width, channels = images.shape
-    columns = columns or math.ceil(math.sqrt(n))
+    columns = math.ceil(math.sqrt(n)) if columns is None else whole_number("columns", columns, 1)
+    gap = whole_number("gap", gap, 0)
     rows = math.ceil(n / columns)
     shape = (rows * (height + gap) + gap, columns * (width + gap) + gap, channels)
     canvas = np.full(shape, 255, dtype=np.uint8)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kdiff.denoiser import Denoiser
+from kdiff.samplers.counts import whole_number
 
 
 def data_of(model: Denoiser) -> str:
@@ -42,6 +43,7 @@ class LatentDenoiser(Denoiser):
     def decode(self, latents: Tensor, batch: int = 8) -> Tensor:
         """Latents `[N, *shape]` -> images `[N, channels, height, width]`, in about [-1, 1], in the
         dtype of the latents; `batch` at a time."""
+        batch = whole_number("batch", batch, 1)
         config, parameter = self.vae.config, next(self.vae.parameters())
         z = (latents / config.scaling_factor + (config.shift_factor or 0)).to(parameter)
         images = [self.vae.decode(part, return_dict=False)[0] for part in z.split(batch)]

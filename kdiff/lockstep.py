@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdiff.driver import Denoise, State, drive
+from kdiff.driver import Denoise, State, drive, isolated
 from kdiff.planning import Plan
 from kdiff.sampling import Batch, batches
 
@@ -59,7 +59,7 @@ def lockstep(
     """
     errors: list[Exception | None] = [None] * len(plans)
     for part in batches(model, seeds, batch, shape, dtype, deterministic, cond):
-        answers, first = Answers(part.denoise), part.noise()
+        answers, first = Answers(isolated(part.denoise)), part.noise()
         starts = {s: part.start(s, first) for s in {plan.sigmas[0] for plan in plans}}
         lanes = [
             Lane(plan, part, starts[plan.sigmas[0]], answers, error)

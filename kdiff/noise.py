@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdiff.samplers.counts import seed_number, sizes
+
 _INITIAL, _WHITE, _BROWNIAN, _OCTAVE = range(4)
 
 # The Brownian path is resolved to 2^-LEVELS of an octave of sigma and is linear below that; 1000
@@ -44,8 +46,8 @@ class Noise:
     ):
         if not dtype.is_floating_point:
             raise ValueError(f"noise needs a floating-point dtype, not {dtype}")
-        self.seeds = [_check_seed(seed) for seed in seeds]
-        self.shape = tuple(shape)
+        self.seeds = [seed_number(seed) for seed in seeds]
+        self.shape = sizes(shape)
         self.dtype, self.device = dtype, device
         self._nodes: dict[tuple[int, int, int], np.ndarray] = {}
 
@@ -89,13 +91,6 @@ class Noise:
 
     def _tensor(self, draws: np.ndarray) -> Tensor:
         return torch.from_numpy(draws).to(device=self.device, dtype=self.dtype)
-
-
-def _check_seed(seed: int) -> int:
-    seed = seed.item() if isinstance(seed, Tensor) else seed
-    if not 0 <= seed < 2**64 or int(seed) != seed:
-        raise ValueError(f"a seed must be a whole number from 0 to 2^64 - 1, not {seed}")
-    return int(seed)
 
 
 def _increment(s: float, t: float) -> dict[tuple[int, int, int], float]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from kdiff.driver import Denoise, State, drive
+from kdiff.driver import Denoise, State, drive, isolated
 from kdiff.noise import Noise
 from kdiff.planning import DEFAULT_SAMPLER, Plan
 from kdiff.planning import plan as make_plan
+from kdiff.samplers.counts import seed_number, sizes, whole_number
 
+MOST_SAMPLES = 10**9
 FIXED_BATCH = 16  # the one batch shape of `deterministic`
 
 
@@ -38,20 +41,20 @@ def sample(
 
     Seeds are `seeds`, or `n` (default 1) of them from `seed` (default 0) on: each determines its
     sample, whatever `batch` it is computed in (to the network's rounding; to the bit if
-    `deterministic`, which gives the network one fixed batch shape). `device` and `shape` are by
+    `deterministic`, which gives the network one fixed batch shape). A seed may come twice: it then
+    starts from the same noise, and differs only by its class or `cond`. `device` and `shape` are by
     default the model's, if it says them, and else the CPU. `dtype` is the solver's; the network
     keeps its own. `class_labels` and every value in `cond` have one row a sample.
     `callback` gets each `State`. All else (`steps`, `nfe`, `schedule`, `options`, ..) as in `plan`.
     ValueError on bad arguments, NonFiniteError if the model breaks down.
     """
-    if n is not None and n < 1:
-        raise ValueError(f"n must be at least 1, not {n}")
+    count = 1 if n is None else whole_number("n", n, 1, MOST_SAMPLES)
     if seed is not None and seeds is not None:
         raise ValueError("give only one of seed and seeds")
-    first = 0 if seed is None else seed
-    seeds = range(first, first + (n or 1)) if seeds is None else list(seeds)
-    if n is not None and n != len(seeds):
-        raise ValueError(f"n = {n}, but there are {len(seeds)} seeds")
+    first = 0 if seed is None else seed_number(seed)
+    seeds = range(first, first + count) if seeds is None else list(seeds)
+    if n is not None and count != len(seeds):
+        raise ValueError(f"n = {count}, but there are {len(seeds)} seeds")
     cond = {**(cond or {}), "class_labels": class_labels}
     plan = make_plan(model, sampler, **planned)
     results = []
@@ -120,15 +123,17 @@ def batches(
     """The seeds in batches, with what belongs to each. Arguments and errors as in `sample`."""
     if len(seeds) < 1:
         raise ValueError("nothing to sample: give at least one image or seed")
-    if batch < 1:
-        raise ValueError(f"batch must be at least 1, not {batch}")
+    seeds = _check_seeds(seeds)
+    batch = min(whole_number("batch", batch, 1), len(seeds))
     device = getattr(model, "device", "cpu") if device is None else device
     shape = getattr(model, "shape", None) if shape is None else shape
     if shape is None:
         raise ValueError("the model does not say its shape: give shape")
+    shape = sizes(shape)
     rows = _rows(cond or {}, len(seeds), device)
     check_labels(rows.get("class_labels"), len(getattr(model, "classes", ())))
-    denoise = fixed_batch(model) if deterministic else model
+    denoise = fixed_batch(isolated(model)) if deterministic else model
+    _warn_of_training(model)
     memory_format = getattr(model, "memory_format", torch.contiguous_format)
     for start in range(0, len(seeds), batch):
         part = slice(start, start + batch)
@@ -136,6 +141,23 @@ def batches(
         yield Batch(
             seeds[part], denoise, {k: v[part] for k, v in rows.items()}, noise, memory_format
         )
+
+
+def _warn_of_training(model: Any) -> None:
+    network = getattr(model, "network", model)
+    if isinstance(network, nn.Module) and any(part.training for part in network.modules()):
+        warnings.warn(
+            "the network is in training mode, with dropout and such: call its eval() to sample",
+            stacklevel=4,
+        )
+
+
+def _check_seeds(seeds: Sequence[int]) -> Sequence[int]:
+    """As Python ints, before anything is computed from the first of them."""
+    if isinstance(seeds, range):
+        seed_number(seeds[0]), seed_number(seeds[-1])
+        return seeds
+    return [seed_number(seed) for seed in seeds]
 
 
 def _rows(cond: Mapping[str, Any], n: int, device) -> dict[str, Tensor]:
@@ -148,10 +170,12 @@ def _rows(cond: Mapping[str, Any], n: int, device) -> dict[str, Tensor]:
 
 def check_labels(labels: Tensor | None, classes: int) -> None:
     """ValueError unless whole numbers from -1, the null class, to `classes` - 1 (0: unknown)."""
-    if labels is None or classes == 0 or labels.ndim > 1:  # rows may be one-hot or embeddings
+    if labels is None or labels.ndim > 1:  # rows may be one-hot or embeddings
         return
-    if labels.is_floating_point() or labels.min() < -1 or labels.max() >= classes:
-        raise ValueError(f"class_labels must be whole numbers from -1 (none) to {classes - 1}")
+    whole = labels.dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+    if not whole or (classes and (labels.min() < -1 or labels.max() >= classes)):
+        last = f" to {classes - 1}" if classes else ""
+        raise ValueError(f"class_labels must be whole numbers from -1 (none){last}")
 
 
 def fixed_batch(denoise: Denoise, size: int = FIXED_BATCH) -> Denoise:

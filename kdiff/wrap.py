@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from kdiff.denoiser import Denoiser
 from kdiff.precond import precond
+from kdiff.samplers.counts import whole_number
+
+MOST_CLASSES = 1_000_000
 
 
 def wrap(
@@ -47,15 +50,12 @@ def wrap(
 
     `classes` is their names or their number; f gets them under the keyword `labels` (None: as its
     third argument), as integers `[N]` or as `one_hot` float rows. -1, no class, becomes
-    `null_class` (a row of zeros); without one, -1 is a ValueError.
+    `null_class` (a row of zeros); without one, -1 is a ValueError. If labels are left out, all are
+    of no class; without a `null_class`, f is then called without them.
     f may answer with a tensor, an object with `.sample` (diffusers), or a tuple that starts with
     one; a learned variance, twice the channels, is dropped. Its memory format is left alone.
     ValueError or TypeError on settings that make no sense.
     """
-    if not isinstance(shape, Sequence) or not all(isinstance(size, int) for size in shape):
-        raise ValueError(f"shape must be whole numbers (channels, height, width), not {shape!r}")
-    if isinstance(classes, str):
-        raise ValueError(f"classes must be a list of names or their number, not {classes!r}")
     if not callable(f):
         raise TypeError(f"f must be a module or a function, not {f!r:.80}")
     if betas is not None:
@@ -63,7 +63,9 @@ def wrap(
             raise ValueError("give betas or alphas_cumprod, not both")
         kept = 1 - torch.as_tensor(betas, dtype=torch.float64)
         settings["alphas_cumprod"] = kept.cumprod(0).tolist()
-    names = [str(i) for i in range(classes)] if isinstance(classes, int) else classes
+    names = _names(classes)
+    if null_class is not None:
+        null_class = whole_number("null_class", null_class, -1)
     if one_hot and not names:
         raise ValueError("one_hot needs classes: their names or their number")
     network = Adapter(
@@ -86,6 +88,14 @@ def wrap(
     )
 
 
+def _names(classes: Sequence[str] | int) -> tuple[str, ...]:
+    if not isinstance(classes, Sequence):
+        return tuple(map(str, range(whole_number("classes", classes, 0, MOST_CLASSES))))
+    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"classes must be a list of names or their number, not {classes!r}")
+    return tuple(classes)
+
+
 class Adapter(nn.Module):
     """Calls `f` in its own way: see `wrap`. A module, so that `f`, if it is one, moves with it."""
 
@@ -106,6 +116,8 @@ class Adapter(nn.Module):
         self, x: Tensor, c_noise: Tensor, class_labels: Tensor | None = None, **cond: Any
     ) -> Tensor:
         t = c_noise.round().long() if self.whole_timesteps else c_noise
+        if class_labels is None and (self.one_hot or self.null_class is not None):
+            class_labels = torch.full((len(x),), -1, device=x.device)
         if class_labels is None:
             return _tensor(self.f(x, t, **cond))
         labels = self._labels(class_labels, x)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from kdiff.samplers.coefficients import LOWER, coefficients, combine, moments, orders
+from kdiff.samplers.coefficients import LOWER, coefficients, combine, moments, orders, usable
 from kdiff.samplers.registry import Coroutine, Option, sampler
 from kdiff.samplers.steps import eps, euler_step
 from kdiff.samplers.vp import vp_time
@@ -46,6 +46,13 @@ def combination(
     return coefficients([in_steps(sigma) for sigma in at], m)
 
 
+def spaced(variable: Callable[[Any], Any], at: Sequence[float], t: float) -> Sequence[float]:
+    """Those of the sigmas `at`, newest first, that are far enough apart for the step from at[0] to
+    t: see `usable`."""
+    start, end = variable(at[0]), variable(t)
+    return at[: usable([(variable(sigma) - start) / (end - start) for sigma in at])]
+
+
 def identity(sigma: Any) -> Any:
     return sigma
 
@@ -72,7 +79,7 @@ def lms(
     for i, (s, t) in enumerate(pairwise(sigmas)):
         d = yield x, s
         history = [eps(x, d, s), *history[: order - 1]]
-        at = sigmas[i::-1][: len(history)]
+        at = spaced(identity, sigmas[i::-1][: len(history)], t)
         x = x + combine(combination(*VARIABLES["rho"], at, t), history)
     return x
 
@@ -106,7 +113,7 @@ def deis(
         if k == 1:
             x = euler_step(x, d, s, t)
         else:
-            at = [sigmas[i - j] for j in range(k)]
+            at = spaced(VARIABLES[variable][0], [sigmas[i - j] for j in range(k)], t)
             x = x + combine(combination(*VARIABLES[variable], at, t), history)
     return x
 

@@ -23,7 +23,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from kdiff.samplers.coefficients import LOWER, coefficients, combine, moments, orders
+from kdiff.samplers.coefficients import LOWER, coefficients, combine, moments, orders, usable
 from kdiff.samplers.loops import ETA, S_NOISE
 from kdiff.samplers.registry import Coroutine, Noise, Option, sampler
 
@@ -90,6 +90,7 @@ def multistep(
     for (s, t), k in steps:
         d = yield x, s
         history = [(d, s), *history[: order - 1]]
+        k = usable(nodes(history[:k], s, t))
         x = step(x, history, s, t, moments_of(s, t, k, eta), eta)
         if noise and eta and t:
             x = x + s_noise * t * math.sqrt(1 - (t / s) ** (2 * eta)) * noise(s, t)
@@ -221,6 +222,7 @@ def unipc(
             m = _unipc_moments(s_last, s, k_last + 1, variant)
             x = step(x_last, [*history[:k_last], (d, s)], s_last, s, m)
         history = [(d, s), *history[: order - 1]]
+        k = usable(nodes(history[:k], s, t))
         x_last, s_last, k_last = x, s, k
         x = step(x, history, s, t, _unipc_moments(s, t, k, variant))  # UniP
     return x

@@ -50,13 +50,15 @@ def churned(step: Step) -> Callable[..., Coroutine]:
 
 def ancestral_split(s: float, t: float, eta: float) -> tuple[float, float]:
     """(sigma_down, sigma_up): step from s down to sigma_down, then add noise of sigma_up to be at
-    t again: sigma_up^2 = eta^2 t^2 (s^2 - t^2) / s^2, sigma_down^2 = t^2 - sigma_up^2.
+    t again: sigma_up^2 = eta^2 t^2 (s^2 - t^2) / s^2, and sigma_down^2 = t^2 - sigma_up^2
+    = t^2 (1 - eta^2 + (eta t / s)^2), which cancels nothing, so that it is 0 only if t is.
 
     eta = 1 is the posterior variance of DDPM (Ho et al. 2020, eq. 7); Song et al. 2021 (DDIM),
     eq. 16, with x_t / alpha_t for x_t.
     """
     up = eta * t * math.sqrt((s - t) * (s + t)) / s
-    return math.sqrt(max(0.0, (t - up) * (t + up))), up
+    down_squared = (1 - eta) * (1 + eta) + (eta * t / s) ** 2  # in units of t
+    return t * math.sqrt(max(0.0, down_squared)), up
 
 
 def ancestral(step: Step) -> Callable[..., Coroutine]:

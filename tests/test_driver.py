@@ -96,10 +96,10 @@ def test_seeds():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"n": 0}, "n must be at least 1, not 0"),
+        ({"n": 0}, "n must be a whole number, at least 1, not 0"),
         ({"seeds": []}, "nothing to sample"),
         ({"n": 3, "seeds": [1, 2]}, "n = 3, but there are 2 seeds"),
-        ({"n": 2, "batch": 0}, "batch must be at least 1, not 0"),
+        ({"n": 2, "batch": 0}, "batch must be a whole number, at least 1, not 0"),
         ({"seed": -1}, "a seed must be a whole number from 0 to 2^64 - 1, not -1"),
         ({"seeds": [1, 2**64]}, "a seed must be a whole number"),
         ({"n": 2, "class_labels": [1]}, "class_labels must have one row for each of the 2"),

@@ -114,7 +114,7 @@ def test_bad_input():
         InceptionScore(9, CLASSES)
     with pytest.raises(ValueError, match="no convention 'google'"):
         InceptionScore(20, CLASSES, "google")
-    with pytest.raises(ValueError, match="at least one image"):
+    with pytest.raises(ValueError, match="n must be a whole number, at least 1, not 0"):
         InceptionScore(0, CLASSES, "guided-diffusion")
     stream = InceptionScore(20, CLASSES)
     with pytest.raises(ValueError, match="must be \\[2, 12\\], not \\[3, 12\\]"):

@@ -103,7 +103,7 @@ def test_every_source_gives_the_same_images_in_order(source, tmp_path):
     np.testing.assert_array_equal(next(pictures.batches(3, [-1])), IMAGES[-1:])
     with pytest.raises(IndexError):
         next(pictures.batches(3, [12]))
-    with pytest.raises(ValueError, match="batch must be at least 1"):
+    with pytest.raises(ValueError, match="batch must be a whole number, at least 1, not 0"):
         next(pictures.batches(0))
 
 

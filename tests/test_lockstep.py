@@ -163,7 +163,7 @@ def test_a_failing_model_fails_each_plan_that_asks_it():
 
 def test_wrong_arguments_are_refused_as_in_sample():
     plan = kdiff.plan(GAUSSIAN)
-    with pytest.raises(ValueError, match="batch must be at least 1"):
+    with pytest.raises(ValueError, match="batch must be a whole number, at least 1, not 0"):
         list(lockstep(GAUSSIAN, [plan], range(2), batch=0))
     with pytest.raises(ValueError, match="nothing to sample"):
         list(lockstep(GAUSSIAN, [plan], []))

@@ -144,8 +144,8 @@ def test_class_labels_as_the_network_wants_them(settings, expected):
     model(torch.zeros(3, 3, 4, 4), 1.0, class_labels=LABELS)
     assert network.seen.tolist() == expected
     assert model.classes == ("0", "1", "2")
-    model(torch.zeros(3, 3, 4, 4), 1.0)
-    assert network.seen is None
+    model(torch.zeros(3, 3, 4, 4), 1.0)  # without labels, all are of no class
+    assert network.seen.tolist() == 3 * [expected[-1]]
 
 
 def test_labels_reach_a_network_whose_classes_nobody_named():

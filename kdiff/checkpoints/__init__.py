@@ -22,6 +22,7 @@ from kdiff.checkpoints import torch_zip
 from kdiff.denoiser import Denoiser
 from kdiff.networks import classes_of
 from kdiff.precond import Precond, precond
+from kdiff.samplers.counts import real_number, sizes
 from kdiff.samplers.plugins import plugins
 from kdiff.wrap import Adapter
 
@@ -153,18 +154,18 @@ def load(path: str | Path, /, *, trust: bool | None = None, **overrides: Any) ->
 
 
 def _check(overrides: dict[str, Any]) -> None:
-    """ValueError unless what every format takes is of its type."""
-    shape, classes = overrides.get("shape", [1]), overrides.get("classes", [])
-    if not (_is_list(shape, int) and min(shape, default=0) > 0):
-        raise ValueError(f"shape must be whole numbers (channels, height, width), not {shape!r}")
+    """Put what every format takes into its type. ValueError if that cannot be."""
+    if "shape" in overrides:
+        overrides["shape"] = sizes(overrides["shape"])
+    classes = overrides.get("classes", [])
     if not _is_list(classes, str):
         raise ValueError(f"classes must be a list of names, not {classes!r}")
     dtype = overrides.get("dtype")
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ValueError(f"dtype must be None or one such as torch.bfloat16, not {dtype!r}")
     for key in ("sigma_min", "sigma_max"):
-        if not isinstance(overrides.get(key, 0.0), int | float):
-            raise ValueError(f"{key} must be a number, not {overrides[key]!r}")
+        if key in overrides:
+            overrides[key] = real_number(key, overrides[key])
 
 
 def _is_list(value: Any, kind: type) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from kdiff.precond import Precond, flow, precond
+from kdiff.samplers.counts import whole_number
 
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 DISCRETE = (  # of `DDPMScheduler`: what its alphas_cumprod depend on
@@ -40,9 +41,8 @@ def precond_of(config: Mapping[str, Any]) -> Precond:
     Flow matching: the velocity at t, where sigma = shift t / (1 - t), t = 1 / T .. 1 - 1e-6.
     ValueError if it is neither.
     """
-    timesteps = config.get("num_train_timesteps", 1000)
-    if not isinstance(timesteps, int) or not 1 < timesteps <= MOST_TIMESTEPS:
-        raise ValueError(f"num_train_timesteps must be from 2 to {MOST_TIMESTEPS}: {timesteps!r}")
+    given = config.get("num_train_timesteps", 1000)
+    timesteps = whole_number("num_train_timesteps", given, 2, MOST_TIMESTEPS)
     if is_flow(config):
         return _flow(config, timesteps)
     if "beta_schedule" not in config and config.get("trained_betas") is None:

@@ -21,6 +21,7 @@ from kdiff.checkpoints.openai_models import IMAGE_SIZES, PUBLISHED
 from kdiff.denoiser import Denoiser
 from kdiff.networks.openai_unet import OpenAIUNet
 from kdiff.precond import Precond, precond
+from kdiff.samplers.counts import whole_number
 
 NAME = "openai"
 MARKS = ("time_embed.0.weight", "input_blocks.0.0.weight", "middle_block.0.in_layers.2.weight")
@@ -182,8 +183,8 @@ def choose_settings(
     """What leaves no trace in names and shapes, and where each of it is from."""
     told = {key: value for key, value in flags.items() if value is not None}
     for key in (*HEADS, "diffusion_steps"):
-        if key in told and (type(told[key]) is not int or told[key] < 1):
-            raise ValueError(f"{key} must be a whole number from 1 on, not {told[key]!r}")
+        if key in told:
+            told[key] = whole_number(key, told[key], 1)
     model = next((model for model in PUBLISHED if model.fits(architecture)), None)
     other = DEFAULTS if model is None else {key: getattr(model, key) for key in TRACELESS}
     replaced = {*told, *(HEADS if told.keys() & set(HEADS) else ())}

@@ -72,7 +72,8 @@ def as_argument(parameter: click.Parameter, value: Any) -> Any:
         if not isinstance(value, dict):
             raise click.UsageError(f"{parameter.name} takes a mapping, such as eta: 0.5")
         return tuple(f"{key}={as_text(v)}" for key, v in value.items())
-    return value if isinstance(value, bool) else as_text(value)
+    flag = getattr(parameter, "is_flag", False)  # else click would take `num: true` for 1
+    return value if flag and isinstance(value, bool) else as_text(value)
 
 
 def as_text(value: Any) -> str:

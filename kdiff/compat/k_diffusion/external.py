@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kdiff.compat.k_diffusion.layers import Preconditioned, v_scalings
 from kdiff.compat.k_diffusion.schedules import append_zero
+from kdiff.samplers.counts import whole_number
 
 
 class VDenoiser(Preconditioned):
@@ -57,6 +58,7 @@ class DiscreteSchedule(Preconditioned):
         """The sigmas of `n` even timesteps from the last to the first (default: all), and 0."""
         if n is None:
             return append_zero(self.sigmas.flip(0))
+        n = whole_number("n", n, 1)
         t = torch.linspace(len(self.sigmas) - 1, 0, n, device=self.sigmas.device)
         return append_zero(self.t_to_sigma(t))
 
