@@ -52,15 +52,15 @@ def check_steps(steps: int) -> None:
 def sigmas_of(alphas_cumprod: Sequence[float]) -> list[float]:
     """sigma_t = sqrt((1 - a_t) / a_t): the noise level of step t once x_t is divided by sqrt(a_t).
 
-    If the last one is 0, sigma is 4096, or twice the sigma before if that is more.
+    If the last one is 0, sigma is 4096, or twice the sigma before if that is there already.
     ValueError unless `alphas_cumprod` decreases strictly within [0, 1).
     """
     wanted = "alphas_cumprod must be a list that decreases strictly within [0, 1)"
-    a = np.array(alphas_cumprod, dtype=np.float64)
+    a = np.asarray(alphas_cumprod, dtype=np.float64).copy()
     if a.ndim != 1 or len(a) < 2:
         raise ValueError(wanted)
     if -ROUNDING * a[-2] <= a[-1] <= 0:
-        a[-1] = min(STANDS_FOR_ZERO, a[-2] / 4)
+        a[-1] = STANDS_FOR_ZERO if a[-2] > STANDS_FOR_ZERO else a[-2] / 4
     right = (a < np.append(1, a[:-1])) & (a >= SMALLEST_ALPHA_CUMPROD)
     if not right.all():
         t = int(np.argmin(right))

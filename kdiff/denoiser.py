@@ -25,8 +25,9 @@ class Denoiser:
     integers, -1 for the null class; given to one that has certainly none, they are a ValueError.
 
     Attributes: `shape` of one sample, `classes` (names, or empty), `sigma_min` and `sigma_max`
-    (the default range of schedules), `sigmas` (a discrete model's table, or None), `memory_format`
-    (in which `x` is best given), `facts` (what a checkpoint's reader found and how it decided, as
+    (the default range of schedules; if not given, that of `precond`, whose `sigma_end` then counts
+    too), `sigmas` (a discrete model's table, or None), `memory_format` (in which `x` is best
+    given), `facts` (what a checkpoint's reader found and how it decided, as
     text for `kdiff inspect`: `format`, `parameterisation`, ..).
     """
 
@@ -56,6 +57,7 @@ class Denoiser:
         self.classes = tuple(classes)
         self.sigma_min = self.precond.sigma_min if sigma_min is None else sigma_min
         self.sigma_max = self.precond.sigma_max if sigma_max is None else sigma_max
+        self.sigma_end = self.precond.sigma_end if sigma_max is None else None
         self.sigmas = self.precond.sigmas
         self.name = name
         self.facts = dict(facts or {})
@@ -107,6 +109,9 @@ class Denoiser:
             made = make_precond(precond) if isinstance(precond, str) else precond
             other.precond, other.sigmas = made, made.sigmas
             other.sigma_min, other.sigma_max = made.sigma_min, made.sigma_max
+            other.sigma_end = made.sigma_end
+        if "sigma_max" in changes:
+            other.sigma_end = None
         for name in ("shape", "classes"):
             if name in changes:
                 changes[name] = tuple(changes[name])
