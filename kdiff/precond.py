@@ -187,9 +187,7 @@ def highest(sigmas: Sequence[float], limit: float) -> float:
 
 def _discrete(name: str, row: str, sigmas: Sequence[float], round: bool) -> Precond:
     first, end = highest(sigmas, LARGEST_SIGMA), None
-    if (
-        row != "eps"
-    ):  # from infinity itself, continuous grids such as karras would waste their steps
+    if row != "eps":  # at infinity itself, continuous grids such as karras would waste steps
         first, end = highest(sigmas, INFINITY / 2), highest(sigmas, INFINITY)
     clock = discrete_clock(sigmas, round)
     return Precond(name, ROWS[row], clock, sigmas[0], first, tuple(sigmas), end)
