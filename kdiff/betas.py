@@ -35,12 +35,18 @@ def alphas_cumprod(kind: str = "linear", steps: int = 1000, **settings: float) -
     """`prod_{i <= t} (1 - beta_i)` for t = 0 .. steps - 1, in float64.
 
     `linear`: beta from `start` to `end` (Ho et al. 2020); `scaled_linear`: its square root is
-    linear (Stable Diffusion); `cosine`: Nichol & Dhariwal 2021, eq. 17. ValueError on another name.
+    linear (Stable Diffusion); `cosine`: Nichol & Dhariwal 2021, eq. 17. ValueError on another name,
+    and if a beta is above 1.
     """
     check_steps(steps)
     if kind not in BETAS:
         raise ValueError(f"unknown beta schedule {kind!r}; use one of {', '.join(BETAS)}")
-    return [float(a) for a in np.cumprod(1 - BETAS[kind](steps, **settings))]
+    betas = BETAS[kind](steps, **settings)
+    if betas.max() > 1 + ROUNDING:
+        raise ValueError(
+            f"betas must be at most 1, but {kind} ones of {steps} steps go to {betas.max():.4g}"
+        )
+    return [float(a) for a in np.cumprod(1 - betas)]
 
 
 def check_steps(steps: int) -> None:
