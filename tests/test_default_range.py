@@ -2,6 +2,7 @@
 
 import math
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,6 +122,18 @@ def test_sigmas_that_float32_cannot_hold_stand_for_infinity():
     assert model.sigmas[-1] > 1e100
     for schedule in ("trailing", "linspace", "karras"):
         assert kdiff.sample(model, "euler", steps=10, schedule=schedule).isfinite().all()
+
+
+def test_what_docs_noise_levels_prints(capsys):
+    text = (Path(__file__).parents[1] / "docs" / "noise-levels.md").read_text(encoding="utf-8")
+    code, after = text.split("```python\n")[1].split("```")
+    exec(code, {})
+    found = [line.split() for line in capsys.readouterr().out.splitlines()]
+    printed = [line.split() for line in after.splitlines() if line.startswith("    ")]
+    assert [row[:2] for row in found] == [row[:2] for row in printed[1:]]
+    for ours, theirs in zip(found, printed[1:], strict=True):
+        values = [float(value) for value in theirs[2:]]
+        assert [float(v) for v in ours[2:]] == pytest.approx(values, rel=2e-3, abs=2e-3)
 
 
 # --- kdiff's own files ---
