@@ -68,8 +68,8 @@ class Precond:
     sigma_min: float
     sigma_max: float
     sigmas: Sequence[float] | None = None
-    sigma_end: float | None = None
     config: Mapping[str, Any] | None = None
+    sigma_end: float | None = None
 
     def __call__(self, sigma: float) -> Coefs:
         if not 0 < sigma < math.inf:
@@ -190,7 +190,7 @@ def _discrete(name: str, row: str, sigmas: Sequence[float], round: bool) -> Prec
     if row != "eps":  # at infinity itself, continuous grids such as karras would waste steps
         first, end = highest(sigmas, INFINITY / 2), highest(sigmas, INFINITY)
     clock = discrete_clock(sigmas, round)
-    return Precond(name, ROWS[row], clock, sigmas[0], first, tuple(sigmas), end)
+    return Precond(name, ROWS[row], clock, sigmas[0], first, tuple(sigmas), sigma_end=end)
 
 
 @_recorded

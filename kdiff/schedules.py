@@ -157,21 +157,19 @@ def _discrete(name, steps, table, low, high, final, settings) -> np.ndarray:
     """A grid over the timesteps whose sigmas are from `low` to `high`."""
     if table is None:
         raise ValueError(f"the {name} schedule needs a discrete-time model; try karras")
-    first, count = bisect_left(table, low), bisect_right(table, high) - bisect_left(table, low)
-    if steps + (final == "sigma_min") > count:
-        raise ValueError(
-            f"steps must be at most the model's {count} timesteps"
-            + (f" from sigma {low:.4g}" if first else "")
-            + (f" up to sigma {high:.4g}" if first + count < len(table) else "")
-            + f", not {steps}"
-        )
+    points = steps + (final == "sigma_min")
+    if points > len(table):
+        raise ValueError(f"steps must be at most the model's {len(table)} timesteps, not {steps}")
+    first, end = bisect_left(table, low), bisect_right(table, high)
+    if end - first < min(2, points):
+        raise ValueError(f"the model has too few timesteps from sigma {low:g} to {high:g}")
     if final == "zero":
-        t = _timesteps(name, steps, count, len(table), settings)
+        t = _timesteps(name, steps, end - first, len(table), settings)
     elif name == "linspace":
-        t = linspace(steps + 1, count)
+        t = linspace(steps + 1, end - first)
     else:  # leading: from timestep 1, so that the last step, to timestep 0, has a size
         settings = {"steps_offset": 1, **settings} if name == "leading" else settings
-        t = np.append(_timesteps(name, steps, count, len(table), settings), 0.0)
+        t = np.append(_timesteps(name, steps, end - first, len(table), settings), 0.0)
         if t[-2] == 0:
             raise ValueError(f"{name} is at timestep 0 before its last step: take fewer steps")
     logs = np.interp(first + t, np.arange(len(table)), np.log(np.asarray(table)))
@@ -179,11 +177,11 @@ def _discrete(name, steps, table, low, high, final, settings) -> np.ndarray:
 
 
 def _timesteps(name, n, count, of, settings) -> np.ndarray:
-    """Those of a grid over `count` timesteps of `of`. Leading, which begins lower, stays as it is
-    if it begins within them."""
-    if name != "leading":
+    """Those of a grid over `count` timesteps of `of`. More than these, and those of leading, which
+    begins lower anyhow, are the ones over all, drawn together as far as it takes."""
+    if name != "leading" and n <= count:
         return DISCRETE[name](n, count, **settings)
-    t = leading(n, of, **settings)
+    t = DISCRETE[name](n, of, **settings)
     return t * min(1.0, (count - 1) / max(t[0], 1.0))
 
 

@@ -108,6 +108,15 @@ def test_sample_says_where_schedules_begin(cosine, tmp_path):
     assert leading.exit_code == 0 and "begin at" not in leading.stderr
 
 
+def test_sweep_says_where_schedules_begin(cosine, tmp_path):
+    arguments = ("sweep", "--model", cosine, "--sampler", "euler", "--steps", 2, "--num", 2)
+    arguments += ("--first-seed", "0,2", "--metrics", "rmse", "--out", tmp_path / "sweep")
+    said = kdiff_cli(*arguments, "--dry-run")
+    assert said.exit_code == 0, said.stderr
+    assert said.stderr.count("begin at sigma 128.3, not at 20,291") == 1
+    assert "begin at" not in kdiff_cli(*arguments, "--dry-run", "--sigma-max", 80).stderr
+
+
 def test_inspect_suggests_a_range_from_images(cosine, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
     np.save(tmp_path / "images.npy", images)

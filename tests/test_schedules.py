@@ -163,6 +163,12 @@ def test_leading_that_would_begin_far_above_the_data():
 
 
 @pytest.mark.parametrize("name", DISCRETE)
+def test_as_many_steps_as_timesteps_in_all(name):
+    found = cosine_timesteps(name, 1000)
+    assert found == pytest.approx(np.linspace(LAST, 0, 1000).tolist(), abs=1e-9)
+
+
+@pytest.mark.parametrize("name", DISCRETE)
 @pytest.mark.parametrize("final", FINALS)
 def test_an_explicit_range_of_timesteps(name, final):
     high, low = COSINE.sigmas[900], COSINE.sigmas[100]
@@ -238,11 +244,7 @@ def test_an_unknown_schedule_suggests_the_nearest(name, message):
         ),
         (
             {"name": "leading", "model": DISCRETE_MODEL, "sigma_min": 4, "sigma_max": 4.001},
-            "steps must be at most the model's 0 timesteps from sigma 4 up to sigma 4.001, not 5",
-        ),
-        (
-            {"name": "trailing", "model": DISCRETE_MODEL, "steps": 800, "sigma_max": 5},
-            "steps must be at most the model's 566 timesteps up to sigma 5, not 800",
+            "the model has too few timesteps from sigma 4 to 4.001",
         ),
     ],
 )
