@@ -89,7 +89,9 @@ def health(model: Denoiser, images: np.ndarray | None = None, n: int = 8) -> Hea
     if broken:
         status, verdict = "bad", f"its weights are not finite, {named(broken)}"
     elif not all(map(math.isfinite, noise.model + (on_images.model if on_images else []))):
-        status, verdict = "bad", "its weights are finite, but what it answers is not"
+        status, verdict = "bad", "what it answers is not finite"
+        if model.dtype is not None:  # None: it has no weights that can be seen
+            verdict += ", though its weights are"
     elif answers_nothing(model, sigmas[len(LEVELS) // 2], n):
         status = "bad"
         verdict = "it answers next to nothing, as networks do before they are trained"
@@ -171,8 +173,13 @@ def not_finite(network: Any) -> list[str]:
     those of masks may be infinite."""
     if not isinstance(network, nn.Module):
         return []
-    parameters = [name for name, p in network.named_parameters() if not p.isfinite().all()]
+    parameters = [name for name, p in network.named_parameters() if not _wide(p).isfinite().all()]
     return parameters + [name for name, b in network.named_buffers() if b.isnan().any()]
+
+
+def _wide(x: Tensor) -> Tensor:
+    """In float32 if it is of 8 bits, whose finiteness torch cannot test."""
+    return x.float() if x.itemsize == 1 else x
 
 
 def named(tensors: list[str], most: int = 3) -> str:

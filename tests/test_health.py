@@ -1,5 +1,6 @@
 """What the health check can know: sound models of unusual data, unsound ones of usual data."""
 
+import json
 import math
 
 import numpy as np
@@ -122,6 +123,10 @@ def test_what_is_not_finite_is_named():
     model.network.layers = network
     model.network.register_buffer("mask", torch.full((3,), -math.inf))
     assert not_finite(model.network) == []
+    network[1].register_parameter(
+        "small", torch.nn.Parameter(torch.ones(2).to(torch.float8_e4m3fn), requires_grad=False)
+    )
+    assert not_finite(model.network) == []
     network[1].bias.data.fill_(math.nan)
     network[0].weight.data[1] = math.inf
     found = health(model)
@@ -130,3 +135,14 @@ def test_what_is_not_finite_is_named():
         "its weights are not finite, in 2 tensors: layers.0.weight, layers.1.bias"
     )
     assert set(found.record()["noise"]["model"]) == {"nan"}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_answers_that_are_not_finite(value):
+    weight = torch.nn.Linear(1, 1)
+    for network, more in ((lambda x, t: x * value, ""), (weight, ", though its weights are")):
+        model = kdiff.wrap(network, "flow", shape=(3, 8, 8))
+        weight.forward = lambda x, t: x * value
+        found = health(model)
+        assert (found.status, found.verdict) == ("bad", f"what it answers is not finite{more}")
+        json.dumps(found.record(), allow_nan=False)
