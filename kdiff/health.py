@@ -129,7 +129,7 @@ def _by_noise(model: Denoiser, sigmas: list[float], found: Errors, n: int) -> tu
     if _grows(sigmas, found):
         return "bad", f"{verdict}, in proportion to the noise; {DOUBTS}"
     so_far = "nothing speaks against it, but " if found.ratio <= 1 else ""
-    verdict = f"{so_far}noise alone cannot tell whether it denoises; images like its data can"
+    verdict = f"{so_far}noise alone cannot tell whether it denoises; only data like its own can"
     above = _above(sigmas, found, WIDTH)
     return "unknown", f"{verdict}{above and f'; {above}'}"
 

@@ -43,7 +43,10 @@ def beginning(model: Any) -> str | None:
     end = getattr(own, "sigma_end", None) or model.sigma_max
     if end == table[-1]:
         return None
+    bounded = end > 1e5  # v and x0 begin where sigma is as good as infinite
+    why = "nothing of the data is left above" if bounded else "an error of eps counts sigma times"
+    last = f"{table[-1]:,.0f}" if table[-1] < 1e6 else f"{table[-1]:.4g}"
     return (
-        f"schedules begin at sigma {end:.4g}, not at {table[-1]:,.0f}, where the table ends: an "
-        "error of eps counts sigma times; sigma_max changes it"
+        f"schedules begin at sigma {end:.4g}, not at {last}, where the table ends: {why}; sigma_max "
+        "changes it"
     )

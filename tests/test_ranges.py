@@ -74,6 +74,8 @@ def test_where_schedules_begin_is_said_only_where_it_is_not_the_end():
     assert beginning(wrapped("edm")) is beginning(wrapped("vp")) is None
     assert beginning(wrapped(alphas_cumprod="cosine", sigma_max=80)) is None
     assert beginning(wrapped("v", alphas_cumprod=[0.9, 0.1, 2.0**-40])) is None
+    late = beginning(wrapped("v", betas=torch.linspace(1e-4, 1, 600)))
+    assert "nothing of the data is left above" in late and len(late) < 160
     assert beginning(Range()) is beginning(abs) is None
 
 
