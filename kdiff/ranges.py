@@ -47,6 +47,6 @@ def beginning(model: Any) -> str | None:
     why = "nothing of the data is left above" if bounded else "an error of eps counts sigma times"
     last = f"{table[-1]:,.0f}" if table[-1] < 1e6 else f"{table[-1]:.4g}"
     return (
-        f"schedules begin at sigma {end:.4g}, not at {last}, where the table ends: {why}; sigma_max "
-        "changes it"
+        f"schedules begin at sigma {end:.4g}, not at {last}, where the table ends: {why}; "
+        "sigma_max changes it"
     )
