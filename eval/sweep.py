@@ -27,6 +27,7 @@ from kdiff.images import to_uint8
 from kdiff.latent import check_pictures
 from kdiff.lockstep import Outcome, lockstep
 from kdiff.planning import Plan, plan
+from kdiff.ranges import beginning
 from kdiff.samplers import UnknownName, resolve
 from kdiff.samplers.counts import seed_number, whole_number
 from kdiff.samplers.registry import unknown_name
@@ -54,13 +55,15 @@ def expand(
     judges: Sequence[Judge],
     dtype: str = "float32",
     deterministic: bool = False,
+    warn: Callable[[str], None] = lambda text: None,
     **grid: Any,
 ) -> list[Cell]:
     """Every combination, each once.
 
     `sizes` are {"steps": 10} or {"nfe": 10}; `options` have one or more values each and apply to
     the samplers that have them; each of the `judges` looks at all images; `grid` (final, sigma_min
-    ..) is for all, as in `kdiff.plan`.
+    ..) is for all, as in `kdiff.plan`; `warn` is told of models whose schedules begin below the end
+    of their table.
     ValueError if any combination is impossible or an option is no sampler's.
     """
     check_seeds(n, first_seeds)
@@ -69,6 +72,9 @@ def expand(
     for file, first in product(models, first_seeds):
         model = kdiff.load(file.path)
         check_pictures(model)
+        said = beginning(model)
+        if said and first == first_seeds[0] and grid.get("sigma_max") is None:
+            warn(f"Note: {file.name}: {said}")
         _, labels = every_class(model, n)
         every = plans(model, samplers, schedules, sizes, options or {}, grid)
         for chosen, judge in product(every, judges):

@@ -10,8 +10,11 @@ import numpy as np
 from kdiff.samplers.counts import MOST_STEPS, whole_number
 
 # An alphas_cumprod of exactly zero (zero terminal SNR) has sigma = infinity, which the
-# variance-exploding frame cannot hold; 2^-24 puts it at sigma = 4096, where D no longer sees x.
-SMALLEST_ALPHA_CUMPROD = 2.0**-24
+# variance-exploding frame cannot hold; 2^-24 puts it at sigma = 4096, where D no longer sees x. If
+# the timestep before is there already, a quarter of its alphas_cumprod: twice its sigma.
+STANDS_FOR_ZERO = 2.0**-24
+ROUNDING = 1e-6  # 1 - beta, in float32, of a beta that was meant to be 1
+SMALLEST_ALPHA_CUMPROD = 1e-300  # sigma^2 must be a number
 
 
 def _linear(steps: int, start: float = 1e-4, end: float = 0.02) -> np.ndarray:
@@ -34,12 +37,18 @@ def alphas_cumprod(kind: str = "linear", steps: int = 1000, **settings: float) -
     """`prod_{i <= t} (1 - beta_i)` for t = 0 .. steps - 1, in float64.
 
     `linear`: beta from `start` to `end` (Ho et al. 2020); `scaled_linear`: its square root is
-    linear (Stable Diffusion); `cosine`: Nichol & Dhariwal 2021, eq. 17. ValueError on another name.
+    linear (Stable Diffusion); `cosine`: Nichol & Dhariwal 2021, eq. 17. ValueError on another name,
+    and if a beta is above 1.
     """
     steps = timesteps(steps)
     if kind not in BETAS:
         raise ValueError(f"unknown beta schedule {kind!r}; use one of {', '.join(BETAS)}")
-    return [float(a) for a in np.cumprod(1 - BETAS[kind](steps, **settings))]
+    betas = BETAS[kind](steps, **settings)
+    if betas.max() > 1 + ROUNDING:
+        raise ValueError(
+            f"betas must be at most 1, but {kind} ones of {steps} steps go to {betas.max():.4g}"
+        )
+    return [float(a) for a in np.cumprod(1 - betas)]
 
 
 def timesteps(steps: int) -> int:
@@ -50,10 +59,20 @@ def timesteps(steps: int) -> int:
 def sigmas_of(alphas_cumprod: Sequence[float]) -> list[float]:
     """sigma_t = sqrt((1 - a_t) / a_t): the noise level of step t once x_t is divided by sqrt(a_t).
 
+    If the last one is 0, sigma is 4096, or twice the sigma before if that is there already.
     ValueError unless `alphas_cumprod` decreases strictly within [0, 1).
     """
-    a = np.asarray(alphas_cumprod, dtype=np.float64)
-    a = np.where(a == 0, SMALLEST_ALPHA_CUMPROD, a)
-    if a.ndim != 1 or len(a) < 2 or not (np.diff(a) < 0).all() or not 0 < a[-1] < a[0] < 1:
-        raise ValueError("alphas_cumprod must be a list that decreases strictly within [0, 1)")
+    wanted = "alphas_cumprod must be a list that decreases strictly within [0, 1)"
+    a = np.asarray(alphas_cumprod, dtype=np.float64).copy()
+    if a.ndim != 1 or len(a) < 2:
+        raise ValueError(wanted)
+    if -ROUNDING * a[-2] <= a[-1] <= 0:
+        a[-1] = STANDS_FOR_ZERO if a[-2] > STANDS_FOR_ZERO else a[-2] / 4
+    right = (a < np.append(1, a[:-1])) & (a >= SMALLEST_ALPHA_CUMPROD)
+    if not right.all():
+        t = int(np.argmin(right))
+        at = f"at timestep {t} of {len(a)} it is {float(alphas_cumprod[t]):g}"
+        if 0 <= a[t] < SMALLEST_ALPHA_CUMPROD:
+            raise ValueError(f"alphas_cumprod must end where nothing is left of the data: {at}")
+        raise ValueError(f"{wanted}, but {at}")
     return [float(s) for s in np.sqrt((1 - a) / a)]

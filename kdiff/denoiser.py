@@ -26,8 +26,9 @@ class Denoiser:
     integers, -1 for the null class; given to one that has certainly none, they are a ValueError.
 
     Attributes: `shape` of one sample, `classes` (names, or empty), `sigma_min` and `sigma_max`
-    (the default range of schedules), `sigmas` (a discrete model's table, or None), `memory_format`
-    (in which `x` is best given), `facts` (what a checkpoint's reader found and how it decided, as
+    (the default range of schedules; if not given, that of `precond`, whose `sigma_end` then counts
+    too), `sigmas` (a discrete model's table, or None), `memory_format` (in which `x` is best
+    given), `facts` (what a checkpoint's reader found and how it decided, as
     text for `kdiff inspect`: `format`, `parameterisation`, ..).
     """
 
@@ -58,6 +59,7 @@ class Denoiser:
         low, high = self.precond.sigma_min, self.precond.sigma_max
         self.sigma_min = low if sigma_min is None else real_number("sigma_min", sigma_min)
         self.sigma_max = high if sigma_max is None else real_number("sigma_max", sigma_max)
+        self.sigma_end = self.precond.sigma_end if sigma_max is None else None
         self.sigmas = self.precond.sigmas
         self.name = name
         self.facts = dict(facts or {})
@@ -111,6 +113,9 @@ class Denoiser:
             made = make_precond(precond) if isinstance(precond, str) else precond
             other.precond, other.sigmas = made, made.sigmas
             other.sigma_min, other.sigma_max = made.sigma_min, made.sigma_max
+            other.sigma_end = made.sigma_end
+        if "sigma_max" in changes:
+            other.sigma_end = None
         for name, take in (("shape", sizes), ("classes", tuple)):
             if name in changes:
                 changes[name] = take(changes[name])

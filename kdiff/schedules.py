@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -67,11 +68,13 @@ SCHEDULES: dict[str, Callable[..., np.ndarray]] = {**CONTINUOUS, **DISCRETE}
 
 @dataclass(frozen=True)
 class Range:
-    """Where a schedule may go: what a `Denoiser` also has. `sigmas`: a discrete model's table."""
+    """Where a schedule may go: what a `Denoiser` also has. `sigmas`: a discrete model's table;
+    `sigma_end`: where schedules of its timesteps begin, if not at `sigma_max`."""
 
     sigma_min: float = 0.002
     sigma_max: float = 80.0
     sigmas: Sequence[float] | None = None
+    sigma_end: float | None = None
 
 
 def find_schedule(name: str) -> str:
@@ -103,13 +106,16 @@ def schedule(
     sigma_max: float | None = None,
     **settings: Any,
 ) -> list[float]:
-    """`steps` + 1 decreasing sigmas, from sigma_max (leading: from that of its own first timestep).
+    """`steps` + 1 decreasing sigmas, from sigma_max (leading: from that of its own first timestep,
+    which may be lower).
 
     `final="zero"`: `steps` points down to sigma_min, then 0 (k-diffusion, EDM).
-    `final="sigma_min"`: `steps` + 1 points that end at sigma_min (DPM-Solver, diff-sampler); a
-    discrete grid then ends at the sigma of timestep 0.
-    The range is that of `model` (anything with sigma_min, sigma_max, sigmas) unless given; that of
-    cosine models goes to sigma = 20291, where a sigma_max of 80 is a better choice.
+    `final="sigma_min"`: `steps` + 1 points that end at sigma_min (DPM-Solver, diff-sampler).
+    Grids of timesteps (linspace, leading, trailing) go evenly over those of the model whose sigma
+    is not above sigma_max, nor below a sigma_min that is given here.
+    The range is that of `model` (anything with sigma_min, sigma_max, sigmas) unless given. An eps
+    model of discrete timesteps begins at a sigma of 160 at most (`kdiff.precond` says why); a
+    larger sigma_max, given here or to `kdiff.wrap` or `kdiff.load`, goes up to its table's end.
     ValueError says which argument is wrong; UnknownName if the schedule is.
     """
     name = find_schedule(name)
@@ -138,9 +144,10 @@ def schedule(
                 raise ArithmeticError("its sigmas are not finite and decreasing")
             grid[0], grid[-1] = high, (low if len(grid) > 1 else high)  # exactly, not to rounding
         else:
-            if sigma_min is not None or sigma_max is not None:
-                raise ValueError(f"the {name} schedule is the model's own: it takes no sigma range")
-            grid = _discrete(name, steps, getattr(model, "sigmas", None), final, numbers)
+            end = getattr(model, "sigma_end", None)
+            high = high if sigma_max is not None or end is None else end
+            table = getattr(model, "sigmas", None)
+            grid = _discrete(name, steps, table, sigma_min or 0.0, high, final, numbers)
     except (ArithmeticError, TypeError) as error:
         raise ValueError(f"there is no {name} schedule with {settings}: {error}") from error
     sigmas = [float(s) for s in grid] + [0.0] * (final == "zero")
@@ -161,22 +168,36 @@ def _numbers(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[s
     }
 
 
-def _discrete(name, steps, table, final, settings) -> np.ndarray:
+def _discrete(name, steps, table, low, high, final, settings) -> np.ndarray:
+    """A grid over the timesteps whose sigmas are from `low` to `high`."""
     if table is None:
         raise ValueError(f"the {name} schedule needs a discrete-time model; try karras")
-    if steps + (final == "sigma_min") > len(table):
+    points = steps + (final == "sigma_min")
+    if points > len(table):
         raise ValueError(f"steps must be at most the model's {len(table)} timesteps, not {steps}")
+    first, end = bisect_left(table, low), bisect_right(table, high)
+    if end - first < min(2, points):
+        raise ValueError(f"the model has too few timesteps from sigma {low:g} to {high:g}")
     if final == "zero":
-        t = DISCRETE[name](steps, len(table), **settings)
+        t = _timesteps(name, steps, end - first, len(table), settings)
     elif name == "linspace":
-        t = linspace(steps + 1, len(table))
+        t = linspace(steps + 1, end - first)
     else:  # leading: from timestep 1, so that the last step, to timestep 0, has a size
         settings = {"steps_offset": 1, **settings} if name == "leading" else settings
-        t = np.append(DISCRETE[name](steps, len(table), **settings), 0.0)
+        t = np.append(_timesteps(name, steps, end - first, len(table), settings), 0.0)
         if t[-2] == 0:
             raise ValueError(f"{name} is at timestep 0 before its last step: take fewer steps")
-    logs = np.interp(t, np.arange(len(table)), np.log(np.asarray(table)))
+    logs = np.interp(first + t, np.arange(len(table)), np.log(np.asarray(table)))
     return np.exp(logs)
+
+
+def _timesteps(name, n, count, of, settings) -> np.ndarray:
+    """Those of a grid over `count` timesteps of `of`. More than these, and those of leading, which
+    begins lower anyhow, are the ones over all, drawn together as far as it takes."""
+    if name != "leading" and n <= count:
+        return DISCRETE[name](n, count, **settings)
+    t = DISCRETE[name](n, of, **settings)
+    return t * min(1.0, (count - 1) / max(t[0], 1.0))
 
 
 def check_sigmas(sigmas: Sequence[float]) -> list[float]:

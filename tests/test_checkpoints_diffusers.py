@@ -288,12 +288,25 @@ def test_betas(kind, config):
 
 
 def test_zero_terminal_snr():
-    scheduler = diffusers.DDIMScheduler(rescale_betas_zero_snr=True)
+    scheduler = diffusers.DDIMScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction")
     found = precond_of(scheduler.config)
     a = scheduler.alphas_cumprod.double()
     assert a[-1] == 0
-    assert found.sigmas[-1] == pytest.approx(2**20)
+    assert found.sigmas[-1] == found.sigma_end == pytest.approx(2**20)
     assert found.sigma_max == found.sigmas[-2] == pytest.approx((1 / a[-2] - 1).sqrt().item())
+    assert kdiff.schedule("trailing", 10, found)[0] == pytest.approx(2**20)
+    # Of eps, which is of no use at sigma = infinity, the range is that of all eps models.
+    noise = precond_of({**scheduler.config, "prediction_type": "epsilon"})
+    assert noise.sigmas == found.sigmas
+    assert noise.sigma_max == max(s for s in found.sigmas if s <= 160)
+    assert kdiff.schedule("trailing", 10, noise)[0] == pytest.approx(noise.sigma_max)
+
+
+def test_a_zero_terminal_snr_that_comes_late():
+    """The timestep before is above 2^20 already."""
+    betas = [0.5, 0.9, 1 - 1e-7, 1 - 1e-7, 1.0]
+    found = precond_of({"trained_betas": betas, "num_train_timesteps": 5})
+    assert found.sigmas[-1] == pytest.approx(2 * found.sigmas[-2])
 
 
 def test_flow_noise_levels():
@@ -439,7 +452,7 @@ def test_stable_diffusion_loop(tmp_path):
         without = model(x, sigma, encoder_hidden_states=torch.zeros(1, 5, 12))
         return without + 3 * (model(x, sigma, **cond) - without)
 
-    guided.sigmas, guided.sigma_min, guided.sigma_max = model.sigmas, 0.03, 14
+    guided.sigmas, guided.sigma_min, guided.sigma_max = model.sigmas, 0.03, 15
     cond = {"encoder_hidden_states": EMBEDDING[:1]}
     name = "DPMSolverMultistepScheduler"
     ours = preserving(guided, n, name, cond, steps=8, schedule="trailing")

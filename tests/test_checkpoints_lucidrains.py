@@ -98,6 +98,16 @@ def test_objective_is_read_from_clipped_loss_weights_too(objective, schedule, tm
     assert model.sigmas == pytest.approx(expected, rel=1e-3)  # float32 near 1
 
 
+@pytest.mark.parametrize("objective", PREDICTIONS)
+def test_20_linear_steps_end_at_zero_snr(objective, tmp_path):
+    """Their linear betas, which are made for 1000 steps, then end at 1."""
+    path, theirs = saved(tmp_path, objective=objective, beta_schedule="linear", timesteps=20)
+    assert theirs.alphas_cumprod[-1] == 0
+    model = kdiff.load(path, shape=SHAPE)
+    assert model.precond.name == PREDICTIONS[objective]
+    assert model.sigmas[-1] == pytest.approx(2 * model.sigmas[-2]) and model.sigmas[-2] > 4096
+
+
 def test_learned_variance_predicts_noise_and_is_dropped(tmp_path):
     path, theirs = saved(
         tmp_path,

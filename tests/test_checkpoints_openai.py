@@ -131,6 +131,17 @@ def model_path(folder):
     return folder / "ema_0.9999_000100.pt"
 
 
+def test_20_linear_steps_end_at_zero_snr(tmp_path):
+    """The scripts scale betas that are made for 1000 steps: with 20 they end at 1, and below 20
+    they cannot be."""
+    path = saved(tmp_path, small())
+    few = {**FLAGS, "noise_schedule": "linear", "rescale_timesteps": False}
+    model = kdiff.load(path, shape=SHAPE, diffusion_steps=20, **few)
+    assert model.sigmas[-1] == pytest.approx(2 * model.sigmas[-2]) and model.sigmas[-2] > 4096
+    with pytest.raises(ValueError, match="betas must be at most 1, but linear ones of 19 steps go"):
+        kdiff.load(path, shape=SHAPE, diffusion_steps=19, **few)
+
+
 def test_rescaled_timesteps_reach_the_network(tmp_path):
     path = saved(tmp_path, small("improved"))
     plain, rescaled = (

@@ -58,9 +58,10 @@ def tiny(tmp_path):
 
 
 @pytest.mark.parametrize("prediction", ["eps", "v", "x0"])
-def test_a_network_that_is_read_rightly_is_good(prediction):
+def test_a_network_that_is_read_rightly_denoises(prediction):
     model = exact(prediction, prediction)
-    assert health(model).status == "good"
+    alone = health(model)
+    assert alone.status == "unknown" and "nothing speaks against it" in alone.verdict
     found = health(model, images())
     # Of Gaussian data the exact denoiser is the guess, but for the pictures' clipping and the mean.
     for error, guess in zip(found.images.model, found.images.guess, strict=True):
@@ -75,7 +76,7 @@ def test_a_network_that_is_read_wrongly_is_not_and_what_it_is_is_said(
     prediction, seen_as, on_images
 ):
     found = health(exact(prediction, seen_as), images() if on_images else None)
-    assert found.status in ("bad", "doubtful")
+    assert found.status in (("bad", "doubtful") if on_images else ("bad",))
     if not on_images:  # on images the guess is as good as these networks
         assert f"load it with prediction={prediction!r}" in found.verdict
 
@@ -129,7 +130,8 @@ def test_inspect_says_what_the_packaged_model_is():
 
 def test_the_packaged_model_is_healthy():
     found = json.loads(kdiff_cli("inspect", "cifar10", "--num", 2, "--json").stdout)
-    assert found["health"]["status"] == "good" and len(found["health"]["sigmas"]) == 5
+    assert "nothing speaks against it" in found["health"]["verdict"]
+    assert found["health"]["sigmas"] == [0.05, 0.2, 1, 5, 20, 80]
 
 
 def test_inspect_with_images(tiny, tmp_path):

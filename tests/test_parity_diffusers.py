@@ -284,7 +284,7 @@ TIMESTEPS = [
 
 
 def discrete_grid(scheduler, name, steps, final):
-    return kdiff.schedule(name, steps, Range(sigmas=table(scheduler)), final=final)
+    return kdiff.schedule(name, steps, span(scheduler), final=final)
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])

@@ -269,6 +269,44 @@ def test_a_zero_terminal_snr_is_finite():
     assert np.isfinite(precond(precond.sigma_max)).all()
 
 
+def zero_at_the_end(name):
+    linear = torch.linspace(0.005, 1.0, 20, dtype=torch.float64)
+    return {
+        "linear": lambda: (1 - linear).cumprod(0).tolist(),
+        "float32": lambda: (1 - linear.float()).cumprod(0).tolist(),
+        "rounded past 1": lambda: (1 - linear * (1 + 1e-9)).cumprod(0).tolist(),
+        "cosine": lambda: kdiff.alphas_cumprod("cosine", 8000, max_beta=1.0),
+        "denormal before": lambda: [0.9, 1e-299, 0.0],
+        "early": lambda: [0.9, 0.0],
+    }[name]()
+
+
+@pytest.mark.parametrize(
+    "name", ["linear", "float32", "rounded past 1", "cosine", "denormal before", "early"]
+)
+def test_a_zero_terminal_snr_after_any_alpha(name):
+    alphas = zero_at_the_end(name)
+    sigmas = sigmas_of(alphas)
+    assert np.isfinite(sigmas).all() and (np.diff(sigmas) > 0).all()
+    a = np.array(alphas[:-1])
+    assert sigmas[:-1] == pytest.approx(np.sqrt((1 - a) / a).tolist(), rel=1e-12)
+    assert sigmas[-1] == pytest.approx(4096 if sigmas[-2] < 4096 else 2 * sigmas[-2], rel=1e-6)
+
+
+def test_betas_that_end_at_1():
+    model = kdiff.wrap(lambda x, t: x, "v", shape=(2,), betas=torch.linspace(0.005, 1.0, 20))
+    assert kdiff.schedule("trailing", 4, model)[0] == pytest.approx(model.sigmas[-1])
+
+
+@pytest.mark.parametrize(
+    ("alphas", "where"),
+    [([0.9, 1e-310, 1e-320], "at timestep 1 of 3"), ([0.9, 0.0, 0.0], "at timestep 1 of 3")],
+)
+def test_alphas_cumprod_of_which_nothing_is_left(alphas, where):
+    with pytest.raises(ValueError, match=f"must end where nothing is left of the data: {where}"):
+        sigmas_of(alphas)
+
+
 @pytest.mark.parametrize(
     "alphas",
     [

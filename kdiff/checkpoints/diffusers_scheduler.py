@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from kdiff.precond import Precond, flow, precond
+from kdiff.precond import INFINITY, Precond, flow, precond
 from kdiff.samplers.counts import whole_number
 
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
@@ -29,7 +29,7 @@ MOST_TIMESTEPS = 100_000
 # zero terminal SNR; for flows t = 1 - 1e-6, as in diffusers' multistep solvers. Both are near
 # enough to infinity for five digits. Continuous grids, such as karras, start one timestep lower:
 # from there they would waste their steps.
-SMALLEST_ALPHA_CUMPROD = 2.0**-40
+STANDS_FOR_ZERO = 1 / INFINITY**2
 FLOW_END = 1e-6
 
 
@@ -58,13 +58,9 @@ def precond_of(config: Mapping[str, Any]) -> Precond:
             f"prediction_type {prediction!r} is not supported: use one of {', '.join(PREDICTIONS)}"
         )
     alphas = _alphas_cumprod(config)
-    zero_snr = alphas[-1] == 0
-    if zero_snr:
-        alphas[-1] = SMALLEST_ALPHA_CUMPROD
-    found = precond(PREDICTIONS[prediction], alphas_cumprod=alphas)
-    if zero_snr and found.sigmas:
-        return replace(found, sigma_max=found.sigmas[-2])
-    return found
+    if alphas[-1] == 0:
+        alphas[-1] = min(STANDS_FOR_ZERO, alphas[-2] / 4)
+    return precond(PREDICTIONS[prediction], alphas_cumprod=alphas)
 
 
 def is_flow(config: Mapping[str, Any]) -> bool:
@@ -113,7 +109,10 @@ def _flow(config: Mapping[str, Any], timesteps: int) -> Precond:
     shift = _shift(config)
     table = tuple(shift * t / (1 - t) for t in times)
     made = flow(timesteps, data_at=int(bool(config.get("invert_sigmas"))))
-    return replace(made, sigma_min=table[0], sigma_max=table[-2], sigmas=table, config=None)
+    first, last = table[0], table[-1]
+    return replace(
+        made, sigma_min=first, sigma_max=table[-2], sigma_end=last, sigmas=table, config=None
+    )
 
 
 def _shift(config: Mapping[str, Any]) -> float:

@@ -155,6 +155,7 @@ def _objective(weight: Tensor | None, snr: Tensor) -> str | None:
     x0, which is that of eps times 1 / snr and that of v times 1 / (snr + 1)."""
     if weight is None or weight.shape != snr.shape:
         return None
+    weight, snr = weight[snr > 0], snr[snr > 0]  # at zero it is 0, or 0 / 0
     for prediction, factor in zip(PREDICTIONS, (snr, torch.ones_like(snr), snr + 1), strict=True):
         clipped = weight.double() * factor
         if torch.allclose(clipped, snr.clamp(max=clipped.max().item()), rtol=1e-3):

@@ -7,6 +7,7 @@ stays in memory, and while it loads there is one tensor more.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from kdiff.checkpoints.weights import load_weights
 from kdiff.denoiser import Denoiser
 from kdiff.files import whole_file
 from kdiff.networks import NETWORKS, at_most
-from kdiff.precond import precond
+from kdiff.precond import Precond, precond
 
 NAME = "kdiff"
 FORMAT = "kdiff/1"
@@ -105,9 +106,24 @@ def describe(model: Denoiser) -> dict[str, Any]:
         "precond": dict(model.precond.config),
         "shape": list(model.shape),
         "classes": list(model.classes),
-        "sigma_min": model.sigma_min,
-        "sigma_max": model.sigma_max,
+        **_chosen_range(model),
     }
+
+
+def _chosen_range(model: Denoiser) -> dict[str, float]:
+    """The ends that are not the preconditioner's own."""
+    own = precond(**model.precond.config or {})
+    ends = {"sigma_min": model.sigma_min, "sigma_max": model.sigma_max}
+    return {key: value for key, value in ends.items() if value != getattr(own, key)}
+
+
+def _range(config: Mapping[str, Any], own: Precond) -> dict[str, float]:
+    """The ends that the config chooses. Earlier files always have both: if these are the ends of
+    the table of timesteps, nobody chose them."""
+    ends = {key: config[key] for key in ("sigma_min", "sigma_max") if config.get(key) is not None}
+    if own.sigmas and list(ends.values()) == [own.sigmas[0], own.sigmas[-1]]:
+        return {}
+    return {key: value for key, value in ends.items() if value != getattr(own, key)}
 
 
 def build(config: dict[str, Any], tensors: dict[str, Tensor], name: str) -> Denoiser:
@@ -124,13 +140,15 @@ def _network(settings: dict[str, Any]) -> nn.Module:
 
 def _denoiser(network: nn.Module, config: dict[str, Any], name: str) -> Denoiser:
     network.eval().requires_grad_(False)
+    process = precond(**config["precond"])
+    chosen = _range(config, process)
     return Denoiser(
         network,
-        precond(**config["precond"]),
+        process,
         shape=config["shape"],
         classes=config.get("classes", ()),
-        sigma_min=config.get("sigma_min"),
-        sigma_max=config.get("sigma_max"),
+        sigma_min=chosen.get("sigma_min"),
+        sigma_max=chosen.get("sigma_max"),
         name=name,
         facts={
             "format": FORMAT,

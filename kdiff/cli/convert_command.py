@@ -11,6 +11,7 @@ from kdiff.checkpoints import native
 from kdiff.cli.choices import DTYPES, load_with, settings_option
 from kdiff.cli.outputs import check_free
 from kdiff.cli.planning import CONTEXT, usage_errors
+from kdiff.health import named, not_finite
 from kdiff.models import find_model
 
 
@@ -33,6 +34,9 @@ def command(
     with usage_errors():
         model = load_with(find_model(source), settings)
         config = native.describe(model)
+    broken = not_finite(model.network)
+    if broken:
+        click.echo(f"Warning: weights are not finite {named(broken)}", err=True)
     try:
         with usage_errors():
             native.save(target, model.network.state_dict(), config, DTYPES[dtype])

@@ -13,8 +13,9 @@ from kdiff.checkpoints import one_line
 from kdiff.cli.choices import choose_device, load_with, settings_option
 from kdiff.cli.planning import CONTEXT, to_json, usage_errors
 from kdiff.denoiser import Denoiser
-from kdiff.health import health, to_model
+from kdiff.health import health, named, not_finite, to_model
 from kdiff.models import find_model
+from kdiff.ranges import beginning, suggest
 
 
 @click.command("inspect", context_settings=CONTEXT)
@@ -37,15 +38,19 @@ def command(
     """What FILE (a checkpoint, a folder, or a packaged model's name) is, and whether it denoises.
 
     A network that is read in the wrong way cannot denoise: its error is compared with that of a
-    guess which knows only the mean and the spread of the data.
+    guess which knows only the mean and the spread of the data. Without images only what is
+    certainly wrong shows. With images, also which range of noise levels their spread asks for.
     """
     if num < 2:
         raise click.UsageError(f"--num must be at least 2, not {num}")
     with usage_errors():
         path = find_model(file)
         model = load_with(path, settings)
-        shown = None if images is None or not check else first_pictures(images, num)
+        shown = None if images is None else first_pictures(images, num)
     record: dict[str, Any] = {"file": str(path), **describe(model)}
+    if shown is not None:
+        with usage_errors():
+            record["suggested"] = {**suggest(to_model(shown, model), model), "images": len(shown)}
     if check:
         record["health"] = check_health(model.to(choose_device(device)), shown, num)
     click.echo(to_json(record) if as_json else as_text(record))
@@ -64,6 +69,9 @@ def describe(model: Denoiser) -> dict[str, Any]:
         "sigma_min": model.sigma_min,
         "sigma_max": model.sigma_max,
         "noise_levels": None if model.sigmas is None else len(model.sigmas),
+        "table_end": None if model.sigmas is None else model.sigmas[-1],
+        "beginning": beginning(model),
+        "not_finite": not_finite(model.network),
         "shape": list(model.shape),
         "classes": list(model.classes),
         "facts": model.facts,
@@ -80,9 +88,6 @@ def first_pictures(path: str, n: int) -> np.ndarray:
 
 
 def check_health(model: Denoiser, images: np.ndarray | None, n: int) -> dict[str, Any]:
-    if images is not None:
-        with usage_errors():
-            to_model(images, model)
     try:
         return health(model, images, n).record()
     except Exception as error:  # of a network that may be anybody's: it needs a prompt, say
@@ -102,6 +107,7 @@ def as_text(record: dict[str, Any]) -> str:
         "parameterisation": record["parameterisation"],
         "sigma": f"{record['sigma_min']:.4g} to {record['sigma_max']:.4g}, "
         + (f"{count} discrete noise levels" if count else "continuous"),
+        **_optional(record),
         "shape": " x ".join(map(str, record["shape"])),
         "classes": f"{len(classes)}: {first}" if classes else "none",
     }
@@ -114,12 +120,30 @@ def as_text(record: dict[str, Any]) -> str:
     return "\n".join(text)
 
 
+def _optional(record: dict[str, Any]) -> dict[str, str]:
+    """The lines that only some models have."""
+    lines = {}
+    if record["beginning"]:
+        lines["beginning"] = record["beginning"]
+    if record.get("suggested"):
+        s = record["suggested"]
+        lines["suggested"] = (
+            f"sigma {s['sigma_min']:.2g} to {s['sigma_max']:.2g}, or {s['few']:.2g} for 10 "
+            f"evaluations or fewer, by the spread of {s['images']} images"
+        )
+    if record["not_finite"]:
+        lines["weights"] = f"not finite {named(record['not_finite'])}"
+    return lines
+
+
 def _health_lines(found: dict[str, Any]) -> list[str]:
     measured = {name: found[name] for name in ("noise", "images") if found.get(name)}
     if not measured:
         return [f"{found['status']}: {found['verdict']}"]
     header = ["sigma", *(title for name in measured for title in (f"on {name}", "a guess"))]
-    columns = [errors[who] for errors in measured.values() for who in ("model", "guess")]
+    columns = [
+        list(map(float, errors[who])) for errors in measured.values() for who in ("model", "guess")
+    ]
     rows = zip(found["sigmas"], *columns, strict=True)
     return [
         "root mean square error of what is denoised",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,7 @@ import click
 from kdiff.checkpoints import MissingSetting
 from kdiff.files import to_json as to_json  # every command gets it with the rest
 from kdiff.planning import DEFAULT_STEPS, Plan, plan
+from kdiff.ranges import beginning
 from kdiff.samplers import UnknownName
 from kdiff.schedules import FINALS
 
@@ -62,10 +64,15 @@ def grid_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def make_plan(model: Any, sampler: str, rho: float | None, options: Any, **grid: Any) -> Plan:
-    """The plan that the options ask for. click.UsageError if they make no sense."""
+    """The plan that the options ask for; a line on stderr if it begins at the model's sigma_max and
+    this is below the end of its table. click.UsageError if they make no sense."""
     settings: dict[str, Any] = {} if rho is None else {"rho": rho}
     with usage_errors():
-        return plan(model, sampler, options=dict(map(key_value, options)), **settings, **grid)
+        made = plan(model, sampler, options=dict(map(key_value, options)), **settings, **grid)
+    said = None if model is None else beginning(model)
+    if said and math.isclose(made.sigmas[0], model.sigma_max):
+        click.echo(f"Note: {said}", err=True)
+    return made
 
 
 def key_value(text: str) -> tuple[str, str]:

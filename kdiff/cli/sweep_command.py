@@ -166,6 +166,7 @@ def command(
             n=num,
             first_seeds=as_numbers("--first-seed", first_seeds),
             judges=judges,
+            warn=warn,
             **others,
             **({} if rho is None else {"rho": rho}),
         )
