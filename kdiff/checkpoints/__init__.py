@@ -2,14 +2,16 @@
 
 `detect(path) -> str | None` is cheap: None if the file is of this format, else a short clause that
 says what is missing ("not a zip archive"). `load(path) -> Denoiser` raises ValueError, naming what
-is unsupported, for a variant that it does not know. Neither runs code from the file. A format that
-also reads files beside `path` names them in `beside(path) -> list[Path]`; they need not be there.
+is unsupported, for a variant that it does not know. Neither runs code from the file, unless it is a
+program and trusted. `files(path) -> list[Path]` are all files that `load(path)` reads; a format
+without it reads only the file at `path`.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
+import os
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -58,8 +60,14 @@ def find_format(path: str | Path) -> Any:
     ValueError if it is of none: it says what each format missed, or which folder to give instead.
     """
     path = Path(path)
-    if not (path.is_file() or path.is_dir()):  # also: a device or a pipe, which may never end
+    # Neither is also a device or a pipe, which may never end.
+    if not (os.path.isfile(path) or os.path.isdir(path)):
         raise ValueError(f"{path} is neither a file nor a folder")
+    if os.path.isfile(path):
+        try:
+            open(path, "rb").close()
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     missed: dict[str, list[str]] = {}
     for name, module in formats().items():
         reason = _detect(module, path)
@@ -97,12 +105,13 @@ def _has_weights(path: Path) -> bool:
 
 
 def files(path: Path) -> list[Path]:
-    """The file at `path`, and those beside it that its format, if it has one, reads with it."""
-    try:
-        beside = getattr(find_format(path), "beside", None)
-    except ValueError:
-        return [path]
-    return [path, *(p for p in (beside(path) if beside else []) if p.is_file())]
+    """All files that `load(path)` reads. ValueError if `path` is of no format, or a file lacks."""
+    module = find_format(path)
+    if hasattr(module, "files"):
+        return module.files(path)
+    if path.is_dir():
+        raise ValueError(f"{path}: the format {module.NAME} does not say which files it reads")
+    return [path]
 
 
 def _detect(module: Any, path: Path) -> str | None:

@@ -7,6 +7,7 @@ weights, so that a config.json alone cannot fill the memory.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,16 @@ MOST_JSON = 2**20  # bytes; real ones have a few thousand
 SPARE = 2**24  # numbers that a network may have beside its weights: tables of position embeddings
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is such a file or folder. ValueError for a link that leads to nothing."""
+    if os.path.islink(path) and not os.path.exists(path):
+        raise ValueError(f"{path} is a link that leads to nothing")
+    return os.path.exists(path)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file. ValueError if there is none."""
-    if not path.is_file():
+    if not (is_there(path) and path.is_file()):
         raise ValueError(f"no {path.name} in {path.parent}")
     if path.stat().st_size > MOST_JSON:
         raise ValueError(f"{path} is too large for a configuration")
@@ -56,16 +64,16 @@ def build(kind: type, folder: Path, variant: str | None, dtype: torch.dtype | No
     config = read_json(folder / "config.json")
     if config.get("quantization_config") is not None:
         raise ValueError(f"{folder}: quantized weights are not supported")
-    files = _weight_files(folder, variant)
-    _check_size(kind, config, folder, files)
-    stored = common_type(tensor for file in files for tensor in _tensors(file))
+    _, weights = _weights(folder, variant)
+    _check_size(kind, config, folder, weights)
+    stored = common_type(tensor for file in weights for tensor in _tensors(file))
     devices = range(torch.cuda.device_count())
     with torch.random.fork_rng(devices):  # some of its layers draw numbers when they are made
         try:
             network, report = kind.from_pretrained(  # type: ignore[attr-defined]
                 folder,
                 local_files_only=True,
-                use_safetensors=files[0].suffix == ".safetensors",
+                use_safetensors=weights[0].suffix == ".safetensors",
                 variant=variant,
                 torch_dtype=dtype or stored,
                 output_loading_info=True,
@@ -80,17 +88,42 @@ def build(kind: type, folder: Path, variant: str | None, dtype: torch.dtype | No
     return network.eval().requires_grad_(False)
 
 
-def _weight_files(folder: Path, variant: str | None) -> list[Path]:
+def files_of(folder: Path, variant: str | None) -> list[Path]:
+    """All files that `build` reads."""
+    index, weights = _weights(folder, variant)
+    return [folder / "config.json", *index, *weights]
+
+
+def _weights(folder: Path, variant: str | None) -> tuple[list[Path], list[Path]]:
+    """The files of weights that diffusers takes, and before them their index, if it has one."""
     middle = f".{variant}" if variant else ""
     for suffix in ("safetensors", "bin"):
+        index = folder / f"{WEIGHTS}.{suffix}.index{middle}.json"
+        old = folder / f"{WEIGHTS}.{suffix}{middle}.index.json"
+        if is_there(index):
+            return [index], _shards(index, suffix)
+        if is_there(old):
+            raise ValueError(f"{old} has an old form of name: call it {index.name}")
         whole = folder / f"{WEIGHTS}{middle}.{suffix}"
-        shards = sorted(folder.glob(f"{WEIGHTS}{middle}-*-of-*.{suffix}"))
-        if whole.is_file() or shards:
-            return [whole] if whole.is_file() else shards
+        if is_there(whole) and whole.is_file():
+            return [], [whole]
     others = ", ".join(sorted(p.name for p in folder.glob(f"{WEIGHTS}*")))
     told = "give another variant, or none" if variant else "give variant"
     hint = f" (there is {others}: {told})" if others else ""
     raise ValueError(f"no {WEIGHTS}{middle}.safetensors or .bin in {folder}{hint}")
+
+
+def _shards(index: Path, suffix: str) -> list[Path]:
+    """The files that an index names: in its folder, and of the same kind."""
+    found = read_json(index).get("weight_map")
+    names = list(found.values()) if isinstance(found, dict) else []
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{index} names no files of weights")
+    files = [index.parent / name for name in sorted(set(names))]
+    for file in files:
+        if file.parent != index.parent or file.suffix != f".{suffix}" or not file.is_file():
+            raise ValueError(f"{index} names {file.name[:100]}, which is no weights file beside it")
+    return files
 
 
 def _check_size(kind: type, config: Mapping[str, Any], folder: Path, files: list[Path]) -> None:
