@@ -30,6 +30,7 @@ from kdiff.eval.evaluation import METRICS, Metric
 from kdiff.eval.features import Features, feature_network
 from kdiff.eval.generated import every_class
 from kdiff.eval.sweep_folder import SweepFolder
+from kdiff.eval.turns import groups
 from kdiff.eval.unfinished import Portion, Unfinished
 from kdiff.images import to_uint8
 from kdiff.models import sha256
@@ -264,7 +265,7 @@ def test_the_networks_that_look_at_the_same_images_are_in_one_shard_and_one_grou
     assert sorted(cell.key for shard in shards for cell in shard) == sorted(
         cell.key for cell in cells_of_two
     )
-    for parts in (shards, list(sweep.groups(sweep.of_shard(cells_of_two, None)))):
+    for parts in (shards, list(groups(sweep.of_shard(cells_of_two, None)))):
         images = [{cell.images for cell in part} for part in parts]
         assert sum(map(len, images)) == len(set().union(*images)) == 7
         assert all(len(part) == 2 * len(own) <= 8 for part, own in zip(parts, images, strict=True))
@@ -529,7 +530,7 @@ def test_a_full_disk_is_one_line_that_says_where(two_cells, tmp_path, monkeypatc
     monkeypatch.setattr(Unfinished, "save", full)
     result = two_cells(tmp_path)
     assert result.exit_code == 1
-    assert f"Error: {tmp_path}: [Errno 28] No space left on device" in result.output
+    assert f"Error: {tmp_path}: No space left on device" in result.output
 
 
 def test_the_seconds_of_the_stopped_call_count_too(stopped, two_cells, counter, monkeypatch):

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 import kdiff
 from kdiff.cli.choices import DTYPES, choose_device
+from kdiff.cli.errors import told
 from kdiff.cli.evaluating import choose_evaluation, evaluation_options
 from kdiff.cli.lists import as_list, as_numbers
 from kdiff.cli.paths import UserPath
@@ -25,9 +26,10 @@ from kdiff.cli.sweep_file import from_file
 from kdiff.driver import State
 from kdiff.eval import converged, sweep
 from kdiff.eval.cell import RMSE, Cell, Judge, ModelFile
+from kdiff.eval.claims import WRITING, Claims
 from kdiff.eval.evaluation import METRICS, Collector, all_metrics
 from kdiff.eval.features import DEFAULT_FEATURES
-from kdiff.eval.ranks import ranks, wait_for_all
+from kdiff.eval.ranks import ranks, share, wait_for_all
 from kdiff.eval.sweep_folder import SweepFolder
 from kdiff.models import DEFAULT_MODEL, find_model, sha256
 from kdiff.planning import DEFAULT_SAMPLER, DEFAULT_STEPS
@@ -128,27 +130,30 @@ def command(
         sweep.check_judges(cells)
     folder = SweepFolder(out, parse_shard(shard))
     own = sweep.of_shard(cells, folder.shard)
-    todo = sweep.outstanding(own, folder, retry, warn)
+    wanted = share([cell.key for cell in sweep.outstanding(own, folder, retry, warn)])
+    todo = [cell for cell in own if cell.key in wanted]
     if dry_run:
         click.echo(describe(cells, todo))
         return
     if ranks()[0] == 0:
         prepare_folder(out)
         settings = {k: as_plain(v) for k, v in ctx.params.items() if k not in ("retry", "dry_run")}
-        with usage_errors():
+        with usage_errors(), Claims(out) as claims, claims.hold(WRITING):
             folder.add_command(command_record(settings))
     wait_for_all()
     try:
         compute(todo, folder, batch, where)
     except OSError as error:
+        check_there(out)
         named = "" if error.filename else f"{out}: "  # a full disk has no name
-        raise click.ClickException(f"{named}{error}") from error
+        raise click.ClickException(f"{named}{told(error)}") from error
     except KeyboardInterrupt:
         raise click.ClickException(
             f"stopped; the same command goes on with the next batch: "
             f"{len(folder.lines())} cells in {out} are finished"
         ) from None
     if ranks()[0] == 0:
+        check_there(out)
         lines = folder.lines()
         click.echo("\n".join([table(cells, lines), *notes]))
         click.echo(f"\nkdiff report {out}  makes tables, curves and pictures of it")
@@ -255,6 +260,12 @@ def prepare_folder(out: Path) -> None:
         raise click.UsageError(f"cannot make the folder {out}: {error.strerror}") from error
 
 
+def check_there(out: Path) -> None:
+    """After what was computed. click.ClickException if somebody has removed it meanwhile."""
+    if not (out / "sweep.json").is_file():
+        raise click.ClickException(f"{out} was removed or emptied while the sweep ran")
+
+
 def command_record(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "command": shlex.join(["kdiff", *sys.argv[1:]]),
@@ -304,6 +315,7 @@ def compute(cells: Sequence[Cell], folder: SweepFolder, batch: int, device: torc
             device=device,
             callback=progress.watch,
             resumed=progress.resumed,
+            tell=warn,
         ):
             progress.finished(line)
 
