@@ -17,6 +17,7 @@ from kdiff.driver import State
 from kdiff.environment import environment
 from kdiff.eval import converged, frechet
 from kdiff.eval.cell import RMSE, Cell, Judge, ModelFile
+from kdiff.eval.cell_line import is_finished
 from kdiff.eval.claims import WRITING, Claims
 from kdiff.eval.evaluation import Collector, Figure
 from kdiff.eval.generated import every_class, three_channels
@@ -218,7 +219,8 @@ def outstanding(
     """Those that have no line in the folder yet; with `retry` also those that failed. `warn` gets a
     text for each line in the folder that is no cell."""
     lines = folder.lines(warn)
-    settled = {k for k, line in lines.items() if line["status"] == "ok" or not retry}
+    failed = {k for k, line in lines.items() if line["status"] == "failed" and not retry}
+    settled = failed | {k for k, line in lines.items() if is_finished(line)}
     return [cell for cell in cells if cell.key not in settled]
 
 
@@ -246,7 +248,7 @@ def run(
     watch = callback or (lambda cell, state: None)
     resume = resumed or (lambda cell, images: None)
     unfinished = Unfinished(folder.path, environment(device))
-    unfinished.remove(key for key, line in folder.lines().items() if line["status"] == "ok")
+    unfinished.remove(key for key, line in folder.lines().items() if is_finished(line))
     with Claims(folder.path) as claims:
         for turn in turns(cells, folder, claims, tell or (lambda text: None)):
             yield from turn.others

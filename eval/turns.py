@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from kdiff.eval import claims as claiming
 from kdiff.eval.cell import Cell
+from kdiff.eval.cell_line import is_finished
 from kdiff.eval.claims import Claims
 from kdiff.eval.ranks import ranks, share
 from kdiff.eval.sweep_folder import SweepFolder
@@ -69,10 +70,11 @@ def _decided(
 
 
 def _finished(cells: Sequence[Cell], before: Lines, folder: SweepFolder) -> Lines:
-    """The lines of those that have one; a failure `before` is to be computed again."""
+    """The lines of those that have one; what was there `before`, such as a failure, is to be
+    computed again unless it is finished."""
     lines = folder.lines()
     there = {cell.key: lines[cell.key] for cell in cells if cell.key in lines}
-    return {k: v for k, v in there.items() if v["status"] == "ok" or v != before.get(k)}
+    return {k: v for k, v in there.items() if is_finished(v) or str(v) != str(before.get(k))}
 
 
 def _images(cells: Sequence[Cell]) -> list[str]:

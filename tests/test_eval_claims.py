@@ -123,20 +123,24 @@ def test_only_one_at_a_time_has_it(tmp_path):
 
 # --- sweeps ---
 
-SOON = "import kdiff.eval.claims as k; k.BEAT, k.STALE = 0.2, 1.5; " + COMMAND
+SLOW = (  # two seconds a group, in which nothing is computed
+    "import time, kdiff.eval.sweep as s; own = s.compute; "
+    "s.compute = lambda *given: (time.sleep(2), own(*given))[1]; " + COMMAND
+)
+SOON = "import kdiff.eval.claims as k; k.BEAT, k.STALE = 0.2, 1.5; " + SLOW
 
 
 @pytest.fixture
 def start(workplace):  # noqa: F811
     """A function that starts a sweep of 32 cells, in four groups, in a folder."""
     arguments = [
-        *("sweep", "--model", workplace / "tiny.safetensors", "--batch", 16, "--num", 48),
+        *("sweep", "--model", workplace / "tiny.safetensors", "--batch", 4, "--num", 4),
         *("--sampler", "euler,heun,dpmpp_2m,lms,ddim,ipndm,unipc,euler_ancestral"),
-        *("--steps", "6,7,8,9", "--metrics", "rmse", "--out"),
+        *("--steps", "2,3,4,5", "--metrics", "rmse", "--out"),
     ]
     started = []
 
-    def call(out, command=COMMAND):
+    def call(out, command=SLOW):
         words = [sys.executable, "-c", command, *map(str, arguments), str(out)]
         process = subprocess.Popen(
             words, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -150,11 +154,6 @@ def start(workplace):  # noqa: F811
         process.communicate()
 
 
-@pytest.fixture(scope="module")
-def alone(workplace, tmp_path_factory):  # noqa: F811
-    return tmp_path_factory.mktemp("alone") / "out"
-
-
 def until(true):
     deadline = time.monotonic() + 120
     while not true():
@@ -166,17 +165,32 @@ def finished(folder):
     return sum(path.read_bytes().count(b"\n") for path in folder.glob("cells*.jsonl"))
 
 
+def computing(folder, process):
+    return any(f'"pid": {process.pid}}}' in text for text in map(said, claimed(folder)))
+
+
+def claimed(folder):
+    return [path for path in folder.glob(".claims/*") if not path.name.startswith("lines")]
+
+
+def said(path):
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""
+
+
 def test_three_share_the_work_and_one_is_killed(start, tmp_path):
     out, whole = tmp_path / "out", tmp_path / "whole"
     processes = [start(out) for _ in range(3)]
-    until(lambda: finished(out) >= 1)
     killed = processes.pop()
+    until(lambda: computing(out, killed))
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     for process in processes:
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
-    assert start(whole).wait(timeout=300) == 0
+    assert start(whole, COMMAND).wait(timeout=300) == 0
     assert len(lines(out)) == 32  # each once, which `lines` sees to
     assert results(out) == results(whole)
     assert not (out / "unfinished").exists()
@@ -184,7 +198,7 @@ def test_three_share_the_work_and_one_is_killed(start, tmp_path):
 
 def test_one_that_was_asleep_repeats_nothing(start, tmp_path):
     asleep = start(tmp_path, SOON)
-    until(lambda: finished(tmp_path) >= 1)
+    until(lambda: computing(tmp_path, asleep))
     asleep.send_signal(signal.SIGSTOP)
     other = start(tmp_path, SOON)
     _, errors = other.communicate(timeout=300)
@@ -195,15 +209,15 @@ def test_one_that_was_asleep_repeats_nothing(start, tmp_path):
 
 
 def test_one_that_has_nothing_to_do_waits_and_says_so(start, tmp_path):
-    first = start(tmp_path / "out")
-    until((tmp_path / "out" / ".claims").exists)
-    second = start(tmp_path / "out")
+    first = start(tmp_path, SLOW.replace("sleep(2)", "sleep(15)"))
+    until(lambda: computing(tmp_path, first))
+    second = start(tmp_path, COMMAND)
     output, errors = second.communicate(timeout=300)
     assert second.returncode == 0, errors
-    if "waiting for" in errors:
-        assert f"are being computed by process {first.pid} on" in errors
+    (told,) = [line for line in errors.splitlines() if line.startswith("waiting for")]
+    assert f"waiting for 8 cells that are being computed by process {first.pid} on" in told
     assert output.count("euler") >= 4 and first.wait(timeout=300) == 0
-    assert len(lines(tmp_path / "out")) == 32
+    assert len(lines(tmp_path)) == 32
 
 
 def test_a_folder_that_is_removed_is_an_error(start, tmp_path):
