@@ -670,8 +670,8 @@ def test_a_torn_last_line_costs_that_cell_only(kdiff_sweep, tmp_path, cut):
     assert list(lines(tmp_path)) == list(after)  # each line whole
 
 
-def a_line(key, status):
-    cell = {"model": {}, "sampler": "euler", "nfe": 2, "seeds": {"first": 0, "n": 2}}
+def a_line(key, status, **other):
+    cell = {"model": {}, "sampler": "euler", "nfe": 2, "seeds": {"first": 0, "n": 2}, **other}
     return {"key": key, "status": status, "cell": cell, "metrics": {}}
 
 
@@ -683,6 +683,24 @@ def a_line(key, status):
         (b'{"key": "k", "cell": {}}', "its cell has no model, nfe, sampler, seeds"),
         (json.dumps(a_line("k", "done")).encode(), "its status is 'done', not ok or failed"),
         (json.dumps({**a_line("k", "ok"), "metrics": None}).encode(), "it has no metrics"),
+        (json.dumps(a_line("k", "ok", nfe=math.nan)).encode(), "its nfe is nan"),
+        (json.dumps(a_line("k", "ok", nfe=True)).encode(), "its nfe is True"),
+        (json.dumps(a_line("k", "ok", sampler=1)).encode(), "its sampler is 1"),
+        (
+            json.dumps(a_line("k", "ok", seeds={"first": 0, "n": "2"})).encode(),
+            "its n is '2'",
+        ),
+        (
+            json.dumps(a_line("k", "ok", sigmas=[math.inf, 0])).encode(),
+            "it holds a number that is not finite",
+        ),
+        (
+            json.dumps({**a_line("k", "ok"), "metrics": {"FID": {"value": "1", "n": 2}}}).encode(),
+            "its FID is '1', of 2 images",
+        ),
+        (json.dumps({**a_line("k", "ok"), "grid": 3}).encode(), "its grid is 3"),
+        (json.dumps({**a_line("k", "ok"), "environment": [1]}).encode(), "its environment is [1]"),
+        (b'{"key": ' + b"[" * 100_000, "it is not JSON"),
         (b" ", None),
     ],
 )
@@ -721,6 +739,23 @@ def test_the_last_line_of_a_cell_counts_but_no_failure_after_a_success(tmp_path)
     for key, status in [("a", "failed"), ("a", "ok"), ("b", "ok"), ("b", "failed")]:
         folder.append(a_line(key, status))
     assert {key: line["status"] for key, line in folder.lines().items()} == {"a": "ok", "b": "ok"}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, None, "0.5"])
+def test_a_line_without_its_figure_is_computed_again(kdiff_sweep, tmp_path, value):
+    words = ("--sampler", "euler,heun", "--steps", 2, *RMSE)
+    kdiff_sweep(tmp_path, *words)
+    file = tmp_path / "cells.jsonl"
+    good, other = map(json.loads, file.read_text().splitlines())
+    bad = {**good, "metrics": {"RMSE": {"value": value, "error": None, "n": 20}}}
+    file.write_text(json.dumps(bad) + "\n" + json.dumps(other) + "\n")
+    assert "1 of 2 cells to compute" in kdiff_sweep(tmp_path, *words, "--dry-run").stdout
+    result = kdiff_sweep(tmp_path, *words)
+    assert result.exit_code == 0, result.output
+    assert len(file.read_text().splitlines()) == 3
+    again = SweepFolder(tmp_path).lines()
+    assert again[good["key"]]["metrics"]["RMSE"] == good["metrics"]["RMSE"]
+    assert again[other["key"]] == other
 
 
 def test_a_disk_that_is_full_is_one_line(kdiff_sweep, tmp_path, monkeypatch):
