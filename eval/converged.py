@@ -125,7 +125,7 @@ def cached(
     except (OSError, EOFError, ValueError, KeyError, BadZipFile):
         pass
     solution = solve(model, course, seeds, labels, batch=batch, callback=callback)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     with whole_file(path) as temporary:
         np.savez(temporary, x=solution.x, error=solution.error)
     return solution

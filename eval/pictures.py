@@ -14,6 +14,7 @@ from kdiff.eval.home import home
 from kdiff.eval.image_arrays import from_npy, from_npz
 from kdiff.eval.image_files import from_folder, from_zip
 from kdiff.eval.image_source import Pictures, Read, check_count
+from kdiff.files import user_path
 
 __all__ = ["Pictures", "open_pictures"]
 
@@ -40,7 +41,7 @@ def open_pictures(path: str | Path | np.ndarray, data: str | Path | None = None)
     if text.startswith("cifar10:"):
         return _cifar10(text.removeprefix("cifar10:"), data)
     file, colon, key = text.rpartition(".npz:")
-    path, key = (Path(file + ".npz"), key) if colon else (Path(text), "")
+    path, key = (user_path(file + ".npz"), key) if colon else (user_path(text), "")
     if path.is_dir():
         return from_folder(path)
     if not path.is_file():
@@ -58,7 +59,7 @@ def open_pictures(path: str | Path | np.ndarray, data: str | Path | None = None)
 def _cifar10(part: str, data: str | Path | None) -> Pictures:
     if part not in CIFAR10:
         raise ValueError(f"there is cifar10:train and cifar10:test, not cifar10:{part}")
-    where = home() / "data" if data is None else Path(data)
+    where = home() / "data" if data is None else user_path(data)
     if where.suffix == ".npz":
         found = open_pictures(f"{where}:{part}_images")
     else:

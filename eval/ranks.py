@@ -27,6 +27,15 @@ def wait_for_all() -> None:
         dist.barrier()
 
 
+def share(value: Any) -> Any:
+    """What the first process has, in all of them."""
+    if ranks()[1] == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box)
+    return box[0]
+
+
 def gather(part: Any) -> Any:
     """The sum (`+`) of what the processes have, in the order of their ranks, in the first; None
     in the others."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import groupby, pairwise, product
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,13 @@ from kdiff.driver import State
 from kdiff.environment import environment
 from kdiff.eval import converged, frechet
 from kdiff.eval.cell import RMSE, Cell, Judge, ModelFile
+from kdiff.eval.cell_line import is_finished
+from kdiff.eval.claims import WRITING, Claims
 from kdiff.eval.evaluation import Collector, Figure
 from kdiff.eval.generated import MOST_IMAGES, every_class, three_channels
 from kdiff.eval.ranks import gather, ranks
 from kdiff.eval.sweep_folder import SweepFolder
+from kdiff.eval.turns import turns
 from kdiff.eval.unfinished import Portion, Unfinished
 from kdiff.files import to_json
 from kdiff.images import to_uint8
@@ -36,7 +39,6 @@ Decode = Callable[[torch.Tensor], torch.Tensor]
 Watch = Callable[[Cell | None, State], None]
 Resumed = Callable[[Cell, int], None]
 
-TOGETHER = 8  # cells in lockstep: each holds its own state and statistics
 PICTURES, CONVERGED = 16, 64  # how many of the first seeds are shown, and compared with the ODE
 
 
@@ -222,7 +224,8 @@ def outstanding(
     """Those that have no line in the folder yet; with `retry` also those that failed. `warn` gets a
     text for each line in the folder that is no cell."""
     lines = folder.lines(warn)
-    settled = {k for k, line in lines.items() if line["status"] == "ok" or not retry}
+    failed = {k for k, line in lines.items() if line["status"] == "failed" and not retry}
+    settled = failed | {k for k, line in lines.items() if is_finished(line)}
     return [cell for cell in cells if cell.key not in settled]
 
 
@@ -234,7 +237,8 @@ def run(
     device: torch.device | str = "cpu",
     callback: Watch | None = None,
     resumed: Resumed | None = None,
-) -> Iterator[dict[str, Any]]:
+    tell: Callable[[str], None] | None = None,
+) -> Iterator[Mapping[str, Any]]:
     """Compute the cells, groups of them in lockstep, and yield each one's line once it is written.
     Under torchrun the processes share each cell's batches, and only the first writes and yields.
 
@@ -242,41 +246,33 @@ def run(
     gets a line that says so; OSError if the folder cannot be written to. What it has of cells under
     way is kept there, and a call with the same `batch` goes on from it: `resumed` gets the cell and
     the number of images of each batch that an earlier call computed.
+
+    Other calls may compute the same cells in the folder at the same time: each takes others, waits
+    for theirs, which it says by `tell`, yields their lines, and takes over what a dead one leaves.
     """
     batch = whole_number("batch", batch, 1)
     watch = callback or (lambda cell, state: None)
     resume = resumed or (lambda cell, images: None)
     unfinished = Unfinished(folder.path, environment(device))
-    unfinished.remove(key for key, line in folder.lines().items() if line["status"] == "ok")
-    for group in groups(cells):
-        model = kdiff.load(group[0].model.path)
-        model.to(device, getattr(torch, group[0].dtype))
-        tallies = sample(group, model, unfinished, batch, watch, resume)
-        for cell, part in zip(group, tallies, strict=True):
-            tally = gather(part)
-            if tally is not None:
-                line = finish(cell, tally, model, folder, batch, watch)
-                folder.append(line)
-                unfinished.remove([cell.key])
-                yield line
+    unfinished.remove(key for key, line in folder.lines().items() if is_finished(line))
+    with Claims(folder.path) as claims:
+        for turn in turns(cells, folder, claims, tell or (lambda text: None)):
+            yield from turn.others
+            if not turn.cells:
+                continue
+            model = kdiff.load(turn.cells[0].model.path)
+            model.to(device, getattr(torch, turn.cells[0].dtype))
+            tallies = sample(turn.cells, model, unfinished, batch, watch, resume)
+            for cell, part in zip(turn.cells, tallies, strict=True):
+                tally = gather(part)
+                if tally is not None:
+                    line = finish(cell, tally, model, folder, batch, watch)
+                    if claims.holds(cell.images):
+                        with claims.hold(WRITING):
+                            folder.append(line)
+                        unfinished.remove([cell.key])
+                        yield line
     unfinished.close()
-
-
-def groups(cells: Sequence[Cell]) -> Iterator[list[Cell]]:
-    """Up to 8 cells that lockstep can run at once, in their order, and all of the same images."""
-
-    def alike(cell: Cell) -> tuple[Any, ...]:
-        return cell.model, cell.seeds, cell.dtype, cell.deterministic
-
-    for _, run_of_cells in groupby(cells, alike):
-        group: list[Cell] = []
-        for _, of_images in groupby(run_of_cells, lambda cell: cell.images):
-            same = list(of_images)
-            if group and len(group) + len(same) > TOGETHER:
-                yield group
-                group = []
-            group += same
-        yield group
 
 
 def sample(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from kdiff.files import to_json, whole_file
+from kdiff.eval.cell_line import is_finished, parse
+from kdiff.files import read_json, to_json, whole_file, write_json
 from kdiff.images import grid, save_image
 
 
@@ -34,7 +34,7 @@ class SweepFolder:
         found: dict[str, dict[str, Any]] = {}
         for path in sorted(self.path.glob("cells*.jsonl")):
             for line in _cells(path, warn or (lambda text: None)):
-                if line["status"] == "ok" or found.get(line["key"], line)["status"] != "ok":
+                if is_finished(line) or not is_finished(found.get(line["key"], line)):
                     found[line["key"]] = line
         return found
 
@@ -72,14 +72,13 @@ class SweepFolder:
         last = self.commands()
         history = [*last.pop("earlier", []), last]
         history = [old for old in history if old and old.get("settings") != command["settings"]]
-        with whole_file(self.path / "sweep.json") as temporary:
-            temporary.write_text(to_json({**command, "earlier": history}) + "\n")
+        write_json(self.path / "sweep.json", {**command, "earlier": history})
 
     def commands(self) -> dict[str, Any]:
         """What sweep.json holds, nothing if there is none. ValueError if it is damaged."""
         path = self.path / "sweep.json"
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = read_json(path)
         except FileNotFoundError:
             return {}
         except ValueError:
@@ -101,40 +100,3 @@ def _cells(path: Path, warn: Callable[[str], None]) -> Iterator[dict[str, Any]]:
             except ValueError as error:
                 if number < len(texts):  # a newline ends it: it was not cut off
                     warn(f"{path}, line {number} is passed over: {error}")
-
-
-def parse(text: bytes) -> dict[str, Any]:
-    """A cell's line. ValueError, in words, if it is none."""
-    try:
-        line = json.loads(text)
-    except ValueError as error:
-        raise ValueError("it is not JSON") from error
-    problem = _problem(line)
-    if problem is not None:
-        raise ValueError(problem)
-    return line
-
-
-def _problem(line: Any) -> str | None:
-    """What keeps a line from being a cell, in words."""
-    if not isinstance(line, dict):
-        return "it is not an object"
-    cell = line.get("cell")
-    if not isinstance(line.get("key"), str) or not isinstance(cell, dict):
-        return "it has no key or no cell"
-    missing = {"model", "sampler", "nfe", "seeds"} - cell.keys()
-    if missing:
-        return f"its cell has no {', '.join(sorted(missing))}"
-    shaped = isinstance(cell["model"], dict) and isinstance(cell["seeds"], dict)
-    if not shaped or not {"first", "n"} <= cell["seeds"].keys():
-        return "its model or its seeds are not described"
-    if not isinstance(cell["nfe"], int):
-        return f"its nfe is {cell['nfe']!r}"
-    if line.get("status") not in ("ok", "failed"):
-        return f"its status is {line.get('status')!r}, not ok or failed"
-    if not isinstance(line.get("metrics"), dict):
-        return "it has no metrics"
-    for name, metric in line["metrics"].items():
-        if not isinstance(metric, dict) or not {"value", "n"} <= metric.keys():
-            return f"its {name} has no value or no n"
-    return None

@@ -53,7 +53,8 @@ class Unfinished:
         }
         described = self._description(arrays, str(portion.seconds))
         path = self.path(key, indices)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (path.parent.parent, path.parent):  # not self.folder, which is there
+            folder.mkdir(exist_ok=True)
         with whole_file(path) as temporary:
             temporary.write_bytes(save(arrays, described))
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+LONGEST_NAME = 255  # bytes
 MOST_TEXT = 2**24  # bytes of a text file; configurations have thousands
 MOST_YAML = 2**20
 MOST_NODES = 100_000  # of YAML, with each alias counted as what it stands for
@@ -22,16 +23,24 @@ FilePath = str | os.PathLike[str]
 
 def user_path(path: FilePath) -> Path:
     """The path with a leading `~` or `~user` expanded, as a shell does. Every path that a person
-    gives comes through here: `./~` names a file that is called so.
+    gives comes through here, maybe twice: `./~`, which names a file, is returned in full.
 
-    ValueError if it is empty, as an unset variable makes it, or holds a NUL.
+    ValueError if it is empty, as an unset variable makes it, if it holds a NUL or a name longer
+    than file systems take, or if there is no home folder for the `~`.
     """
     text = os.fspath(path)
     if not text:
         raise ValueError("a path is empty: the current folder is `.`")
     if "\0" in text:
         raise ValueError(f"a path cannot hold a NUL: {text!r:.100}")
-    return Path(os.path.expanduser(text))
+    if max(map(len, os.fsencode(text).split(b"/"))) > LONGEST_NAME:
+        raise ValueError(f"a name in this path is too long: {text:.80}..")
+    expanded = Path(os.path.expanduser(text))
+    if not str(expanded).startswith("~"):
+        return expanded
+    if text.partition("/")[0] == "~":
+        raise ValueError(f"{text}: this user has no home folder; set HOME")
+    return expanded.absolute()
 
 
 def read_text(path: FilePath, most: int = MOST_TEXT) -> str:

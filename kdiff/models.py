@@ -9,6 +9,7 @@ from typing import Any
 
 from kdiff import checkpoints
 from kdiff.denoiser import Denoiser
+from kdiff.files import user_path
 from kdiff.hashes import sha256_of_file, sha256_of_files
 
 ASSETS = Path(__file__).parent / "assets"
@@ -26,7 +27,7 @@ def find_model(name: str | Path) -> Path:
 
     ValueError if there is none. A warning if the name hides a file or folder.
     """
-    packaged, path = packaged_models(), Path(name)
+    packaged, path = packaged_models(), user_path(name)
     if isinstance(name, str) and name in packaged:
         if os.path.lexists(path):
             told = f"{name} is the model that comes with kdiff: for the file or folder say ./{name}"
@@ -34,7 +35,7 @@ def find_model(name: str | Path) -> Path:
         return packaged[name]
     if os.path.islink(path) and not os.path.exists(path):
         raise ValueError(f"{path} is a link that leads to nothing")
-    if os.path.isfile(path) or os.path.isdir(path):
+    if os.path.isfile(path) or os.path.isdir(path):  # False, not an error, for a name too long
         return path
     raise ValueError(
         f"no model {str(name)!r}: neither a file or folder nor one that comes with kdiff "
@@ -55,7 +56,7 @@ def sha256(path: str | Path) -> str:
     """The hash that results carry, so that a number names its weights: of all files that
     `kdiff.load(path)` reads. Of one file it is that file's; of several, or of a folder, it is of
     the files' hashes and names. ValueError if `path` is no checkpoint."""
-    path = Path(path)
+    path = user_path(path)
     files = checkpoints.files(path)
     if files == [path]:
         return sha256_of_file(path)

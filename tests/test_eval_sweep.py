@@ -30,6 +30,7 @@ from kdiff.eval.evaluation import METRICS, Metric
 from kdiff.eval.features import Features, feature_network
 from kdiff.eval.generated import every_class
 from kdiff.eval.sweep_folder import SweepFolder
+from kdiff.eval.turns import groups
 from kdiff.eval.unfinished import Portion, Unfinished
 from kdiff.images import to_uint8
 from kdiff.models import sha256
@@ -264,7 +265,7 @@ def test_the_networks_that_look_at_the_same_images_are_in_one_shard_and_one_grou
     assert sorted(cell.key for shard in shards for cell in shard) == sorted(
         cell.key for cell in cells_of_two
     )
-    for parts in (shards, list(sweep.groups(sweep.of_shard(cells_of_two, None)))):
+    for parts in (shards, list(groups(sweep.of_shard(cells_of_two, None)))):
         images = [{cell.images for cell in part} for part in parts]
         assert sum(map(len, images)) == len(set().union(*images)) == 7
         assert all(len(part) == 2 * len(own) <= 8 for part, own in zip(parts, images, strict=True))
@@ -529,7 +530,7 @@ def test_a_full_disk_is_one_line_that_says_where(two_cells, tmp_path, monkeypatc
     monkeypatch.setattr(Unfinished, "save", full)
     result = two_cells(tmp_path)
     assert result.exit_code == 1
-    assert f"Error: {tmp_path}: [Errno 28] No space left on device" in result.output
+    assert f"Error: {tmp_path}: No space left on device" in result.output
 
 
 def test_the_seconds_of_the_stopped_call_count_too(stopped, two_cells, counter, monkeypatch):
@@ -669,8 +670,8 @@ def test_a_torn_last_line_costs_that_cell_only(kdiff_sweep, tmp_path, cut):
     assert list(lines(tmp_path)) == list(after)  # each line whole
 
 
-def a_line(key, status):
-    cell = {"model": {}, "sampler": "euler", "nfe": 2, "seeds": {"first": 0, "n": 2}}
+def a_line(key, status, **other):
+    cell = {"model": {}, "sampler": "euler", "nfe": 2, "seeds": {"first": 0, "n": 2}, **other}
     return {"key": key, "status": status, "cell": cell, "metrics": {}}
 
 
@@ -682,6 +683,24 @@ def a_line(key, status):
         (b'{"key": "k", "cell": {}}', "its cell has no model, nfe, sampler, seeds"),
         (json.dumps(a_line("k", "done")).encode(), "its status is 'done', not ok or failed"),
         (json.dumps({**a_line("k", "ok"), "metrics": None}).encode(), "it has no metrics"),
+        (json.dumps(a_line("k", "ok", nfe=math.nan)).encode(), "its nfe is nan"),
+        (json.dumps(a_line("k", "ok", nfe=True)).encode(), "its nfe is True"),
+        (json.dumps(a_line("k", "ok", sampler=1)).encode(), "its sampler is 1"),
+        (
+            json.dumps(a_line("k", "ok", seeds={"first": 0, "n": "2"})).encode(),
+            "its n is '2'",
+        ),
+        (
+            json.dumps(a_line("k", "ok", sigmas=[math.inf, 0])).encode(),
+            "it holds a number that is not finite",
+        ),
+        (
+            json.dumps({**a_line("k", "ok"), "metrics": {"FID": {"value": "1", "n": 2}}}).encode(),
+            "its FID is '1', of 2 images",
+        ),
+        (json.dumps({**a_line("k", "ok"), "grid": 3}).encode(), "its grid is 3"),
+        (json.dumps({**a_line("k", "ok"), "environment": [1]}).encode(), "its environment is [1]"),
+        (b'{"key": ' + b"[" * 100_000, "it is not JSON"),
         (b" ", None),
     ],
 )
@@ -720,6 +739,23 @@ def test_the_last_line_of_a_cell_counts_but_no_failure_after_a_success(tmp_path)
     for key, status in [("a", "failed"), ("a", "ok"), ("b", "ok"), ("b", "failed")]:
         folder.append(a_line(key, status))
     assert {key: line["status"] for key, line in folder.lines().items()} == {"a": "ok", "b": "ok"}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, None, "0.5"])
+def test_a_line_without_its_figure_is_computed_again(kdiff_sweep, tmp_path, value):
+    words = ("--sampler", "euler,heun", "--steps", 2, *RMSE)
+    kdiff_sweep(tmp_path, *words)
+    file = tmp_path / "cells.jsonl"
+    good, other = map(json.loads, file.read_text().splitlines())
+    bad = {**good, "metrics": {"RMSE": {"value": value, "error": None, "n": 20}}}
+    file.write_text(json.dumps(bad) + "\n" + json.dumps(other) + "\n")
+    assert "1 of 2 cells to compute" in kdiff_sweep(tmp_path, *words, "--dry-run").stdout
+    result = kdiff_sweep(tmp_path, *words)
+    assert result.exit_code == 0, result.output
+    assert len(file.read_text().splitlines()) == 3
+    again = SweepFolder(tmp_path).lines()
+    assert again[good["key"]]["metrics"]["RMSE"] == good["metrics"]["RMSE"]
+    assert again[other["key"]] == other
 
 
 def test_a_disk_that_is_full_is_one_line(kdiff_sweep, tmp_path, monkeypatch):

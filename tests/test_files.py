@@ -29,7 +29,9 @@ def test_a_tilde_is_the_home_folder(monkeypatch, tmp_path):
     assert str(user_path("~nobody-of-that-name/x")) == "~nobody-of-that-name/x"  # as a shell does
 
 
-@pytest.mark.parametrize(("path", "said"), [("", "is empty"), ("a\0b", "cannot hold a NUL")])
+@pytest.mark.parametrize(
+    ("path", "said"), [("", "is empty"), ("a\0b", "cannot hold a NUL"), ("ä" * 128, "too long")]
+)
 def test_what_is_no_path_is_refused(path, said):
     with pytest.raises(ValueError, match=said):
         user_path(path)

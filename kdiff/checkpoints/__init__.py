@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 
 from kdiff.checkpoints import torch_zip
 from kdiff.denoiser import Denoiser
+from kdiff.files import user_path
 from kdiff.networks import classes_of
 from kdiff.precond import Precond, precond
 from kdiff.samplers.counts import real_number, sizes
@@ -59,7 +60,7 @@ def find_format(path: str | Path) -> Any:
 
     ValueError if it is of none: it says what each format missed, or which folder to give instead.
     """
-    path = Path(path)
+    path = user_path(path)
     # Neither is also a device or a pipe, which may never end.
     if not (os.path.isfile(path) or os.path.isdir(path)):
         raise ValueError(f"{path} is neither a file nor a folder")
@@ -138,7 +139,7 @@ def load(path: str | Path, /, *, trust: bool | None = None, **overrides: Any) ->
     ValueError, in one line, if it is of no known format, damaged, or a variant that is not
     supported; `MissingSetting`, which is one, if it lacks what a keyword can say.
     """
-    path = Path(path)
+    path = user_path(path)
     _check(overrides)
     module = find_format(path)
     given = {"trust": trust, **overrides}

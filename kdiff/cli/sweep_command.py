@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
 import sys
 import time
@@ -18,15 +17,19 @@ from tqdm import tqdm
 
 import kdiff
 from kdiff.cli.choices import DTYPES, choose_device
+from kdiff.cli.errors import told
 from kdiff.cli.evaluating import choose_evaluation, evaluation_options
 from kdiff.cli.lists import as_list, as_numbers
+from kdiff.cli.paths import UserPath
 from kdiff.cli.planning import CONTEXT, key_value, usage_errors
+from kdiff.cli.sweep_file import from_file
 from kdiff.driver import State
 from kdiff.eval import converged, sweep
 from kdiff.eval.cell import RMSE, Cell, Judge, ModelFile
+from kdiff.eval.claims import WRITING, Claims
 from kdiff.eval.evaluation import METRICS, Collector, all_metrics
 from kdiff.eval.features import DEFAULT_FEATURES
-from kdiff.eval.ranks import ranks, wait_for_all
+from kdiff.eval.ranks import ranks, share, wait_for_all
 from kdiff.eval.sweep_folder import SweepFolder
 from kdiff.models import DEFAULT_MODEL, find_model, sha256
 from kdiff.planning import DEFAULT_SAMPLER, DEFAULT_STEPS
@@ -35,55 +38,10 @@ from kdiff.samplers.registry import unknown_name
 from kdiff.schedules import FINALS
 
 
-def from_file(ctx: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
-    """Take from a YAML file what the command line does not say: its keys are the options' names.
-
-    click.UsageError if it is not a mapping of such keys to values or lists of them.
-    """
-    if path is None:
-        return None
-    import yaml
-
-    try:
-        given = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise click.UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(given, dict):
-        raise click.UsageError(f"{path} must have a line `key: value` for each setting")
-    parameters = {
-        option.removeprefix("--"): parameter
-        for parameter in ctx.command.params
-        for option in parameter.opts
-        if option not in ("--file", "--help", "-h")
-    }
-    values = {}
-    for key, value in given.items():
-        if key not in parameters:
-            nearest = difflib.get_close_matches(str(key), parameters, n=1, cutoff=0)
-            raise click.UsageError(f"{path}: unknown key {key!r}; did you mean {nearest[0]}?")
-        values[parameters[key].name] = as_argument(parameters[key], value)
-    ctx.default_map = values
-    return path
-
-
-def as_argument(parameter: click.Parameter, value: Any) -> Any:
-    """A value of YAML as the command line would have it: lists joined by commas."""
-    if parameter.multiple:  # type: ignore[attr-defined]
-        if not isinstance(value, dict):
-            raise click.UsageError(f"{parameter.name} takes a mapping, such as eta: 0.5")
-        return tuple(f"{key}={as_text(v)}" for key, v in value.items())
-    flag = getattr(parameter, "is_flag", False)  # else click would take `num: true` for 1
-    return value if flag and isinstance(value, bool) else as_text(value)
-
-
-def as_text(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
 @click.command("sweep", context_settings=CONTEXT)
 @click.option(
     "--file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=UserPath(exists=True, dir_okay=False),
     callback=from_file,
     is_eager=True,
     expose_value=False,
@@ -124,7 +82,7 @@ def as_text(value: Any) -> str:
 @click.option("--shard", metavar="I/N", help="Only every N-th cell, from the I-th on.")
 @click.option("--retry", is_flag=True, help="Compute cells again that failed.")
 @click.option("--dry-run", is_flag=True, help="Only show which cells there are.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("sweep"), help="Folder.")
+@click.option("--out", type=UserPath(), default=Path("sweep"), help="Folder.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -173,27 +131,30 @@ def command(
         sweep.check_judges(cells)
     folder = SweepFolder(out, parse_shard(shard))
     own = sweep.of_shard(cells, folder.shard)
-    todo = sweep.outstanding(own, folder, retry, warn)
+    wanted = share([cell.key for cell in sweep.outstanding(own, folder, retry, warn)])
+    todo = [cell for cell in own if cell.key in wanted]
     if dry_run:
         click.echo(describe(cells, todo))
         return
     if ranks()[0] == 0:
         prepare_folder(out)
         settings = {k: as_plain(v) for k, v in ctx.params.items() if k not in ("retry", "dry_run")}
-        with usage_errors():
+        with usage_errors(), Claims(out) as claims, claims.hold(WRITING):
             folder.add_command(command_record(settings))
     wait_for_all()
     try:
         compute(todo, folder, batch, where)
     except OSError as error:
+        check_there(out)
         named = "" if error.filename else f"{out}: "  # a full disk has no name
-        raise click.ClickException(f"{named}{error}") from error
+        raise click.ClickException(f"{named}{told(error)}") from error
     except KeyboardInterrupt:
         raise click.ClickException(
             f"stopped; the same command goes on with the next batch: "
             f"{len(folder.lines())} cells in {out} are finished"
         ) from None
     if ranks()[0] == 0:
+        check_there(out)
         lines = folder.lines()
         click.echo("\n".join([table(cells, lines), *notes]))
         click.echo(f"\nkdiff report {out}  makes tables, curves and pictures of it")
@@ -300,6 +261,12 @@ def prepare_folder(out: Path) -> None:
         raise click.UsageError(f"cannot make the folder {out}: {error.strerror}") from error
 
 
+def check_there(out: Path) -> None:
+    """After what was computed. click.ClickException if somebody has removed it meanwhile."""
+    if not (out / "sweep.json").is_file():
+        raise click.ClickException(f"{out} was removed or emptied while the sweep ran")
+
+
 def command_record(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "command": shlex.join(["kdiff", *sys.argv[1:]]),
@@ -349,6 +316,7 @@ def compute(cells: Sequence[Cell], folder: SweepFolder, batch: int, device: torc
             device=device,
             callback=progress.watch,
             resumed=progress.resumed,
+            tell=warn,
         ):
             progress.finished(line)
 
