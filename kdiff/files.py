@@ -1,33 +1,163 @@
-"""What is written to files: whole or not at all, and JSON that every parser reads."""
+"""Paths as people write them, text files as people save them, and what is written: whole or not at
+all, and JSON that every parser reads."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+MOST_TEXT = 2**24  # bytes of a text file; configurations have thousands
+MOST_YAML = 2**20
+MOST_NODES = 100_000  # of YAML, with each alias counted as what it stands for
+
+FilePath = str | os.PathLike[str]
+
+
+def user_path(path: FilePath) -> Path:
+    """The path with a leading `~` or `~user` expanded, as a shell does. Every path that a person
+    gives comes through here: `./~` names a file that is called so.
+
+    ValueError if it is empty, as an unset variable makes it, or holds a NUL.
+    """
+    text = os.fspath(path)
+    if not text:
+        raise ValueError("a path is empty: the current folder is `.`")
+    if "\0" in text:
+        raise ValueError(f"a path cannot hold a NUL: {text!r:.100}")
+    return Path(os.path.expanduser(text))
+
+
+def read_text(path: FilePath, most: int = MOST_TEXT) -> str:
+    """The text of a UTF-8 file, whatever the locale, with or without a byte-order mark.
+
+    ValueError if it is not UTF-8 or has more than `most` bytes, OSError if it cannot be read.
+    """
+    with open(path, "rb") as file:
+        data = file.read(most + 1)  # of a pipe or a device too, whose size nothing tells
+    if len(data) > most:
+        raise ValueError(f"{path} is too large for a text file: more than {most:,} bytes")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text: save it as UTF-8") from error
+
+
+def parse_json(text: str, where: object, finite: bool = False) -> Any:
+    """The value of a JSON text; `where` begins the messages. Python's NaN and Infinity are taken,
+    unless all numbers are to be `finite`. ValueError, in one line, if it is not JSON."""
+    number = _finite_number if finite else float
+    try:
+        return json.loads(text, parse_constant=number, parse_float=number)
+    except RecursionError as error:
+        raise ValueError(
+            f"{where} is not JSON that kdiff reads: it is nested too deeply"
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"{where} is not JSON: {error}") from error
+
+
+def read_json(path: FilePath, most: int = MOST_TEXT) -> Any:
+    """The value in a JSON file. ValueError as `read_text` and `parse_json`."""
+    return parse_json(read_text(path, most), path)
+
+
+def parse_yaml(text: str, where: object) -> Any:
+    """The value of a YAML text, of plain types only; `where` begins the messages.
+
+    ValueError, in one line, if it is not YAML, or grows beyond reason by its aliases.
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Counts nodes as if each alias were a copy of what it stands for."""
+
+        nodes = 0
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            alias, before = self.check_event(yaml.AliasEvent), self.nodes
+            node = super().compose_node(parent, index)
+            self.nodes += sizes.get(id(node), MOST_NODES) if alias else 1
+            if self.nodes > MOST_NODES:
+                raise yaml.YAMLError("it has too many values, or aliases without end")
+            if not alias:
+                sizes[id(node)] = self.nodes - before
+            return node
+
+    sizes: dict[int, int] = {}
+    try:
+        return yaml.load(text, Loader)
+    except RecursionError as error:
+        raise ValueError(
+            f"{where} is not YAML that kdiff reads: it is nested too deeply"
+        ) from error
+    except Exception as error:  # a bad date or `!!int x` raises what its constructor happens to
+        raise ValueError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+
+
+def read_yaml(path: FilePath, most: int = MOST_YAML) -> Any:
+    """The value in a YAML file. ValueError as `read_text` and `parse_yaml`."""
+    return parse_yaml(read_text(path, most), path)
+
+
+def _finite_number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not a finite number")
+    return number
+
 
 @contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
+def whole_file(path: FilePath) -> Iterator[Path]:
     """A temporary path beside `path` (same suffix), renamed over it when the block succeeds and
-    removed when it fails, so that no reader ever sees half a file."""
+    removed when it fails, so that no reader ever sees half a file.
+
+    OSError, with the name of `path`, if the disk is full or does not let it be written.
+    """
     path = Path(path)
-    handle, name = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    with _named(path):
+        handle, name = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
+            temporary.replace(path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """What writing a file raises, as an OSError that names the file: most libraries name none, or a
+    temporary one, and safetensors raises a kind of its own."""
     try:
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        hidden = error.filename is None or Path(os.fsdecode(error.filename)).parent == path.parent
+        if isinstance(error, ConnectionError | TimeoutError) or not hidden:
+            raise
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    except Exception as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None or type(error).__name__ != "SafetensorError":
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+
+
+def write_json(path: FilePath, value: Any) -> None:
+    """Write it as `to_json` does, whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(to_json(value) + "\n", encoding="utf-8")
 
 
 def to_json(value: Any, indent: int | None = 1, sort_keys: bool = False) -> str:
