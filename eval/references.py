@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from kdiff.eval.features import FeatureNetwork
-from kdiff.eval.foreign_statistics import as_gaussian, clean_fid_file, read_npz
+from kdiff.eval.foreign_statistics import as_gaussian, clean_fid_file, images_beside, read_npz
 from kdiff.eval.frechet import Gaussian
 from kdiff.eval.home import home
 from kdiff.eval.kept import Kept
@@ -50,11 +50,14 @@ class Label:
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Reference(Label):
     """Statistics of features and, if there are any, of the spatial features that sFID takes; `kept`
-    are all features, which no file holds."""
+    are all features, which no file holds; `images()` are those in the same file; `notes` belong
+    beside figures."""
 
     gaussian: Gaussian
     spatial: Gaussian | None = None
     kept: Kept | None = None
+    images: Callable[[], Pictures] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def mean(self) -> np.ndarray:
@@ -255,7 +258,9 @@ def find_reference(
     statistics = read_npz(path) if path.suffix.lower() == ".npz" and path.is_file() else None
     if statistics is None:
         return open_pictures(text, data)
-    return Reference(name=path.name, source=text, **statistics._asdict())
+    return Reference(
+        name=path.name, source=text, images=images_beside(path), **statistics._asdict()
+    )
 
 
 def _unknown(text: str) -> str:
@@ -321,12 +326,14 @@ def make_reference(
         gaussian=gaussians[0],
         spatial=gaussians[1] if spatial else None,
         kept=kept,
+        notes=tuple(f"reference {name}: {note}" for note in pictures.notes),
     )
 
 
 def check_comparable(reference: Label, network: FeatureNetwork) -> list[str]:
-    """Warnings: what the reference does not record, and so is assumed. ValueError, in one line, if
-    it was made with another network, resize mode or weights."""
+    """Warnings: the reference's own notes, and what it does not record, and so is assumed.
+    ValueError, in one line, if it was made with another network, resize mode or weights."""
+    notes = list(getattr(reference, "notes", ()))
     pairs = {
         "feature network": (reference.features, network.name),
         "resize mode": (reference.resize, network.resize),
@@ -342,5 +349,7 @@ def check_comparable(reference: Label, network: FeatureNetwork) -> list[str]:
     missing += ["number of images"] * (reference.n is None)
     if missing:
         assumed = _how(network.name, network.resize)
-        return [f"{reference.name} does not record its {', '.join(missing)}: taken as {assumed}"]
-    return []
+        notes.append(
+            f"{reference.name} does not record its {', '.join(missing)}: taken as {assumed}"
+        )
+    return notes

@@ -27,7 +27,7 @@ def user_path(path: FilePath) -> Path:
     ValueError if it is empty, as an unset variable makes it, or holds a NUL.
     """
     text = os.fspath(path)
-    if not text:
+    if not text.strip():
         raise ValueError("a path is empty: the current folder is `.`")
     if "\0" in text:
         raise ValueError(f"a path cannot hold a NUL: {text!r:.100}")
