@@ -7,7 +7,10 @@ from pathlib import Path
 
 import platformdirs
 
+from kdiff.files import user_path
+
 
 def home() -> Path:
-    """$KDIFF_HOME, or else the user's data folder for kdiff. It need not exist yet."""
-    return Path(os.environ.get("KDIFF_HOME") or platformdirs.user_data_dir("kdiff", False))
+    """$KDIFF_HOME, or else the user's data folder for kdiff. It need not exist yet.
+    ValueError if the user has no home folder."""
+    return user_path(os.environ.get("KDIFF_HOME") or platformdirs.user_data_dir("kdiff", False))

@@ -24,7 +24,7 @@ from kdiff.eval.home import home
 from kdiff.eval.kept import Kept
 from kdiff.eval.moments import Moments
 from kdiff.eval.pictures import Pictures, open_pictures
-from kdiff.files import whole_file
+from kdiff.files import parse_json, user_path, whole_file
 from kdiff.models import ASSETS
 
 FORMAT = "kdiff-reference/1"
@@ -113,13 +113,13 @@ class Reference(Label):
 def save_reference(reference: Reference, path: str | Path) -> None:
     """Write it, whole or not at all. The folder must exist."""
     metadata = {"format": FORMAT, "label": json.dumps(asdict(reference.label))}
-    with whole_file(path) as temporary:
+    with whole_file(user_path(path)) as temporary:
         save_file(_tensors(reference), temporary, metadata)
 
 
 def load_reference(path: str | Path) -> Reference:
     """ValueError if it is not a whole kdiff reference."""
-    label, tensors = _read(Path(path), tensors=True)
+    label, tensors = _read(user_path(path), tensors=True)
     try:
         spatial = _unpack(path, tensors, "spatial_", label.n) if "spatial_mean" in tensors else None
         gaussian = _unpack(path, tensors, "", label.n)
@@ -130,7 +130,7 @@ def load_reference(path: str | Path) -> Reference:
 
 def load_label(path: str | Path) -> Label:
     """Only what is on the label, quickly. ValueError if it is not a kdiff reference."""
-    return _read(Path(path), tensors=False)[0]
+    return _read(user_path(path), tensors=False)[0]
 
 
 def _read(path: Path, tensors: bool) -> tuple[Label, dict[str, np.ndarray]]:
@@ -144,7 +144,7 @@ def _read(path: Path, tensors: bool) -> tuple[Label, dict[str, np.ndarray]]:
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{path} is a safetensors file, but not a {FORMAT} one")
     try:
-        label = Label(**json.loads(metadata["label"]))
+        label = Label(**parse_json(metadata["label"], "it"))
         if not all(isinstance(v, int if k == "n" else str) for k, v in _known(label).items()):
             raise TypeError("its values are of the wrong types")
         return label, arrays
@@ -244,7 +244,7 @@ def find_reference(
         return stored
     if text.startswith(CLEAN_FID):
         return _clean_fid(text, features, resize)
-    path = Path(text)
+    path = user_path(text)
     if not path.exists() and not text.startswith(CIFAR10) and ".npz:" not in text:
         raise ValueError(_unknown(text))
     if path.suffix.lower() in (".pkl", ".pickle"):

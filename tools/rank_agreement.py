@@ -23,6 +23,7 @@ import click
 from scipy.stats import spearmanr
 
 from kdiff.cli.lists import as_budgets, as_list
+from kdiff.cli.paths import UserPath
 from kdiff.cli.planning import usage_errors
 from kdiff.eval.report.cells import WITHOUT_NETWORK, higher_is_better
 from kdiff.eval.sweep_folder import SweepFolder
@@ -75,7 +76,7 @@ def correlation(one: dict[str, float], other: dict[str, float], keys: Sequence[s
 
 
 @click.command()
-@click.argument("sweeps", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("sweeps", nargs=-1, required=True, type=UserPath())
 @click.option("--sampler", "samplers", help="Only these samplers, a list.")
 @click.option("--budget", help="Also within these numbers of evaluations, such as 5,10,20.")
 def main(sweeps: Sequence[Path], samplers: str | None, budget: str | None) -> None:

@@ -29,6 +29,7 @@ from tqdm import tqdm
 import kdiff
 from augment import augment
 from kdiff.checkpoints import native
+from kdiff.cli.paths import UserPath
 from kdiff.files import whole_file
 from kdiff.images import grid, save_image, to_uint8
 from kdiff.networks import NETWORKS
@@ -275,7 +276,7 @@ def load_data(path: str, recipe: Recipe, device: torch.device, rank: int) -> Dat
 @click.command(context_settings={"show_default": True})
 @click.option("--recipe", "name", type=click.Choice(list(RECIPES)), default="cifar10")
 @click.option("--data", required=True, help="torchvision's folder of the data, or an .npz.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Output folder.")
+@click.option("--out", required=True, type=UserPath(), help="Output folder.")
 @click.option("--kimg", type=POSITIVE, help="Thousands of images to train for, in all.")
 @click.option("--decay-kimg", type=ZERO_OR_MORE, help="The last of them bring the rate to zero.")
 @click.option("--batch", type=click.IntRange(1), help="Images a step, over all processes.")

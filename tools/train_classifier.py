@@ -21,6 +21,7 @@ from torch.nn.utils import fuse_conv_bn_eval
 from tqdm import tqdm
 
 from kdiff.cli.outputs import check_free, writing
+from kdiff.cli.paths import UserPath
 from kdiff.eval.cifar10_classifier import Classifier, to_input
 from kdiff.files import whole_file
 from muon import Muon
@@ -154,7 +155,7 @@ def train(images: Tensor, labels: Tensor, epochs: int, batch: int, lr: float) ->
 
 @click.command(context_settings={"show_default": True})
 @click.option("--data", required=True, help="torchvision's CIFAR-10 folder, or an .npz.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="A .safetensors file.")
+@click.option("--out", required=True, type=UserPath(), help="A .safetensors file.")
 @click.option("--epochs", default=24)
 @click.option("--batch", default=250)
 @click.option("--lr", default=5e-3, help="Peak learning rate.")

@@ -8,6 +8,8 @@ from zipfile import BadZipFile
 import click
 import numpy as np
 
+from kdiff.files import user_path
+
 FILES = {"CIFAR10": "cifar-10-python.tar.gz", "MNIST": "the four *-ubyte.gz files in MNIST/raw"}
 
 
@@ -27,7 +29,7 @@ def load(name: str, data: str | Path, train: bool) -> tuple[np.ndarray, np.ndarr
     `data` is an `.npz` with `train_images, train_labels, test_images, test_labels`, or the folder
     in which torchvision keeps (or will put, if it has to download it) its data set `name`.
     """
-    data = Path(data).expanduser()
+    data = user_path(data)
     if data.suffix == ".npz":
         if not data.is_file():
             raise click.UsageError(f"there is no file {data}")

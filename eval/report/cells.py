@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import statistics
 from collections import Counter
@@ -14,6 +15,7 @@ from typing import Any
 
 from kdiff.eval.evaluation import all_metrics
 from kdiff.eval.sweep_folder import SweepFolder
+from kdiff.files import user_path
 
 WITHOUT_NETWORK = {
     "RMSE": "RMSE to the converged solution from the same start",
@@ -96,7 +98,8 @@ def read_sweep(folder: Path, warn: Callable[[str], None] | None = None) -> Sweep
 
     ValueError if there is no such folder, no cell in it, or a damaged `sweep.json`.
     """
-    if not folder.is_dir():
+    folder = user_path(folder)
+    if not os.path.isdir(folder):
         raise ValueError(f"there is no folder {folder}; give one that `kdiff sweep` wrote")
     source = SweepFolder(folder)
     lines = list(source.lines(warn).values())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -20,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 
 from kdiff.checkpoints import torch_zip
 from kdiff.denoiser import Denoiser
+from kdiff.files import user_path
 from kdiff.networks import classes_of
 from kdiff.precond import Precond, precond
 from kdiff.samplers.plugins import plugins
@@ -56,8 +58,10 @@ def find_format(path: str | Path) -> Any:
 
     ValueError if it is of none: it says what each format missed, or which folder to give instead.
     """
-    path = Path(path)
-    if not (path.is_file() or path.is_dir()):  # also: a device or a pipe, which may never end
+    path = user_path(path)
+    if not (
+        os.path.isfile(path) or os.path.isdir(path)
+    ):  # also: a device or a pipe, which may never end
         raise ValueError(f"{path} is neither a file nor a folder")
     missed: dict[str, list[str]] = {}
     for name, module in formats().items():
@@ -128,7 +132,7 @@ def load(path: str | Path, /, *, trust: bool | None = None, **overrides: Any) ->
     ValueError, in one line, if it is of no known format, damaged, or a variant that is not
     supported; `MissingSetting`, which is one, if it lacks what a keyword can say.
     """
-    path = Path(path)
+    path = user_path(path)
     _check(overrides)
     module = find_format(path)
     given = {"trust": trust, **overrides}

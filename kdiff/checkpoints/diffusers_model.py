@@ -6,7 +6,6 @@ weights, so that a config.json alone cannot fill the memory.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from kdiff.checkpoints import torch_zip
 from kdiff.checkpoints.weights import common_type
+from kdiff.files import parse_json, read_text
 
 WEIGHTS = "diffusion_pytorch_model"
 MOST_JSON = 2**20  # bytes; real ones have a few thousand
@@ -27,12 +27,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file. ValueError if there is none."""
     if not path.is_file():
         raise ValueError(f"no {path.name} in {path.parent}")
-    if path.stat().st_size > MOST_JSON:
-        raise ValueError(f"{path} is too large for a configuration")
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+    found = parse_json(read_text(path, MOST_JSON), path)
     if not isinstance(found, dict):
         raise ValueError(f"{path} is not a JSON object")
     return found

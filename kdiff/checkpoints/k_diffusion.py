@@ -6,7 +6,6 @@ A file without a config needs it beside itself, as `NAME.json`: what was trained
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from kdiff.checkpoints import torch_zip
 from kdiff.denoiser import Denoiser
+from kdiff.files import parse_json, read_json
 from kdiff.networks import at_most
 from kdiff.networks.k_diffusion_v1 import KDiffusionV1
 from kdiff.networks.k_diffusion_v2 import KDiffusionV2
@@ -99,7 +99,7 @@ def _config_inside(path: Path) -> Any:
             config = (file.metadata() or {}).get("config")
     except (OSError, SafetensorError) as error:
         raise ValueError(f"not a whole safetensors file: {error}") from error
-    return None if config is None else _parsed(config, path)
+    return None if config is None else parse_json(config, f"{path}: its config")
 
 
 def _saved(path: Path) -> dict[str, Any]:
@@ -122,19 +122,10 @@ def _beside(path: Path) -> Path:
 def _config(path: Path, inside: Any) -> dict[str, Any]:
     config = inside
     if config is None and _beside(path).is_file():
-        if _beside(path).stat().st_size > MAX_CONFIG_BYTES:
-            raise ValueError(f"{_beside(path)} is too large for a config")
-        config = _parsed(_beside(path).read_text(), _beside(path))
+        config = read_json(_beside(path), MAX_CONFIG_BYTES)
     if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
         raise ValueError(f"{path}: no k-diffusion config in it or in {_beside(path).name}")
     return config
-
-
-def _parsed(text: str, path: Path) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: its config is not JSON: {error}") from error
 
 
 def _image_v1(config: Mapping[str, Any]) -> Callable[[], nn.Module]:

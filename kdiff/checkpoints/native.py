@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from kdiff.checkpoints.weights import load_weights
 from kdiff.denoiser import Denoiser
-from kdiff.files import whole_file
+from kdiff.files import parse_json, user_path, whole_file
 from kdiff.networks import NETWORKS, at_most
 from kdiff.precond import precond
 
@@ -49,7 +49,7 @@ def save(
     for key, value in stored.items():
         if not value.isfinite().all() and tensors[key].isfinite().all():
             raise ValueError(f"{key} has values beyond {dtype}: choose float32 or bfloat16")
-    with whole_file(path) as temporary:
+    with whole_file(user_path(path)) as temporary:
         save_file(stored, temporary, {"format": FORMAT, "config": json.dumps(config)})
 
 
@@ -71,12 +71,12 @@ def load(path: str | Path, dtype: torch.dtype | None = torch.float32) -> Denoise
 
     ValueError if it is not a whole kdiff checkpoint.
     """
-    path = Path(path)
+    path = user_path(path)
     missing = detect(path)
     if missing:
         raise ValueError(f"{path} is {missing}")
     try:
-        config, names = json.loads(_metadata(path)["config"]), _names(path)
+        config, names = parse_json(_metadata(path)["config"], "the config"), _names(path)
         # On meta: neither memory nor random numbers for what is replaced.
         with torch.device("meta"), at_most(len(names)):
             network = _network(config["network"])

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from kdiff.denoiser import Denoiser
+from kdiff.files import read_json
 from kdiff.wrap import wrap
 
 EXAMPLE = '{"prediction": "eps", "shape": [3, 32, 32]}'
@@ -30,12 +30,7 @@ def read(path: Path) -> dict[str, Any]:
             f"{path} is a program that does not say what it predicts: write that to {file.name} "
             f"beside it, the keywords of kdiff.wrap, such as {EXAMPLE}"
         )
-    if file.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{file} is too large to be settings")
-    try:
-        settings = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is not JSON: {error}") from error
+    settings = read_json(file, MAX_BYTES)
     if not isinstance(settings, dict) or not {"prediction", "shape"} <= settings.keys():
         raise ValueError(f"{file} must give at least prediction and shape, such as {EXAMPLE}")
     return settings

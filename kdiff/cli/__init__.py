@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
 from importlib import import_module
 from importlib.metadata import version
+from typing import Any
 
 import click
 
+from kdiff.cli.errors import close_output, open_streams, told, wants_traceback
 from kdiff.cli.memory import keep_freed_memory
+from kdiff.interrupt import STATUS, ExitAtOnce
 
 COMMANDS = {
     "sample": "Make pictures with a model.",
@@ -22,8 +27,30 @@ COMMANDS = {
 }
 
 
-class LazyGroup(click.Group):
-    """Help for the group without importing torch."""
+class Commands(click.Group):
+    """Each command is read when it is asked for, and whatever goes wrong is one line."""
+
+    def main(self, *arguments: Any, **settings: Any) -> Any:
+        open_streams()
+        try:
+            return super().main(*arguments, **settings)
+        except Exception as error:  # click's own are told by now, and have ended the process
+            if wants_traceback():
+                raise
+            close_output(error)
+            click.ClickException(told(error)).show()
+            sys.exit(1)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("stopped", err=True)
+            ctx.exit(STATUS)
+        except click.ClickException:
+            if wants_traceback():
+                traceback.print_exc()
+            raise
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -31,14 +58,15 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        return import_module(f"kdiff.cli.{name.replace('-', '_')}_command").command
+        with ExitAtOnce():
+            return import_module(f"kdiff.cli.{name.replace('-', '_')}_command").command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("kdiff"), prog_name="kdiff")
 def main() -> None:
     """Sample diffusion models with any sampler, and measure what comes out."""

@@ -11,12 +11,13 @@ from typing import Any
 
 import click
 import torch
-import yaml
 
 import kdiff
 from kdiff.checkpoints import one_line
+from kdiff.cli.errors import told
 from kdiff.cli.planning import key_value
 from kdiff.denoiser import Denoiser
+from kdiff.files import parse_yaml
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -41,8 +42,8 @@ def load_with(path: Path, settings: Sequence[str]) -> Denoiser:
 def as_value(text: str) -> Any:
     """`3,64,64` and `[3, 64, 64]` and `(3, 64, 64)` -> [3, 64, 64], `80.0` -> 80.0, `v` -> "v"."""
     try:
-        return yaml.safe_load(f"[{text.strip('[]()')}]" if "," in text else text)
-    except yaml.YAMLError:
+        return parse_yaml(f"[{text.strip('[]()')}]" if "," in text else text, text)
+    except ValueError:
         return text
 
 
@@ -51,10 +52,14 @@ def network_errors(name: str) -> Iterator[None]:
     """What goes wrong while a network runs, which may be anybody's, as one line."""
     try:
         yield
+    except click.ClickException:
+        raise
     except (kdiff.NonFiniteError, OSError) as error:
-        raise click.ClickException(str(error)) from error
-    except (ValueError, TypeError, RuntimeError, AssertionError) as error:
+        raise click.ClickException(told(error)) from error
+    except (ValueError, RuntimeError) as error:  # kdiff's own, torch's
         raise click.ClickException(f"{name}: {one_line(error, 300)}") from error
+    except Exception as error:
+        raise click.ClickException(f"{name}: {told(error)}") from error
 
 
 def choose_labels(model: Denoiser, text: str | None, n: int) -> list[int] | None:

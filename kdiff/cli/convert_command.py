@@ -10,13 +10,14 @@ import click
 from kdiff.checkpoints import native
 from kdiff.cli.choices import DTYPES, load_with, settings_option
 from kdiff.cli.outputs import check_free
+from kdiff.cli.paths import UserPath
 from kdiff.cli.planning import CONTEXT, usage_errors
 from kdiff.models import find_model
 
 
 @click.command("convert", context_settings=CONTEXT)
 @click.argument("source")
-@click.argument("target", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("target", type=UserPath(dir_okay=False))
 @click.option("--dtype", type=click.Choice(list(DTYPES)), default="float16", help="Of the weights.")
 @click.option("--overwrite", is_flag=True, help="Write even if TARGET is there.")
 @settings_option

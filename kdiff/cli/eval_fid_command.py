@@ -17,6 +17,7 @@ import kdiff
 from kdiff.cli.choices import DTYPES, choose_device, choose_labels, network_errors
 from kdiff.cli.evaluating import choose_evaluation, choose_metrics, evaluation_options
 from kdiff.cli.outputs import check_free, writing
+from kdiff.cli.paths import UserPath
 from kdiff.cli.planning import CONTEXT, grid_options, make_plan, to_json, usage_errors
 from kdiff.environment import environment
 from kdiff.eval.backends import BACKENDS, Backend, CannotRun, second_opinion
@@ -68,7 +69,7 @@ OF_MODELS = (
 @click.option("--dtype", type=click.Choice(list(DTYPES)), default="float32", help="The model's.")
 @click.option("--deterministic", is_flag=True, help="Same images to the bit in any batch.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole record as JSON.")
-@click.option("--out", type=click.Path(path_type=Path), help="Write it to a file.")
+@click.option("--out", type=UserPath(), help="Write it to a file.")
 @click.option("--overwrite", is_flag=True, help="Replace that file, if there is one.")
 @click.pass_context
 def command(

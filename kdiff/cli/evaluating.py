@@ -11,6 +11,7 @@ import click
 from tqdm import tqdm
 
 from kdiff.cli.lists import as_list
+from kdiff.cli.paths import UserPath
 from kdiff.eval.evaluation import check_metrics, needs_logits, reference_for
 from kdiff.eval.features import DEFAULT_FEATURES, FeatureNetwork, feature_network
 from kdiff.eval.references import Reference, check_comparable
@@ -18,7 +19,7 @@ from kdiff.eval.resize import MODES
 
 data_option = click.option(
     "--data",
-    type=click.Path(path_type=Path),
+    type=UserPath(),
     help="For cifar10:train and cifar10:test: torchvision's folder, or an .npz.",
 )
 
@@ -37,9 +38,7 @@ def evaluation_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--resize", type=click.Choice(list(MODES)), help="[default: legacy_tensorflow]"
         ),
-        click.option(
-            "--weights", type=click.Path(path_type=Path), help="Inception's weights, if elsewhere."
-        ),
+        click.option("--weights", type=UserPath(), help="Inception's weights, if elsewhere."),
         data_option,
     ]
     for option in reversed(options):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
@@ -74,7 +73,7 @@ def first_pictures(path: str, n: int) -> np.ndarray:
     """The first `n` of them, or all if there are less."""
     from kdiff.eval.pictures import open_pictures
 
-    pictures = open_pictures(Path(path).expanduser() if Path(path).exists() else path)
+    pictures = open_pictures(path)
     (images,) = pictures.batches(n, range(min(n, len(pictures))))
     return images
 

@@ -14,6 +14,7 @@ from kdiff.cli.choices import choose_device
 from kdiff.cli.evaluating import data_option
 from kdiff.cli.list_command import table
 from kdiff.cli.outputs import check_free, writing
+from kdiff.cli.paths import UserPath
 from kdiff.cli.planning import CONTEXT, usage_errors
 from kdiff.eval.features import DEFAULT_FEATURES, DEFAULT_RESIZE, feature_network
 from kdiff.eval.pictures import open_pictures
@@ -75,13 +76,11 @@ def _row(path: Path, label: Label) -> dict[str, Any]:
 @data_option
 @features_option
 @resize_option
-@click.option("--weights", type=click.Path(path_type=Path), help="Inception's weights file.")
+@click.option("--weights", type=UserPath(), help="Inception's weights file.")
 @click.option("--spatial", is_flag=True, help="Add what sFID needs; the file is twice as large.")
 @click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: cuda if there is one]")
 @click.option("--batch", type=int, default=64, help="Images read together.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="File.  [default: kept under its name]"
-)
+@click.option("--out", type=UserPath(), help="File.  [default: kept under its name]")
 @overwriting
 def make(
     name: str,
@@ -123,7 +122,7 @@ def make(
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @click.option(
     "--npz",
-    type=click.Path(path_type=Path),
+    type=UserPath(),
     help="Write mu and sigma, float64, as pytorch-fid and others read them.",
 )
 @overwriting

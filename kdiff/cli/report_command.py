@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from kdiff.cli.lists import as_budgets, as_list
+from kdiff.cli.paths import UserPath
 from kdiff.cli.planning import CONTEXT, usage_errors
 from kdiff.eval.report import Sweep, Table, curves, formats, make_tables, page, read_sweep, within
 from kdiff.files import whole_file
@@ -21,8 +22,8 @@ FORMATS = ("csv", "md", "latex", "svg", "png", "html")
 
 
 @click.command("report", context_settings=CONTEXT)
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Folder.  [default: DIR/report]")
+@click.argument("folder", metavar="DIR", type=UserPath())
+@click.option("--out", type=UserPath(), help="Folder.  [default: DIR/report]")
 @click.option("--format", "wanted", default=",".join(FORMATS), help="Which of these to write.")
 @click.option("--metric", "metrics", multiple=True, help="Only this metric; may be repeated.")
 @click.option("--sampler", "samplers", help="Only these samplers, a list.")

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 import kdiff
 from kdiff.cli.choices import DTYPES, choose_device, choose_labels, network_errors
+from kdiff.cli.paths import UserPath
 from kdiff.cli.planning import CONTEXT, grid_options, make_plan, to_json, usage_errors
 from kdiff.denoiser import Denoiser
 from kdiff.driver import State
@@ -43,7 +44,7 @@ MOST_IMAGES = 1_000_000
     "--class-label",
     help="Name or number of a class, none, or a list of them to repeat.  [default: each in turn]",
 )
-@click.option("--out", type=click.Path(path_type=Path), default=Path("samples"), help="Folder.")
+@click.option("--out", type=UserPath(), default=Path("samples"), help="Folder.")
 @click.option(
     "--overwrite",
     is_flag=True,
@@ -53,7 +54,7 @@ MOST_IMAGES = 1_000_000
 @click.option("--dtype", type=click.Choice(list(DTYPES)), default="float32", help="Network's.")
 @click.option("--compile", "compile_", is_flag=True, help="torch.compile the network first.")
 @click.option("--deterministic", is_flag=True, help="Same bits whatever the batch; a bit slower.")
-@click.option("--trajectory", type=click.Path(path_type=Path), help="A GIF of the denoised images.")
+@click.option("--trajectory", type=UserPath(), help="A GIF of the denoised images.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(
     model_name: str,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
 import sys
 import time
@@ -20,7 +19,9 @@ import kdiff
 from kdiff.cli.choices import DTYPES, choose_device
 from kdiff.cli.evaluating import choose_evaluation, evaluation_options
 from kdiff.cli.lists import as_list, as_numbers
+from kdiff.cli.paths import UserPath
 from kdiff.cli.planning import CONTEXT, key_value, usage_errors
+from kdiff.cli.sweep_file import from_file
 from kdiff.driver import State
 from kdiff.eval import converged, sweep
 from kdiff.eval.cell import RMSE, Cell, Judge, ModelFile
@@ -35,54 +36,10 @@ from kdiff.samplers.registry import unknown_name
 from kdiff.schedules import FINALS
 
 
-def from_file(ctx: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
-    """Take from a YAML file what the command line does not say: its keys are the options' names.
-
-    click.UsageError if it is not a mapping of such keys to values or lists of them.
-    """
-    if path is None:
-        return None
-    import yaml
-
-    try:
-        given = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise click.UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(given, dict):
-        raise click.UsageError(f"{path} must have a line `key: value` for each setting")
-    parameters = {
-        option.removeprefix("--"): parameter
-        for parameter in ctx.command.params
-        for option in parameter.opts
-        if option not in ("--file", "--help", "-h")
-    }
-    values = {}
-    for key, value in given.items():
-        if key not in parameters:
-            nearest = difflib.get_close_matches(str(key), parameters, n=1, cutoff=0)
-            raise click.UsageError(f"{path}: unknown key {key!r}; did you mean {nearest[0]}?")
-        values[parameters[key].name] = as_argument(parameters[key], value)
-    ctx.default_map = values
-    return path
-
-
-def as_argument(parameter: click.Parameter, value: Any) -> Any:
-    """A value of YAML as the command line would have it: lists joined by commas."""
-    if parameter.multiple:  # type: ignore[attr-defined]
-        if not isinstance(value, dict):
-            raise click.UsageError(f"{parameter.name} takes a mapping, such as eta: 0.5")
-        return tuple(f"{key}={as_text(v)}" for key, v in value.items())
-    return value if isinstance(value, bool) else as_text(value)
-
-
-def as_text(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
 @click.command("sweep", context_settings=CONTEXT)
 @click.option(
     "--file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=UserPath(exists=True, dir_okay=False),
     callback=from_file,
     is_eager=True,
     expose_value=False,
@@ -123,7 +80,7 @@ def as_text(value: Any) -> str:
 @click.option("--shard", metavar="I/N", help="Only every N-th cell, from the I-th on.")
 @click.option("--retry", is_flag=True, help="Compute cells again that failed.")
 @click.option("--dry-run", is_flag=True, help="Only show which cells there are.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("sweep"), help="Folder.")
+@click.option("--out", type=UserPath(), default=Path("sweep"), help="Folder.")
 @click.pass_context
 def command(
     ctx: click.Context,

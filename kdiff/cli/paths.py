@@ -1,0 +1,27 @@
+"""Paths on the command line and in a sweep's file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kdiff.files import user_path
+
+
+class UserPath(click.Path):
+    """A `Path` with `~` expanded, which a shell does not do in `--out=~/x`, nor anything in a file.
+    One that cannot be a path is refused."""
+
+    def __init__(self, **checks: bool):
+        super().__init__(path_type=Path, **checks)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        try:
+            return super().convert(user_path(value), param, ctx)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
