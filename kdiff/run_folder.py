@@ -38,17 +38,14 @@ def parse_run(text: str) -> Run | None:
     return Run(frozenset(map(picture_name, seeds)), trajectory if plain else None)
 
 
-def remove_run(folder: Path) -> None:
-    """Remove the run that is in a folder, and no other file: what its run.json names, that record
-    and the overview. OSError if a file cannot be removed."""
-    names = [OVERVIEW, RECORD]
-    if (folder / RECORD).is_file():
-        try:
-            run = parse_run(read_text(folder / RECORD, MOST_RECORD))
-        except ValueError:
-            run = None
-        if run is not None:
-            names = [*run.pictures, *filter(None, [run.trajectory]), *names]
-    for name in names:
-        if (folder / name).is_file():
-            (folder / name).unlink()
+def files_of_run(folder: Path) -> list[Path]:
+    """The pictures, and the trajectory, of the run that is in a folder: those that its run.json
+    names and that are there; none if there is no such record."""
+    if not (folder / RECORD).is_file():
+        return []
+    try:
+        run = parse_run(read_text(folder / RECORD, MOST_RECORD))
+    except (ValueError, OSError):
+        return []
+    names = [] if run is None else sorted([*run.pictures, *filter(None, [run.trajectory])])
+    return [folder / name for name in names if (folder / name).is_file()]
