@@ -16,6 +16,7 @@ from kdiff.eval.image_source import (
     Read,
     check_claim,
     check_count,
+    check_pixels,
     damage,
     open_zip,
 )
@@ -82,6 +83,7 @@ def _of_array(
     length = height * width * channels
     if file_size < start + n * length:
         raise ValueError(f"{name} is cut off: it says {n} images, but does not hold them")
+    check_pixels(name, height, width)
     check_claim(f"{name}: an image", length, stored / n)
 
     @contextmanager

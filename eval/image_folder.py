@@ -56,6 +56,7 @@ def files_below(root: Path) -> tuple[list[str], list[str]]:
     a pipe, a socket or a device.
     """
     found: list[str] = []
+    odd: list[str] = []
     linked: list[tuple[str, str]] = []
     real_files: set[str] = set()
     real_folders: set[str] = set()
@@ -71,8 +72,10 @@ def files_below(root: Path) -> tuple[list[str], list[str]]:
         for entry in _entries(root, label):
             own = f"{label}/{entry.name}" if label else entry.name
             _check_entry(root, own, entry)
-            if _is_hidden(entry.name) or not (entry.is_dir() or entry.is_file()):
+            if _is_hidden(entry.name):
                 found.append(own)
+            elif not (entry.is_dir() or entry.is_file()):
+                odd.append(own)
             elif entry.is_dir():
                 (folders.append if entry.is_symlink() else folders.appendleft)(own)
             elif entry.is_symlink():
@@ -85,7 +88,7 @@ def files_below(root: Path) -> tuple[list[str], list[str]]:
         found += [own] * (target not in real_files)
         real_files.add(target)
     again = f"links to what is read already are left out: {repeated}; each image counts once"
-    return found, [again] if repeated else []
+    return found, [*[again] * bool(repeated), *_left_out("pipes, sockets or devices", odd)]
 
 
 def _entries(root: Path, label: str) -> list[os.DirEntry[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
+
+from kdiff.checkpoints import one_line
 
 GREYSCALE = "greyscale images: their one channel is repeated to three"
 PICKLED = "holds pickled Python objects, which kdiff never opens: save plain arrays"
@@ -67,6 +71,12 @@ def check_claim(where: str, claimed: int, stored: float, believed: int = MOST_PI
         )
 
 
+def check_pixels(where: str, height: int, width: int) -> None:
+    """ValueError if an image is larger than Pillow takes one to be."""
+    if height * width > (Image.MAX_IMAGE_PIXELS or math.inf):
+        raise ValueError(f"{where} claims images of {width} x {height} pixels: they are too large")
+
+
 def open_zip(path: Path) -> zipfile.ZipFile:
     with damage(path):
         return zipfile.ZipFile(path)
@@ -79,7 +89,7 @@ def damage(where: Any) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = one_line(error, 200)
         if "pickle" in reason:
             raise ValueError(f"{where} {PICKLED}") from error
         raise ValueError(f"{where} cannot be read, it may be damaged: {reason}") from error

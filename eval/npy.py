@@ -43,8 +43,10 @@ def read_header(stream: IO[bytes]) -> Header:
     known = np.lib.format
     read = known.read_array_header_1_0 if width == 2 else known.read_array_header_2_0
     shape, fortran, dtype = read(header)
-    if min(shape, default=0) < 0:
-        raise ValueError(f"its shape is {list(shape)}")
+    if not all(0 <= size < 2**63 for size in shape):
+        raise ValueError("its shape has sizes below 0, or beyond all files")
+    if dtype.itemsize == 0:
+        raise ValueError("its elements have no bytes")
     return Header(tuple(map(int, shape)), fortran, dtype, len(begin) + width + length)
 
 

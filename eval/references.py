@@ -139,14 +139,16 @@ def _read(path: Path, tensors: bool) -> tuple[Label, dict[str, np.ndarray]]:
             metadata = file.metadata() or {}
             keys = file.keys() if tensors else []
             arrays = {key: file.get_tensor(key) for key in keys}
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{path} is a safetensors file, but not a {FORMAT} one")
     try:
         label = Label(**parse_json(metadata["label"], "it"))
-        if not all(isinstance(v, int if k == "n" else str) for k, v in _known(label).items()):
+        if not all(type(v) is (int if k == "n" else str) for k, v in _known(label).items()):
             raise TypeError("its values are of the wrong types")
+        if label.n is not None and not 0 < label.n < 2**53:
+            raise ValueError("its number of images is none")
         return label, arrays
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} has a label that kdiff cannot read: {error}") from error
