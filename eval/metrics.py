@@ -209,7 +209,7 @@ def _metric(text: str) -> str:
         known |= {normalise(name): name for name in metrics()}
         if normalise(text) in known:
             return known[normalise(text)]
-    raise UnknownName(unknown_name("metric", text, METRICS, ALIASES))
+    raise UnknownName(unknown_name("metric", text, METRICS))
 
 
 def needs_logits(metrics: Iterable[str]) -> bool:
