@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from torch import Tensor
 
-from kdiff.eval.extrapolation import extrapolate, group_error
 from kdiff.eval.features import FeatureNetwork, Features, feature_network
-from kdiff.eval.frechet import Gaussian, frechet_distance
-from kdiff.eval.groups import GROUPS, Groups
-from kdiff.eval.inception_score import InceptionScore
-from kdiff.eval.kept import Kept
-from kdiff.eval.kernel_distance import kernel_distance
-from kdiff.eval.neighbours import density_coverage, precision_recall
-from kdiff.eval.pictures import open_pictures
+from kdiff.eval.frechet import Gaussian
+from kdiff.eval.groups import GROUPS
+from kdiff.eval.metrics import (
+    METRICS,
+    STREAMS,
+    Pair,
+    check_metrics,
+    density_coverage_of,
+    extrapolated,
+    needs_logits,
+)
+from kdiff.eval.metrics import Metric as Metric  # those who write one find it here too
+from kdiff.eval.metrics import all_metrics as all_metrics
+from kdiff.eval.pictures import Pictures, open_pictures
 from kdiff.eval.ranks import ranks
 from kdiff.eval.references import (
     Reference,
@@ -28,10 +34,7 @@ from kdiff.eval.references import (
     find_reference,
     make_reference,
 )
-from kdiff.samplers import UnknownName
 from kdiff.samplers.counts import whole_number
-from kdiff.samplers.plugins import plugins
-from kdiff.samplers.registry import unknown_name
 
 
 class Figure(NamedTuple):
@@ -41,174 +44,6 @@ class Figure(NamedTuple):
     value: float
     error: float | None
     n: int
-
-
-@dataclass(frozen=True)
-class Stream:
-    """Statistics that grow by `update(rows, indices)` and add up: which part of `Features` they
-    take, and how they start, given the number of images and the features' dimensions."""
-
-    takes: str
-    start: Callable[[int, int], Any]
-
-
-STREAMS: Mapping[str, Stream] = {
-    "pool": Stream("pool", lambda n, dim: Groups(dim)),
-    "spatial": Stream("spatial", lambda n, dim: Groups(dim)),
-    "rows": Stream("pool", Kept),
-    "is": Stream("logits", InceptionScore),
-    "is-openai": Stream("logits", partial(InceptionScore, convention="openai")),
-    "is-guided-diffusion": Stream("logits", partial(InceptionScore, convention="guided-diffusion")),
-}
-
-Pair = tuple[float, float | None]
-
-
-def _frechet(groups: Groups, reference: Gaussian) -> list[Pair]:
-    enough = min(part.n for part in groups.parts) > 1
-    error = group_error(reference, groups.parts) if enough else None
-    return [(frechet_distance(reference, groups.whole), error)]
-
-
-def _extrapolated(groups: Groups, reference: Gaussian) -> list[Pair]:
-    return [extrapolate(reference, groups.parts)]
-
-
-def _score(scores: InceptionScore, _: None) -> list[Pair]:
-    return [(scores.mean, scores.std)]
-
-
-def _kernel(kept: Kept, reference: np.ndarray) -> list[Pair]:
-    return [kernel_distance(reference, kept.rows)]
-
-
-def _precision_recall(kept: Kept, reference: np.ndarray) -> list[Pair]:
-    return [(value, None) for value in precision_recall(reference, kept.rows)]
-
-
-def _density_coverage(kept: Kept, reference: np.ndarray) -> list[Pair]:
-    return [(value, None) for value in density_coverage(reference, kept.rows)]
-
-
-@dataclass(frozen=True)
-class Metric:
-    """`compute(statistics, what the reference has)` gives a list of (value, error), of which this
-    metric is one. `needs`: the reference's attribute, "" if none; `least`: images;
-    `higher_is_better` is for reports."""
-
-    label: str
-    help: str
-    stream: str
-    needs: str
-    compute: Callable[[Any, Any], list[Pair]]
-    index: int = 0
-    least: int = 2
-    higher_is_better: bool = False
-
-
-METRICS: dict[str, Metric] = {
-    "fid": Metric(
-        "FID",
-        "Frechet distance (Heusel et al. 2017); error: standard error, from four groups of images",
-        "pool",
-        "gaussian",
-        _frechet,
-    ),
-    "fid-inf": Metric(
-        "FID_inf",
-        "FID extrapolated to infinitely many images (Chong & Forsyth 2020); error: jackknife",
-        "pool",
-        "gaussian",
-        _extrapolated,
-    ),
-    "sfid": Metric(
-        "sFID",
-        "Frechet distance of spatial features (Nash et al. 2021); error as for fid",
-        "spatial",
-        "spatial_gaussian",
-        _frechet,
-    ),
-    "is": Metric(
-        "IS",
-        "Inception Score as torch-fidelity's; error: std over 10 splits",
-        "is",
-        "",
-        _score,
-        least=10,
-        higher_is_better=True,
-    ),
-    "is-openai": Metric(
-        "IS-openai",
-        "Inception Score in the given order (Salimans et al. 2016); error: std over 10 splits",
-        "is-openai",
-        "",
-        _score,
-        least=10,
-        higher_is_better=True,
-    ),
-    "is-guided-diffusion": Metric(
-        "IS-guided-diffusion",
-        "Inception Score over splits of 5,000 (Dhariwal & Nichol 2021); no error",
-        "is-guided-diffusion",
-        "",
-        _score,
-        higher_is_better=True,
-    ),
-    "kid": Metric(
-        "KID",
-        "Kernel distance (Binkowski et al. 2018), --ref being images; error: std over 100 subsets"
-        " of 1,000",
-        "rows",
-        "rows",
-        _kernel,
-    ),
-    "precision": Metric(
-        "precision",
-        "Kynkaanniemi et al. 2019, k = 3, --ref being images",
-        "rows",
-        "rows",
-        _precision_recall,
-        least=4,
-        higher_is_better=True,
-    ),
-    "recall": Metric(
-        *("recall", "the same", "rows", "rows", _precision_recall, 1),
-        least=4,
-        higher_is_better=True,
-    ),
-    "density": Metric(
-        "density",
-        "Naeem et al. 2020, k = 5, --ref being images",
-        "rows",
-        "rows",
-        _density_coverage,
-        higher_is_better=True,
-    ),
-    "coverage": Metric(
-        *("coverage", "the same", "rows", "rows", _density_coverage, 1),
-        higher_is_better=True,
-    ),
-}
-
-
-def all_metrics() -> Mapping[str, Metric]:
-    """`METRICS`, with those of other packages."""
-    for name, metric in plugins("kdiff.metrics").items():
-        METRICS.setdefault(name, metric)
-    return METRICS
-
-
-def check_metrics(names: Iterable[str]) -> list[str]:
-    """UnknownName, with the nearest, if one is none of `METRICS`."""
-    names = list(dict.fromkeys(names))
-    for name in names:
-        if name not in METRICS and name not in all_metrics():
-            raise UnknownName(unknown_name("metric", name, METRICS))
-    return names
-
-
-def needs_logits(metrics: Iterable[str]) -> bool:
-    return any(METRICS[name].compute is _score for name in metrics)
 
 
 class Collector:
@@ -248,9 +83,9 @@ class Collector:
         return found
 
     def _least(self, name: str) -> int:
-        if METRICS[name].compute is _extrapolated:  # each group must have full rank
+        if METRICS[name].compute is extrapolated:  # each group must have full rank
             return GROUPS * (len(self.needed["gaussian"].mean) + 1)
-        if METRICS[name].compute is _density_coverage and len(self.needed["rows"]) < 6:
+        if METRICS[name].compute is density_coverage_of and len(self.needed["rows"]) < 6:
             raise ValueError(f"{name} needs at least 6 images in the reference")
         return METRICS[name].least
 
@@ -352,14 +187,28 @@ def reference_for(
     progress: Callable[[int, int], object] | None = None,
 ) -> Reference:
     """What `find_reference` finds; of images, the statistics that these metrics need, computed now.
+    A file that has statistics and images, as guided-diffusion's, serves the metrics of both.
     `progress` is told the images of each batch and of all. ValueError as `find_reference`."""
     if isinstance(ref, Reference):
         return ref
+    needs = {METRICS[name].needs for name in metrics}
     text = ref if isinstance(ref, str) else os.path.join(".", ref)  # a path is no name
     found = find_reference(text, network.name, network.resize, data)
     if isinstance(found, Reference):
-        return found
-    needs = {METRICS[name].needs for name in metrics}
+        if found.images is None or "rows" not in needs:
+            return found
+        rows = _made(found.images(), ref, network, {"rows"}, progress)
+        return replace(found, kept=rows.kept, notes=rows.notes)
+    return _made(found, ref, network, needs, progress)
+
+
+def _made(
+    pictures: Pictures,
+    ref: object,
+    network: FeatureNetwork,
+    needs: Container[str],
+    progress: Callable[[int, int], object] | None,
+) -> Reference:
     if ranks()[1] > 1:
         raise ValueError(
             "kid, precision, recall, density and coverage need one process"
@@ -368,41 +217,46 @@ def reference_for(
         )
     told = progress or (lambda done, total: None)
     return make_reference(
-        found.name,
-        found,
+        pictures.name,
+        pictures,
         network,
-        progress=lambda done: told(done, len(found)),
+        progress=lambda done: told(done, len(pictures)),
         spatial="spatial_gaussian" in needs,
         rows="rows" in needs,
     )
 
 
 def evaluate(
-    images: np.ndarray | str | Path | Source,
+    images: np.ndarray | Tensor | str | Path | Source,
     reference: Reference | str | Path = "cifar10",
     metrics: str | Sequence[str] = "fid",
     *,
     network: FeatureNetwork | None = None,
     batch: int = 64,
 ) -> dict[str, Figure]:
-    """The figures of `images`, an array, uint8 `[N, H, W, 3]`, or anything that `open_pictures`
-    takes, by the metrics' labels.
+    """The figures of `images`, by the metrics' labels. They are what `kdiff.sample` returns, floats
+    `[N, C, H, W]` in [-1, 1]; an array, uint8 `[N, H, W, 3]`; or anything that `open_pictures`
+    takes.
 
-    `metrics` are names of `METRICS`; `reference` as `find_reference` takes it; `network` is by
-    default FID's Inception, in the legacy_tensorflow mode. What is not known of the reference, and
-    so assumed, and what belongs beside figures of such images, are warnings. ValueError on anything
-    wrong.
+    `metrics` are names of `METRICS`, a list or text such as "fid,kid", in any case; `reference` as
+    `find_reference` takes it; `network` is by default FID's Inception, in the legacy_tensorflow
+    mode. What is not known of the reference, and so assumed, and what belongs beside figures of
+    such images, are warnings. ValueError on anything wrong.
     """
-    metrics = check_metrics([metrics] if isinstance(metrics, str) else metrics)
+    metrics = check_metrics(metrics)
     batch = whole_number("batch", batch, 1)
     if not metrics:
         raise ValueError("give at least one metric")
     if not isinstance(reference, (Reference, str, Path)):
         raise ValueError("the reference must be a Reference, a name or a path")
-    if not (isinstance(images, (np.ndarray, str, Path)) or hasattr(images, "batches")):
-        raise ValueError("the images must be an array, uint8 [N, H, W, 3], a path or a source")
+    in_memory = isinstance(images, (np.ndarray, Tensor))
+    if not (in_memory or isinstance(images, (str, Path)) or hasattr(images, "batches")):
+        raise ValueError(
+            "the images must be what kdiff.sample returns, an array, uint8 [N, H, W, 3], a path or "
+            f"a source, not {type(images).__name__}"
+        )
     network = network or feature_network(logits=needs_logits(metrics))
-    opened = open_pictures(images) if isinstance(images, (np.ndarray, str, Path)) else images
+    opened: Any = images if hasattr(images, "batches") else open_pictures(images)
     found = reference_for(reference, network, metrics)
     for note in [*getattr(opened, "notes", ()), *check_comparable(found, network)]:
         warnings.warn(note, stacklevel=2)

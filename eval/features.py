@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import wraps
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +12,7 @@ import numpy as np
 import torch
 
 from kdiff.eval import cifar10_classifier
+from kdiff.eval.feature_plugins import Answers, find_plugin, plugin_names
 from kdiff.eval.resize import MODES
 from kdiff.eval.resize import resize as resized
 from kdiff.eval.weights import load_inception
@@ -23,7 +20,6 @@ from kdiff.samplers import UnknownName
 from kdiff.samplers.registry import unknown_name
 
 DEFAULT_FEATURES, DEFAULT_RESIZE = "inception", "legacy_tensorflow"
-ENTRY_POINTS = "kdiff.features"
 # Inception's CPU batch is the fastest, measured on two cores; 128 is the customary one.
 CPU_BATCH, GPU_BATCH, SMALL_BATCH = 8, 128, 64
 
@@ -85,7 +81,7 @@ def feature_network(
     is a plug-in: an entry point in the group `kdiff.features`, or `module:function`; a function
     from uint8 images `[N, H, W, 3]` to features `[N, D]`, or to (features, logits `[N, K]`), with
     an attribute `weights`, a hash, if it has weights.
-    ValueError if there is no such network or its weights are not there.
+    ValueError if there is no such network, it cannot be imported, or its weights are not there.
     """
     if name == "inception":
         return _inception(resize or DEFAULT_RESIZE, weights, torch.device(device), logits)
@@ -93,9 +89,12 @@ def feature_network(
         raise ValueError(f"--resize and --weights are for inception, not for {name}")
     if name == cifar10_classifier.NAME:
         return _cifar10_classifier(torch.device(device))
+    if ":" not in name and name not in plugin_names():
+        raise UnknownName(unknown_name("feature network", name, feature_networks()))
     function = find_plugin(name)
+    answers = Answers(name, function)
     hashed = getattr(function, "weights", "")
-    return FeatureNetwork(name, None, hashed, lambda images: _as_features(function(images)))
+    return FeatureNetwork(name, None, hashed, lambda images: Features(*answers(images)))
 
 
 def feature_networks() -> dict[str, str]:
@@ -103,31 +102,8 @@ def feature_networks() -> dict[str, str]:
     return {
         "inception": "FID's Inception-v3, of 2015-12-05",
         cifar10_classifier.NAME: "small and fast, for images of 32 x 32; no figures of papers",
-        **{point.name: point.value for point in entry_points(group=ENTRY_POINTS)},
+        **plugin_names(),
     }
-
-
-def find_plugin(name: str) -> Callable[[np.ndarray], Any]:
-    """An entry point's, or `module:function`, installed or in the current folder. ValueError,
-    suggesting the nearest name, if there is none."""
-    plugins = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-    if name in plugins:
-        return plugins[name].load()
-    module, colon, function = name.partition(":")
-    if not colon:
-        raise UnknownName(unknown_name("feature network", name, feature_networks()))
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # where `python -m kdiff` would look too
-    try:
-        return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"there is no feature network {name!r}: {error}") from error
-
-
-def _as_features(result: Any) -> Features:
-    pool, logits = result if isinstance(result, tuple) else (result, None)
-    pool = np.asarray(pool, dtype=np.float32)
-    return Features(pool, None if logits is None else np.asarray(logits, dtype=np.float32))
 
 
 def _inception(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import re
 import shutil
+from collections.abc import Callable
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,11 +14,12 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import numpy as np
-from numpy.lib.npyio import NpzFile
 
 from kdiff.eval.frechet import Gaussian
 from kdiff.eval.home import home
-from kdiff.eval.image_source import damage
+from kdiff.eval.image_arrays import ARRAYS, from_npz
+from kdiff.eval.image_source import Pictures
+from kdiff.eval.npy import Members
 from kdiff.files import whole_file
 
 CLEAN_FID_URL = "https://www.cs.cmu.edu/~clean-fid/stats/"
@@ -33,17 +36,33 @@ def read_npz(path: Path) -> Statistics | None:
     """`mu, sigma` (TTUR, pytorch-fid, EDM, guided-diffusion) and `mu_s, sigma_s` if they are there;
     None if there is no `mu, sigma`. ValueError if the file is damaged or needs unpickling, or if
     they are not a mean and its covariance."""
-    with damage(path), np.load(path, allow_pickle=False) as file:
-        keys = file.files if isinstance(file, NpzFile) else []
-        wanted = [key for key in ("mu", "sigma", "mu_s", "sigma_s") if key in keys]
-        arrays = {key: file[key] for key in wanted}
-    if not {"mu", "sigma"} <= arrays.keys():
+    members = Members(path)
+    if not {"mu", "sigma"} <= set(members):
+        _check_names(members)
         return None
-    spatial = {"mu_s", "sigma_s"} <= arrays.keys()
+    spatial = {"mu_s", "sigma_s"} <= set(members)
     return Statistics(
-        as_gaussian(path, arrays["mu"], arrays["sigma"]),
-        as_gaussian(path, arrays["mu_s"], arrays["sigma_s"]) if spatial else None,
+        as_gaussian(path, members.read("mu"), members.read("sigma")),
+        as_gaussian(path, members.read("mu_s"), members.read("sigma_s")) if spatial else None,
     )
+
+
+def images_beside(path: Path) -> Callable[[], Pictures] | None:
+    """What opens the images that are in the same `.npz`, as in guided-diffusion's; None if there
+    are none."""
+    key = next((key for key in ARRAYS if key in Members(path)), None)
+    return None if key is None else partial(from_npz, path, key)
+
+
+def _check_names(members: Members) -> None:
+    """ValueError if these are neither `mu` and `sigma` nor images."""
+    found = list(members)
+    if found and not any(members.header(key).dtype == np.uint8 for key in found):
+        raise ValueError(
+            f"{members.path} has {', '.join(found)}; statistics are a mean `mu` and a covariance "
+            "`sigma`: np.savez(FILE, mu=.., sigma=..) of a file's own names, or of its features "
+            "f, mu=f.mean(0), sigma=np.cov(f.T)"
+        )
 
 
 def as_gaussian(where: Any, mean: np.ndarray, cov: np.ndarray, n: int | None = None) -> Gaussian:

@@ -14,40 +14,48 @@ from kdiff.eval.image_source import (
     PICKLED,
     Pictures,
     Read,
+    check_claim,
     check_count,
+    check_pixels,
     damage,
     open_zip,
 )
+from kdiff.eval.npy import Members, read_header
 
 ARRAYS = ("arr_0", "images")  # where an .npz keeps its images, unless it has but one array
 
 
 def from_npy(path: Path) -> Pictures:
-    return _of_array(str(path), lambda: open(path, "rb"), path.stat().st_size)
+    size = path.stat().st_size
+    return _of_array(str(path), lambda: open(path, "rb"), size, size)
 
 
 def from_npz(path: Path, key: str) -> Pictures:
-    with open_zip(path) as archive:
-        sizes = {
-            entry.filename.removesuffix(".npy"): entry.file_size
-            for entry in archive.infolist()
-            if entry.filename.endswith(".npy")
-        }
-    name, key = str(path), key or _choose_array(path, list(sizes))
-    if key not in sizes:
-        raise ValueError(f"{path} has no array {key!r}; it has {', '.join(sizes) or 'none'}")
+    members = Members(path)
+    name, key = str(path), key or _choose_array(members)
+    if key not in members:
+        raise ValueError(f"{path} has no array {key!r}; it has {', '.join(members) or 'none'}")
 
     @contextmanager
     def opened() -> Iterator[IO[bytes]]:
         with open_zip(path) as archive, archive.open(f"{key}.npy") as stream:
             yield stream
 
-    return _of_array(name if len(sizes) == 1 else f"{name}:{key}", opened, sizes[key])
+    name = name if len(members.entries) == 1 else f"{name}:{key}"
+    return _of_array(name, opened, members.entries[key].file_size, members.stored(key))
 
 
-def _choose_array(path: Path, keys: list[str]) -> str:
+def _choose_array(members: Members) -> str:
+    """The one that is called as images are, or that is alone, unless others could be meant."""
+    path, keys = members.path, list(members)
     for key in (*ARRAYS, *(keys if len(keys) == 1 else [])):
         if key in keys:
+            meant = [k for k in keys if k == key or _looks_like_images(members, k)]
+            if len(meant) > 1:
+                raise ValueError(
+                    f"{path} has several arrays of images, {', '.join(meant)}: say which, as "
+                    f"{path.name}:{key}"
+                )
             return key
     raise ValueError(
         f"{path} has {', '.join(keys) if keys else 'no arrays'}: say which are the images, as "
@@ -55,19 +63,28 @@ def _choose_array(path: Path, keys: list[str]) -> str:
     )
 
 
+def _looks_like_images(members: Members, key: str) -> bool:
+    header = members.header(key)
+    return header.dtype == np.uint8 and len(header.shape) == 4
+
+
 def _of_array(
-    name: str, opened: Callable[[], AbstractContextManager[IO[bytes]]], file_size: int
+    name: str,
+    opened: Callable[[], AbstractContextManager[IO[bytes]]],
+    file_size: int,
+    stored: int,
 ) -> Pictures:
     """An array in NumPy's file format; it is read image by image, never as a whole."""
     with damage(name), opened() as stream:
-        shape, fortran, dtype = _array_header(stream)
-        start = stream.tell()
+        shape, fortran, dtype, start = read_header(stream)
     _check_array(name, shape, fortran, dtype)
     shape = shape if len(shape) == 4 else (*shape, 1)
     n, height, width, channels = shape
     length = height * width * channels
     if file_size < start + n * length:
         raise ValueError(f"{name} is cut off: it says {n} images, but does not hold them")
+    check_pixels(name, height, width)
+    check_claim(f"{name}: an image", length, stored / n)
 
     @contextmanager
     def reading() -> Iterator[Read]:
@@ -75,7 +92,7 @@ def _of_array(
             stream.read(start)  # not a seek, after which a zip's checksum would go unchecked
 
             def read(numbers: Sequence[int]) -> np.ndarray:
-                offsets = [start + range(n)[i] * length for i in numbers]
+                offsets = [start + i * length for i in numbers]
                 images = b"".join(_read_at(stream, offset, length) for offset in offsets)
                 array = np.frombuffer(images, np.uint8).reshape(-1, height, width, channels)
                 return np.broadcast_to(array, (*array.shape[:3], 3)).copy()
@@ -83,14 +100,6 @@ def _of_array(
             yield read
 
     return Pictures(name, n, (height, width), (GREYSCALE,) if channels == 1 else (), reading)
-
-
-def _array_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, whether in Fortran's order, type. Reading it executes nothing."""
-    version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(stream)
-    return np.lib.format.read_array_header_2_0(stream)
 
 
 def _check_array(name: str, shape: tuple[int, ...], fortran: bool, dtype: np.dtype) -> None:

@@ -1,9 +1,12 @@
-"""Image files in a folder or a zip."""
+"""Image files in a folder or a zip. Pixels are taken as they are stored: what a file says of its
+colour space, or of turning it (EXIF), is not applied, as in other FID libraries."""
 
 from __future__ import annotations
 
 import os
 import re
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -15,13 +18,35 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-from kdiff.eval.image_source import GREYSCALE, Pictures, Read, check_count, damage, open_zip
+from kdiff.eval.image_folder import choose_pictures, files_below, formats
+from kdiff.eval.image_source import (
+    GREYSCALE,
+    Pictures,
+    Read,
+    check_claim,
+    check_count,
+    damage,
+    open_zip,
+)
+from kdiff.run_folder import MOST_RECORD, Run, parse_run
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 JPEG = "JPEG files: their compression by itself changes FID (Parmar et al. 2022); PNG does not"
-GRID = "grid.png, the overview that `kdiff sample` made, is left out"
+TURNED = "images that EXIF says to turn, taken as they are stored"
+MORE = "files of several pictures (MPO, of cameras), of which the first is taken"
+ORIENTATION = 0x0112  # EXIF's tag; 1: upright
 
 Open = Callable[[str], IO[bytes]]
+
+
+@dataclass(frozen=True)
+class Files:
+    """Files by their labels: a context that opens them, and the bytes that each really has."""
+
+    name: str
+    labels: list[str]
+    notes: list[str]
+    opened: Callable[[], AbstractContextManager[Open]]
+    stored: Callable[[str], int]
 
 
 def from_folder(path: Path) -> Pictures:
@@ -29,11 +54,9 @@ def from_folder(path: Path) -> Pictures:
     def opened() -> Iterator[Open]:
         yield lambda label: (path / label).open("rb")
 
-    # A link that leads nowhere is an image that is missing, not one image less.
-    found = [f for f in path.rglob("*") if f.is_file() or (f.is_symlink() and not f.exists())]
-    overviews = [f for f in found if f.name == "grid.png" and f.with_name("run.json").is_file()]
-    labels = [f.relative_to(path).as_posix() for f in found if f not in overviews]
-    return _of_files(str(path), labels, opened, [GRID] if overviews else [])
+    labels, notes = files_below(path)
+    stored = lambda label: (path / label).stat().st_size  # noqa: E731
+    return _of_files(Files(str(path), labels, notes, opened, stored))
 
 
 def from_zip(path: Path) -> Pictures:
@@ -43,30 +66,37 @@ def from_zip(path: Path) -> Pictures:
             yield archive.open
 
     with open_zip(path) as archive:
-        labels = archive.namelist()
-    return _of_files(str(path), labels, opened, [])
+        entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+    stored = {entry.filename: entry.compress_size for entry in entries}
+    twice = [name for name, n in Counter(e.filename for e in entries).items() if n > 1]
+    if twice:
+        raise ValueError(f"{path} has several files named {twice[0]}")
+    for entry in entries:
+        check_claim(f"{path}: {entry.filename}", entry.file_size, entry.compress_size)
+    return _of_files(Files(str(path), list(stored), [], opened, stored.__getitem__))
 
 
-def _of_files(
-    name: str,
-    labels: list[str],
-    opened: Callable[[], AbstractContextManager[Open]],
-    notes: list[str],
-) -> Pictures:
-    labels = sorted(filter(_is_picture, labels), key=_natural)
-    check_count(name, len(labels))
+def _of_files(files: Files) -> Pictures:
+    name, opened = files.name, files.opened
     with opened() as open_:
-        headers = map(partial(_header, name, open_), labels)
-        first = next(headers)
-        greyscale, jpeg = first.greyscale, first.jpeg
-        for label, header in zip(labels[1:], headers, strict=True):
-            greyscale, jpeg = greyscale or header.greyscale, jpeg or header.jpeg
-            if header.size != first.size:
-                raise ValueError(
-                    f"{name} has images of several sizes ({labels[0]}: {_by(first.size)}, "
-                    f"{label}: {_by(header.size)}): bring them to one size first"
-                )
-    notes = [*notes, *[GREYSCALE] * greyscale, *[JPEG] * jpeg]
+        labels, notes = choose_pictures(name, files.labels, partial(_run_of, name, open_))
+        notes = [*files.notes, *notes]
+        labels.sort(key=_natural)
+        if not labels and notes:
+            raise ValueError(f"{name} has no images ({'; '.join(notes)})")
+        check_count(name, len(labels))
+        headers = _headers(files, open_, labels)
+    size = headers[0].size
+    for label, header in zip(labels, headers, strict=True):
+        if header.size != size:
+            raise ValueError(
+                f"{name} has images of several sizes ({labels[0]}: {_by(size)}, "
+                f"{label}: {_by(header.size)}): bring them to one size first"
+            )
+    turned, more = sum(h.turned for h in headers), sum(h.more for h in headers)
+    notes += [GREYSCALE] * any(h.greyscale for h in headers)
+    notes += [JPEG] * any(h.jpeg for h in headers)
+    notes += [f"{n:,} {what}" for n, what in ((turned, TURNED), (more, MORE)) if n]
 
     @contextmanager
     def reading() -> Iterator[Read]:
@@ -74,13 +104,12 @@ def _of_files(
             decode = partial(_decode, name, open_)
             yield lambda numbers: np.stack(list(pool.map(decode, [labels[i] for i in numbers])))
 
-    return Pictures(name, len(labels), first.size, tuple(notes), reading)
+    return Pictures(name, len(labels), size, tuple(notes), reading)
 
 
-def _is_picture(label: str) -> bool:
-    """Not what operating systems and half-written files hide behind a dot, nor `__MACOSX`."""
-    hidden = any(part.startswith((".", "__MACOSX")) for part in label.split("/"))
-    return label.lower().endswith(SUFFIXES) and not hidden
+def _run_of(name: str, open_: Open, label: str) -> Run | None:
+    with damage(f"{name}: {label}"), open_(label) as file:
+        return parse_run(file.read(MOST_RECORD).decode("utf-8-sig", errors="replace"))
 
 
 def _natural(label: str) -> tuple[str, str]:
@@ -97,12 +126,43 @@ class _Header:
     size: tuple[int, int]
     greyscale: bool
     jpeg: bool
+    turned: bool
+    more: bool
 
 
-def _header(name: str, open_: Open, label: str) -> _Header:
-    with _image(name, open_, label) as image:
+def _headers(files: Files, open_: Open, labels: list[str]) -> list[_Header]:
+    with warnings.catch_warnings():  # Pillow warns of images that it takes for bombs
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        return [_header(files, open_, label) for label in labels]
+
+
+def _header(files: Files, open_: Open, label: str) -> _Header:
+    with _image(files.name, open_, label) as image:
         size = (image.height, image.width)
-        return _Header(size, image.mode in ("L", "1"), image.format in ("JPEG", "MPO"))
+        header = _Header(
+            size,
+            image.mode in ("L", "1"),
+            image.format in ("JPEG", "MPO"),
+            _is_turned(image),
+            _number(image) > 1,
+        )
+    check_claim(f"{files.name}: {label}", 3 * size[0] * size[1], files.stored(label))
+    return header
+
+
+def _is_turned(image: Image.Image) -> bool:
+    if image.format == "TIFF":  # Pillow turns these
+        return False
+    try:
+        exif = Image.Image.getexif(image)  # a PNG's own would decode it
+        return exif.get(ORIENTATION, 1) not in (0, 1)
+    except Exception:  # EXIF may be anything, and the image be good
+        return False
+
+
+def _number(image: Image.Image) -> int:
+    """How many pictures there are in the file: frames, pages, layers, or sizes of an icon."""
+    return max(getattr(image, "n_frames", 1), len(image.info.get("sizes", ())))
 
 
 def _decode(name: str, open_: Open, label: str) -> np.ndarray:
@@ -113,7 +173,7 @@ def _decode(name: str, open_: Open, label: str) -> np.ndarray:
 @contextmanager
 def _image(name: str, open_: Open, label: str) -> Iterator[Image.Image]:
     where = f"{name}: {label}"
-    with damage(where), open_(label) as file, Image.open(file) as image:
+    with damage(where), open_(label) as file, Image.open(file, formats=formats()) as image:
         objection = _objection(image)
         if objection is None:
             yield image
@@ -123,6 +183,11 @@ def _image(name: str, open_: Open, label: str) -> Iterator[Image.Image]:
 
 def _objection(image: Image.Image) -> str | None:
     """Why this image cannot be taken as 8-bit RGB or greyscale without changing what it shows."""
+    if _number(image) > 1 and image.format != "MPO":
+        return (
+            f"has {_number(image)} pictures (frames, pages or layers), of which one would count: "
+            "save each as a file of its own"
+        )
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
         return (
             "has transparency: lay it on a background first, for example with "

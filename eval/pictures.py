@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from kdiff.eval.home import home
 from kdiff.eval.image_arrays import from_npy, from_npz
 from kdiff.eval.image_files import from_folder, from_zip
-from kdiff.eval.image_source import Pictures, Read, check_count
+from kdiff.eval.image_memory import from_memory
+from kdiff.eval.image_source import Pictures
 from kdiff.files import user_path
 
 __all__ = ["Pictures", "open_pictures"]
@@ -24,19 +25,24 @@ CIFAR10 = {  # SHA-256 of the raw uint8 [N, 32, 32, 3], in the canonical order
 }
 
 
-def open_pictures(path: str | Path | np.ndarray, data: str | Path | None = None) -> Pictures:
-    """The images of an array, uint8 `[N, H, W, 3]`; of a folder and those below it, or of a zip,
-    sorted by path (`2.png` before `10.png`); of an `.npy`, or of an `.npz` (`FILE.npz:KEY` says
-    which of its arrays), uint8 `[N, H, W, 3 or 1]` or `[N, H, W]`, never unpickled; or
-    `cifar10:train`, `cifar10:test`: `data` is then torchvision's folder of it, or an `.npz` with
-    `train_images`, `test_images`.
+def open_pictures(
+    path: str | Path | np.ndarray | Tensor, data: str | Path | None = None
+) -> Pictures:
+    """The images of an array, uint8 `[N, H, W, 3]`, or of float samples (see `from_memory`); of a
+    folder and those below it, or of a zip, sorted by path (`2.png` before `10.png`); of an `.npy`,
+    or of an `.npz` (`FILE.npz:KEY` says which of its arrays), uint8 `[N, H, W, 3 or 1]` or
+    `[N, H, W]`, never unpickled; or `cifar10:train`, `cifar10:test`: `data` is then torchvision's
+    folder of it, or an `.npz` with `train_images`, `test_images`.
 
-    Of files, all headers are looked at first. ValueError, in one line: there is nothing there, or
-    less than two images; sizes that differ; transparency, more than 8 bits, colours that are not
-    RGB; arrays of another type or shape; another CIFAR-10; damage.
+    Of files, all that Pillow reads are taken, through links too, and all headers are looked at
+    first. What is not evaluated is counted in `notes`, but for what operating systems leave, or is
+    a ValueError, in one line: there is nothing there, or less than two images; sizes that differ;
+    several frames or pages; transparency, more than 8 bits, colours that are not RGB; arrays of
+    another type or shape; pictures that cannot be read, or that a run.json does not name; another
+    CIFAR-10; damage; sizes that the file's own belies.
     """
-    if isinstance(path, np.ndarray):
-        return from_array(path)
+    if isinstance(path, (np.ndarray, Tensor)):
+        return from_memory(path)
     text = str(path)
     if text.startswith("cifar10:"):
         return _cifar10(text.removeprefix("cifar10:"), data)
@@ -63,7 +69,7 @@ def _cifar10(part: str, data: str | Path | None) -> Pictures:
     if where.suffix == ".npz":
         found = open_pictures(f"{where}:{part}_images")
     else:
-        found = from_array(_torchvision(where, part))
+        found = from_memory(_torchvision(where, part))
     digest = hashlib.sha256()
     for images in found.batches(1000):
         digest.update(images.data)
@@ -89,16 +95,3 @@ def _torchvision(folder: Path, part: str) -> np.ndarray:
             f"CIFAR-10 is not in {folder} and could not be downloaded ({reason}): put "
             "cifar-10-python.tar.gz there, or say with --data where it is"
         ) from error
-
-
-def from_array(array: np.ndarray) -> Pictures:
-    """ValueError unless uint8 `[N, H, W, 3]`, N at least 2."""
-    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3:
-        raise ValueError(f"images must be uint8 [N, H, W, 3], not {array.dtype} {array.shape}")
-    check_count("the array", len(array))
-
-    @contextmanager
-    def reading() -> Iterator[Read]:
-        yield lambda numbers: array[np.asarray(numbers)]
-
-    return Pictures("array", len(array), array.shape[1:3], (), reading)

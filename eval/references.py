@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from kdiff.eval.features import FeatureNetwork
-from kdiff.eval.foreign_statistics import as_gaussian, clean_fid_file, read_npz
+from kdiff.eval.foreign_statistics import as_gaussian, clean_fid_file, images_beside, read_npz
 from kdiff.eval.frechet import Gaussian
 from kdiff.eval.home import home
 from kdiff.eval.kept import Kept
@@ -51,11 +51,14 @@ class Label:
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Reference(Label):
     """Statistics of features and, if there are any, of the spatial features that sFID takes; `kept`
-    are all features, which no file holds."""
+    are all features, which no file holds; `images()` are those in the same file; `notes` belong
+    beside figures."""
 
     gaussian: Gaussian
     spatial: Gaussian | None = None
     kept: Kept | None = None
+    images: Callable[[], Pictures] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def mean(self) -> np.ndarray:
@@ -137,14 +140,16 @@ def _read(path: Path, tensors: bool) -> tuple[Label, dict[str, np.ndarray]]:
             metadata = file.metadata() or {}
             keys = file.keys() if tensors else []
             arrays = {key: file.get_tensor(key) for key in keys}
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{path} is a safetensors file, but not a {FORMAT} one")
     try:
         label = Label(**parse_json(metadata["label"], "it"))
-        if not all(isinstance(v, int if k == "n" else str) for k, v in _known(label).items()):
+        if not all(type(v) is (int if k == "n" else str) for k, v in _known(label).items()):
             raise TypeError("its values are of the wrong types")
+        if label.n is not None and not 0 < label.n < 2**53:
+            raise ValueError("its number of images is none")
         return label, arrays
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} has a label that kdiff cannot read: {error}") from error
@@ -260,7 +265,9 @@ def find_reference(
     if statistics is None:
         pictures = open_pictures(text, data)
         return replace(pictures, name=text) if pictures.name in _names() else pictures
-    return Reference(name=path.name, source=text, **statistics._asdict())
+    return Reference(
+        name=path.name, source=text, images=images_beside(path), **statistics._asdict()
+    )
 
 
 def _unknown(text: str) -> str:
@@ -329,12 +336,14 @@ def make_reference(
         gaussian=gaussians[0],
         spatial=gaussians[1] if spatial else None,
         kept=kept,
+        notes=tuple(f"reference {name}: {note}" for note in pictures.notes),
     )
 
 
 def check_comparable(reference: Label, network: FeatureNetwork) -> list[str]:
-    """Warnings: what the reference does not record, and so is assumed. ValueError, in one line, if
-    it was made with another network, resize mode or weights."""
+    """Warnings: the reference's own notes, and what it does not record, and so is assumed.
+    ValueError, in one line, if it was made with another network, resize mode or weights."""
+    notes = list(getattr(reference, "notes", ()))
     pairs = {
         "feature network": (reference.features, network.name),
         "resize mode": (reference.resize, network.resize),
@@ -350,5 +359,7 @@ def check_comparable(reference: Label, network: FeatureNetwork) -> list[str]:
     missing += ["number of images"] * (reference.n is None)
     if missing:
         assumed = _how(network.name, network.resize)
-        return [f"{reference.name} does not record its {', '.join(missing)}: taken as {assumed}"]
-    return []
+        notes.append(
+            f"{reference.name} does not record its {', '.join(missing)}: taken as {assumed}"
+        )
+    return notes

@@ -29,7 +29,7 @@ def user_path(path: FilePath) -> Path:
     than file systems take, or if there is no home folder for the `~`.
     """
     text = os.fspath(path)
-    if not text:
+    if not text.strip():
         raise ValueError("a path is empty: the current folder is `.`")
     if "\0" in text:
         raise ValueError(f"a path cannot hold a NUL: {text!r:.100}")

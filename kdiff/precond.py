@@ -26,13 +26,28 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from kdiff.betas import alphas_cumprod as make_alphas_cumprod
 from kdiff.betas import sigmas_of, timesteps
-from kdiff.samplers.vp import BETA_D, BETA_MIN, vp_sigma, vp_time
+from kdiff.rows import (
+    ROWS,
+    Clock,
+    Row,
+    denoised_clock,
+    discrete_clock,
+    edm_clock,
+    edm_row,
+    flow_clock,
+    flow_to_data_clock,
+    flow_to_data_row,
+    sub_vp_clock,
+    sub_vp_row,
+    ve_clock,
+    vp_clock,
+)
+from kdiff.samplers.vp import BETA_D, BETA_MIN, vp_sigma
 
 
 class Coefs(NamedTuple):
@@ -47,9 +62,6 @@ class Coefs(NamedTuple):
 LARGEST_SIGMA = 160.0  # leaves the linear table (157.4) and Stable Diffusion's (14.6) whole
 INFINITY = 2.0**20  # the sigma of pure noise, to five digits; beyond, float32 loses the data
 
-Row = Callable[[float], tuple[float, float, float]]
-Clock = Callable[[float], float]
-
 
 @dataclass(frozen=True)
 class Precond:
@@ -60,6 +72,8 @@ class Precond:
     `sigmas`: for a discrete-time model, the sigma of each of all timesteps 0 .. T-1, else None.
     `sigma_end`: where schedules of timesteps (linspace, trailing ..) begin, if not at `sigma_max`.
     `config`: if it is one of `PRECONDS`, what `precond(**config)` makes it from again, else None.
+
+    Those of `PRECONDS` can be pickled; any other if its `row` and `clock` can.
     """
 
     name: str
@@ -75,38 +89,6 @@ class Precond:
         if not 0 < sigma < math.inf:
             raise ValueError(f"sigma must be above 0 and finite, not {sigma}")
         return Coefs(*self.row(sigma), self.clock(sigma))
-
-
-def alpha_vp(sigma: float) -> float:
-    """The variance-preserving scale of a sample at noise level sigma: alpha^2 (1 + sigma^2) = 1."""
-    return 1 / math.sqrt(1 + sigma * sigma)
-
-
-def _edm_row(sigma: float, sigma_data: float = 0.5) -> tuple[float, float, float]:
-    total = math.hypot(sigma, sigma_data)
-    return (sigma_data / total) ** 2, sigma * sigma_data / total, 1 / total
-
-
-# c_skip, c_out, c_in of each parameterisation, as functions of sigma.
-ROWS: dict[str, Row] = {
-    "edm": _edm_row,
-    "ve": lambda s: (1.0, s, 1.0),
-    "eps": lambda s: (1.0, -s, alpha_vp(s)),
-    "v": lambda s: (alpha_vp(s) ** 2, -s * alpha_vp(s), alpha_vp(s)),
-    "x0": lambda s: (0.0, 1.0, alpha_vp(s)),
-    "flow": lambda s: (1 / (1 + s), -s / (1 + s), 1 / (1 + s)),
-    "denoised": lambda s: (0.0, 1.0, 1.0),
-}
-
-
-def discrete_clock(sigmas: Sequence[float], round: bool = False) -> Clock:
-    """The timestep t in [0, T-1] of a sigma: linear in log sigma between the two neighbouring
-    steps, clamped at both ends; `round` gives the nearest step in sigma instead."""
-    table = np.asarray(sigmas, dtype=np.float64)
-    log_table, steps = np.log(table), np.arange(len(table), dtype=np.float64)
-    if round:
-        return lambda sigma: float(np.abs(table - sigma).argmin())
-    return lambda s: float(np.interp(math.log(s), log_table, steps)) if s > 0 else 0.0
 
 
 def _recorded(build: Callable[..., Precond]) -> Callable[..., Precond]:
@@ -131,8 +113,8 @@ def edm(sigma_data: float = 0.5, sigma_min: float = 0.002, sigma_max: float = 80
         raise ValueError(f"sigma_data must be above 0 and finite, not {sigma_data}")
     return Precond(
         "edm",
-        lambda s: _edm_row(s, sigma_data),
-        lambda s: math.log(s) / 4,
+        partial(edm_row, sigma_data=sigma_data),
+        edm_clock,
         sigma_min,
         sigma_max,
     )
@@ -141,7 +123,7 @@ def edm(sigma_data: float = 0.5, sigma_min: float = 0.002, sigma_max: float = 80
 @_recorded
 def ve(sigma_min: float = 0.02, sigma_max: float = 100.0) -> Precond:
     """VE of Song et al. 2021 (Karras et al. 2022, table 1); c_noise = ln(sigma / 2)."""
-    return Precond("ve", ROWS["ve"], lambda s: math.log(s / 2), sigma_min, sigma_max)
+    return Precond("ve", ROWS["ve"], ve_clock, sigma_min, sigma_max)
 
 
 @_recorded
@@ -152,7 +134,7 @@ def vp(
     return Precond(
         "vp",
         ROWS["eps"],
-        lambda s: float((steps - 1) * vp_time(s, beta_d, beta_min)),
+        partial(vp_clock, steps=steps, beta_d=beta_d, beta_min=beta_min),
         float(vp_sigma(eps_t, beta_d, beta_min)),
         float(vp_sigma(1.0, beta_d, beta_min)),
     )
@@ -163,21 +145,13 @@ def sub_vp(eps_t: float = 1e-3) -> Precond:
     """The sub-VP SDE of Song et al. 2021: x_t = alpha x0 + (1 - alpha^2) n with VP's alpha(t), so
     that sigma = (1 - alpha^2) / alpha; the network predicts n, c_noise = 999 t."""
 
-    def inverse_alpha(sigma: float) -> float:
-        return (sigma + math.hypot(sigma, 2)) / 2
+    sigma_min, sigma_max = _sub_vp_sigma(eps_t), _sub_vp_sigma(1.0)
+    return Precond("sub_vp", sub_vp_row, sub_vp_clock, sigma_min, sigma_max)
 
-    def clock(sigma: float) -> float:
-        vp_sigma_squared = sigma * inverse_alpha(sigma)
-        return float(999 * vp_time(math.sqrt(vp_sigma_squared), BETA_D, BETA_MIN))
 
-    def sigma_at(t: float) -> float:
-        s = float(vp_sigma(t, BETA_D, BETA_MIN))
-        return s * s / math.hypot(1, s)
-
-    def row(sigma: float) -> tuple[float, float, float]:
-        return 1.0, -sigma, 1 / inverse_alpha(sigma)
-
-    return Precond("sub_vp", row, clock, sigma_at(eps_t), sigma_at(1.0))
+def _sub_vp_sigma(t: float) -> float:
+    s = float(vp_sigma(t, BETA_D, BETA_MIN))
+    return s * s / math.hypot(1, s)
 
 
 def highest(sigmas: Sequence[float], limit: float) -> float:
@@ -248,18 +222,15 @@ def flow(
     time runs the other way, t = 1 at the data, and the velocity is x0 - n."""
     if data_at not in (0, 1):
         raise ValueError(f"data_at must be 0 or 1, not {data_at!r}")
-    if data_at == 0:
-        row, clock = ROWS["flow"], lambda s: time_scale * s / (1 + s)
-    else:
-        row = lambda s: (1 / (1 + s), s / (1 + s), 1 / (1 + s))  # noqa: E731
-        clock = lambda s: time_scale / (1 + s)  # noqa: E731
+    row = flow_to_data_row if data_at else ROWS["flow"]
+    clock = partial(flow_to_data_clock if data_at else flow_clock, time_scale=time_scale)
     return Precond("flow", row, clock, sigma_min, sigma_max)
 
 
 @_recorded
 def denoised(sigma_min: float = 0.002, sigma_max: float = 80.0) -> Precond:
     """A network that is a denoiser already: D(x; sigma) = F(x; sigma), c_noise = sigma."""
-    return Precond("denoised", ROWS["denoised"], lambda s: s, sigma_min, sigma_max)
+    return Precond("denoised", ROWS["denoised"], denoised_clock, sigma_min, sigma_max)
 
 
 PRECONDS: dict[str, Callable[..., Precond]] = {

@@ -7,7 +7,7 @@ my_schedule = "my_package.schedules:mine"    # f(n, sigma_min, sigma_max) or f(n
 [project.entry-points."kdiff.checkpoints"]
 my_format = "my_package.checkpoints"         # a module with NAME, detect and load
 [project.entry-points."kdiff.metrics"]
-my_metric = "my_package.metrics:METRIC"      # a kdiff.eval.evaluation.Metric
+my_metric = "my_package.metrics:METRIC"      # a kdiff.eval.metrics.Metric
 """
 
 from __future__ import annotations

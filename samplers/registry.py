@@ -156,6 +156,12 @@ class Sampler:
             keywords["noise"] = noise
         return self.function(x, sigmas, **keywords)
 
+    def __reduce_ex__(self, protocol: Any) -> str | tuple[Any, ...]:
+        """A registered sampler is pickled by its name, whatever its functions are made of."""
+        if REGISTRY.get(self.name) is self:
+            return _registered, (self.name,)
+        return super().__reduce_ex__(protocol)
+
 
 REGISTRY: dict[str, Sampler] = {}
 
@@ -187,6 +193,12 @@ def _options(function: Callable[..., Coroutine]) -> list[Option]:
             Option(note.help, note.low, note.high, key, kind, parameter.default, choices)
         )
     return options
+
+
+def _registered(name: str) -> Sampler:
+    if name not in REGISTRY:
+        plugins("kdiff.samplers")  # they register themselves
+    return REGISTRY[name]
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ def test_evaluate_is_all_of_it(sources, network, reference):
     expected = figures(sources[0], network, reference)
     assert evaluate(images, reference, ALL, network=network) == expected
     assert evaluate(sources[0], reference, ["fid"], network=network).items() <= expected.items()
-    with pytest.raises(ValueError, match=r"must be uint8 \[N, H, W, 3\], not float64"):
+    with pytest.raises(ValueError, match=r"give x.permute\(0, 3, 1, 2\)"):
         evaluate(real / 255, reference, network=network)
 
 

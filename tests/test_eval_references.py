@@ -287,7 +287,7 @@ def test_no_pickle_is_ever_opened(tmp_path):
     (tmp_path / "bare.npz").write_bytes(bomb)
     (tmp_path / "edm.pkl").write_bytes(bomb)
     refused(lambda: find(tmp_path / "objects.npz"), "objects.npz holds pickled Python objects")
-    refused(lambda: find(tmp_path / "bare.npz"), "bare.npz holds pickled Python objects")
+    refused(lambda: find(tmp_path / "bare.npz"), "bare.npz cannot be read")
     refused(lambda: find(tmp_path / "edm.pkl"), "is a pickle", "np.savez", "mu=s['mu']")
     assert not trace.exists()
     np.load(tmp_path / "objects.npz", allow_pickle=True)["mu"]

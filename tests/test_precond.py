@@ -10,8 +10,9 @@ from torch import nn
 
 import kdiff
 from kdiff.betas import sigmas_of
-from kdiff.precond import PRECONDS, vp_sigma, vp_time
+from kdiff.precond import PRECONDS
 from kdiff.samplers import REGISTRY
+from kdiff.samplers.vp import vp_sigma, vp_time
 
 SIGMAS = [0.0021, 0.02, 0.3, 1.0, 7.5, 79.0]
 PARAMETERISATIONS = ("edm", "vp", "sub_vp", "ve", "iddpm", "eps", "v", "x0", "flow", "denoised")

@@ -48,7 +48,7 @@ def evaluation_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def choose_metrics(text: str) -> list[str]:
     """`fid,kid`. ValueError if there is none, UnknownName if one is none of `METRICS`."""
-    return check_metrics([name.lower() for name in as_list("--metrics", text)])
+    return check_metrics(as_list("--metrics", text))
 
 
 def choose_evaluation(

@@ -26,6 +26,7 @@ from kdiff.images import save_animation, save_image, to_uint8
 from kdiff.latent import check_pictures
 from kdiff.models import DEFAULT_MODEL, find_model, sha256
 from kdiff.planning import DEFAULT_SAMPLER
+from kdiff.run_folder import OVERVIEW, RECORD, files_of_run, picture_name
 
 MOST_IMAGES = 1_000_000
 
@@ -48,7 +49,7 @@ MOST_IMAGES = 1_000_000
 @click.option(
     "--overwrite",
     is_flag=True,
-    help="Write into a folder that is not empty; what is not overwritten stays.",
+    help="Write into a folder that is not empty: the run that is in it goes, other files stay.",
 )
 @click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: cuda if there is one]")
 @click.option("--dtype", type=click.Choice(list(DTYPES)), default="float32", help="Network's.")
@@ -86,7 +87,7 @@ def command(
     plan = make_plan(model, sampler, **grid)
     labels = choose_labels(model, class_label, len(chosen))
     where = choose_device(device)
-    prepare_folder(out, overwrite)
+    earlier = prepare_folder(out, overwrite)
 
     model.to(where, DTYPES[dtype])
     if compile_:
@@ -95,13 +96,17 @@ def command(
     images: list[np.ndarray] = []
     try:
         with network_errors(model_name):
-            films = draw(model, plan, chosen, labels, out, images, batch, deterministic, trajectory)
+            films = draw(
+                *(model, plan, chosen, labels, out, images),
+                *(batch, deterministic, trajectory, earlier),
+            )
             seconds = time.perf_counter() - started
             record = {
                 "model": model_name,
                 "model_sha256": digest,
                 **plan.record(),
                 "seeds": chosen,
+                "trajectory": beside(out, trajectory),
                 "class_labels": labels,
                 "batch": batch,
                 "deterministic": deterministic,
@@ -135,9 +140,11 @@ def draw(
     batch: int,
     deterministic: bool,
     trajectory: Path | None,
+    earlier: list[Path],
 ) -> list[list[np.ndarray]]:
     """Write a PNG a seed as each batch ends, and add the batch to `images`; for a trajectory,
-    return each batch's denoised images, an array an evaluation, the last being the result."""
+    return each batch's denoised images, an array an evaluation, the last being the result.
+    The `earlier` files go when the first batch is there."""
     cond = {"class_labels": labels}
     runs = kdiff.run(model, plan, seeds, batch=batch, deterministic=deterministic, cond=cond)
     films = []
@@ -149,8 +156,10 @@ def draw(
                     film.append(to_uint8(model.decode(state.denoised)))
             images.append(to_uint8(model.decode(state.x)))
             films.append([*film[:-2], images[-1]])
+            while earlier:
+                earlier.pop().unlink(missing_ok=True)
             for seed, image in zip(part, images[-1], strict=True):
-                with whole_file(out / f"{seed:06d}.png") as temporary:
+                with whole_file(out / picture_name(seed)) as temporary:
                     save_image(image, temporary)
     return films
 
@@ -163,13 +172,13 @@ def finish(
     record: dict[str, Any],
 ) -> None:
     """Write what covers all batches: grid.png, the trajectory, and last run.json."""
-    with whole_file(out / "grid.png") as temporary:
+    with whole_file(out / OVERVIEW) as temporary:
         save_image(image_grid(np.concatenate(images)), temporary)
     if trajectory is not None:
         frames = [image_grid(np.concatenate(shots)) for shots in zip(*films, strict=True)]
         with whole_file(trajectory) as temporary:
             save_animation(frames, temporary)
-    with whole_file(out / "run.json") as temporary:
+    with whole_file(out / RECORD) as temporary:
         temporary.write_text(to_json(record) + "\n")
 
 
@@ -221,6 +230,11 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
+def beside(out: Path, film: Path | None) -> str | None:
+    """The name of the trajectory, if it lies among the pictures."""
+    return film.name if film is not None and film.parent.resolve() == out.resolve() else None
+
+
 def check_trajectory(film: Path | None, out: Path, overwrite: bool) -> None:
     if film is None:
         return
@@ -232,8 +246,9 @@ def check_trajectory(film: Path | None, out: Path, overwrite: bool) -> None:
         raise click.UsageError(f"{film} exists; choose another name, or add --overwrite")
 
 
-def prepare_folder(out: Path, overwrite: bool) -> None:
-    """Make the folder, and make sure of it before anything is computed."""
+def prepare_folder(out: Path, overwrite: bool) -> list[Path]:
+    """Make the folder, and make sure of it before anything is computed. The pictures of the run
+    that is in it, which are to go when this one's come."""
     if out.exists() and not out.is_dir():
         raise click.UsageError(f"--out {out} is a file, not a folder")
     if out.is_dir() and any(out.iterdir()) and not overwrite:
@@ -243,9 +258,11 @@ def prepare_folder(out: Path, overwrite: bool) -> None:
     except OSError as error:
         raise click.UsageError(f"cannot make the folder {out}: {error.strerror}") from error
     check_writable(out)
-    for name in ("run.json", "grid.png"):  # of an earlier run: they would not speak of this one
+    earlier = files_of_run(out)
+    for name in (RECORD, OVERVIEW):  # they would not speak of this run
         if (out / name).is_file():
             (out / name).unlink()
+    return earlier
 
 
 def check_writable(folder: Path) -> None:

@@ -1,0 +1,113 @@
+"""Feature networks that other people wrote: functions, found by name, whose answers are checked."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Any
+
+import numpy as np
+import torch
+
+from kdiff.checkpoints import one_line
+
+ENTRY_POINTS = "kdiff.features"
+MOST_FEATURES = 2**15  # an image: their covariance alone takes 8 GiB
+Rows = np.ndarray | None
+
+
+def plugin_names() -> dict[str, str]:
+    """Those that are installed, each with the function that it names."""
+    return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
+
+
+def find_plugin(name: str) -> Callable[[np.ndarray], Any]:
+    """The function of an entry point, or of `module:function`, which is installed or in the current
+    folder. ValueError if there is none, or if its module cannot be imported."""
+    try:
+        found = _load(name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"there is no feature network {name!r}: {one_line(error, 300)}") from error
+    except (Exception, SystemExit) as error:
+        reason = f"{type(error).__name__}: {one_line(error, 300)}"
+        raise ValueError(f"feature network {name!r} cannot be imported: {reason}") from error
+    if not callable(found):
+        raise ValueError(f"feature network {name!r} is {type(found).__name__}, not a function")
+    if not isinstance(getattr(found, "weights", ""), str):
+        raise ValueError(f"feature network {name!r}: its attribute `weights` must be text, a hash")
+    return found
+
+
+def _load(name: str) -> Any:
+    for point in entry_points(group=ENTRY_POINTS):
+        if point.name == name:
+            return point.load()
+    module, _, function = name.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # where `python -m kdiff` would look too
+    return getattr(importlib.import_module(module), function)
+
+
+class Answers:
+    """What a function makes of images, as checked float32 arrays: pool, logits and spatial, of
+    which the last two may be None. Tensors are taken from any device, without their gradients."""
+
+    def __init__(self, name: str, function: Callable[[np.ndarray], Any]):
+        self.name, self.function = name, function
+        self.widths: dict[str, int] = {}
+
+    def __call__(self, images: np.ndarray) -> tuple[Rows, Rows, Rows]:
+        """ValueError if the function fails, or if an answer is not one row of finite numbers for
+        each image, as wide as in the earlier batches."""
+        try:
+            answer = self.function(images)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {one_line(error, 300)}"
+            raise ValueError(f"feature network {self.name} failed: {reason}") from error
+        parts = answer if isinstance(answer, tuple) else (answer,)
+        if not 1 <= len(parts) <= 3:
+            raise ValueError(
+                f"feature network {self.name} answered with a tuple of {len(parts)}; it must be "
+                "the features or (features, logits)"
+            )
+        pool, logits, spatial = (*parts, None, None)[:3]
+        return (
+            self._rows("features", pool, len(images)),
+            None if logits is None else self._rows("logits", logits, len(images)),
+            None if spatial is None else self._rows("spatial features", spatial, len(images)),
+        )
+
+    def _rows(self, what: str, answer: Any, n: int) -> np.ndarray:
+        rows = _as_array(answer)
+        if rows is None:
+            raise self._wrong(what, f"of type {type(answer).__name__}, not an array of numbers")
+        if rows.ndim != 2 or rows.shape[0] != n or not 1 <= rows.shape[1] <= MOST_FEATURES:
+            raise self._wrong(
+                what,
+                f"{list(rows.shape)} for {n} images; they must be [{n}, D], D at most "
+                f"{MOST_FEATURES:,}",
+            )
+        if rows.shape[1] != self.widths.setdefault(what, rows.shape[1]):
+            raise self._wrong(what, f"{list(rows.shape)}, after {self.widths[what]} an image")
+        if not np.isfinite(rows).all():
+            raise self._wrong(what, "that are not finite")
+        return rows
+
+    def _wrong(self, what: str, how: str) -> ValueError:
+        return ValueError(f"feature network {self.name} answered with {what} {how}")
+
+
+def _as_array(answer: Any) -> np.ndarray | None:
+    """As float32; None if it is not an array of real numbers."""
+    try:
+        if isinstance(answer, torch.Tensor):
+            answer = answer.detach().cpu()
+            answer = answer.float() if answer.is_floating_point() else answer
+        array = np.asarray(answer)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32, copy=False) if array.dtype.kind in "fiub" else None
