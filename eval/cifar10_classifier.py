@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from kdiff.models import ASSETS, sha256
+from kdiff.hashes import sha256_of_file
+from kdiff.models import ASSETS
 
 NAME = "cifar10-classifier"
 FILE = ASSETS / "features" / f"{NAME}.safetensors"
@@ -73,4 +74,4 @@ def load() -> tuple[Classifier, str]:
     network = Classifier()
     network.load_state_dict({key: value.float() for key, value in load_file(FILE).items()})
     network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-    return network, sha256(FILE)
+    return network, sha256_of_file(FILE)

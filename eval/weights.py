@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kdiff.eval.inception import BN_EPSILON, Inception
-from kdiff.models import sha256
+from kdiff.hashes import sha256_of_file
 
 URL = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
@@ -120,7 +120,7 @@ def read_weights(path: Path, logits: bool = False) -> tuple[list[Layer], Tensor 
     """
     if not path.is_file():
         raise ValueError(f"there is no weights file {path}")
-    digest = sha256(path)
+    digest = sha256_of_file(path)
     file = next((file for file in FILES if file.sha256 == digest), None)
     if file is None:
         known = " or ".join(file.name for file in FILES)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+import os
+import warnings
 from pathlib import Path
 from typing import Any
 
 from kdiff import checkpoints
 from kdiff.denoiser import Denoiser
+from kdiff.hashes import sha256_of_file, sha256_of_files
 
 ASSETS = Path(__file__).parent / "assets"
 DEFAULT_MODEL = "cifar10"
@@ -20,12 +21,21 @@ def packaged_models() -> dict[str, Path]:
 
 
 def find_model(name: str | Path) -> Path:
-    """The file or folder of a packaged model's name or of a path. ValueError if there is none."""
-    packaged = packaged_models()
-    if str(name) in packaged:
-        return packaged[str(name)]
-    if Path(name).is_file() or Path(name).is_dir():
-        return Path(name)
+    """The file or folder of a packaged model's name, or of a path. A text that is such a name is
+    never a path, so that a name in a record means one model: `./cifar10` is, and any `Path`.
+
+    ValueError if there is none. A warning if the name hides a file or folder.
+    """
+    packaged, path = packaged_models(), Path(name)
+    if isinstance(name, str) and name in packaged:
+        if os.path.lexists(path):
+            told = f"{name} is the model that comes with kdiff: for the file or folder say ./{name}"
+            warnings.warn(told, stacklevel=2)
+        return packaged[name]
+    if path.is_symlink() and not path.exists():
+        raise ValueError(f"{path} is a link that leads to nothing")
+    if os.path.isfile(path) or os.path.isdir(path):
+        return path
     raise ValueError(
         f"no model {str(name)!r}: neither a file or folder nor one that comes with kdiff "
         f"({', '.join(packaged) or 'none'}); kdiff downloads nothing"
@@ -42,22 +52,11 @@ def load(model: str | Path = DEFAULT_MODEL, /, **overrides: Any) -> Denoiser:
 
 
 def sha256(path: str | Path) -> str:
-    """The hash that results carry, so that a number names its weights. Of a folder, or of a file
-    whose format reads others beside it, such as its settings: that of the files' hashes and names.
-    """
+    """The hash that results carry, so that a number names its weights: of all files that
+    `kdiff.load(path)` reads. Of one file it is that file's; of several, or of a folder, it is of
+    the files' hashes and names. ValueError if `path` is no checkpoint."""
     path = Path(path)
-    if path.is_dir():
-        return _sha256_of_all([p for p in path.rglob("*") if p.is_file()], path)
     files = checkpoints.files(path)
-    return _sha256_of_one(path) if len(files) == 1 else _sha256_of_all(files, path.parent)
-
-
-def _sha256_of_all(files: Sequence[Path], folder: Path) -> str:
-    named = {p: p.relative_to(folder).as_posix() for p in sorted(files)}
-    lines = [f"{_sha256_of_one(p)}  {name}\n" for p, name in named.items()]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _sha256_of_one(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    if files == [path]:
+        return sha256_of_file(path)
+    return sha256_of_files(files, path if path.is_dir() else path.parent)

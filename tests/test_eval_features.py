@@ -37,7 +37,9 @@ def theirs(layers, tmp_path_factory):
 @pytest.fixture
 def known(theirs, monkeypatch):
     """kdiff taking that file for torch-fidelity's published one."""
-    file = weights.File(theirs[1].name, weights.sha256(theirs[1]), weights.read_torch_fidelity)
+    file = weights.File(
+        theirs[1].name, weights.sha256_of_file(theirs[1]), weights.read_torch_fidelity
+    )
     monkeypatch.setattr(weights, "FILES", (file, weights.FID_HELPER))
     return theirs[1]
 

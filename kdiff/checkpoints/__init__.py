@@ -2,8 +2,9 @@
 
 `detect(path) -> str | None` is cheap: None if the file is of this format, else a short clause that
 says what is missing ("not a zip archive"). `load(path) -> Denoiser` raises ValueError, naming what
-is unsupported, for a variant that it does not know. Neither runs code from the file. A format that
-also reads files beside `path` names them in `beside(path) -> list[Path]`; they need not be there.
+is unsupported, for a variant that it does not know. Neither runs code from the file, unless it is a
+program and trusted. `files(path) -> list[Path]` are all files that `load(path)` reads; a format
+without it reads only the file at `path`.
 """
 
 from __future__ import annotations
@@ -96,12 +97,9 @@ def _has_weights(path: Path) -> bool:
 
 
 def files(path: Path) -> list[Path]:
-    """The file at `path`, and those beside it that its format, if it has one, reads with it."""
-    try:
-        beside = getattr(find_format(path), "beside", None)
-    except ValueError:
-        return [path]
-    return [path, *(p for p in (beside(path) if beside else []) if p.is_file())]
+    """All files that `load(path)` reads. ValueError if `path` is of no format, or a file lacks."""
+    found = getattr(find_format(path), "files", None)
+    return found(path) if found else [path]
 
 
 def _detect(module: Any, path: Path) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from kdiff.checkpoints import diffusers_scheduler as scheduler
-from kdiff.checkpoints.diffusers_model import build, class_name, read_json
+from kdiff.checkpoints.diffusers_model import build, class_name, files_of, is_there, read_json
 from kdiff.denoiser import Denoiser
 from kdiff.latent import LatentDenoiser
 from kdiff.networks.diffusers_models import ADAPTERS, DiffusersNetwork
@@ -39,6 +39,17 @@ def detect(path: Path) -> str | None:
         return "no model_index.json and no config.json"
     name = class_name(path)
     return None if name in ADAPTERS else f"config.json is of a {name}"
+
+
+def files(path: Path, variant: str | None = None) -> list[Path]:
+    """All files that `load` reads. ValueError if one lacks."""
+    index, parts = _parts(path)
+    networks = [parts[name] for name in ("network", "vae") if name in parts]
+    return [
+        *([path / "model_index.json"] if index else []),
+        *_scheduler_files(parts),
+        *(file for folder in dict.fromkeys(networks) for file in files_of(folder, variant)),
+    ]
 
 
 def load(
@@ -83,12 +94,12 @@ def load(
 def _parts(path: Path) -> tuple[dict[str, Any], dict[str, Path]]:
     """The model_index.json, or nothing, and the folder of each part that kdiff reads."""
     if not (path / "model_index.json").is_file():
-        beside = path.resolve().parent / "scheduler"  # if it is the unet of a whole pipeline
-        own = (path / "scheduler_config.json").is_file() or not beside.is_dir()
+        beside = path / ".." / "scheduler"  # if it is the unet of a whole pipeline
+        own = is_there(path / "scheduler_config.json") or not is_there(beside)
         return {}, {"network": path, "scheduler": path if own else beside}
     index = read_json(path / "model_index.json")
     present = [name for name in PARTS if _named(index.get(name))]
-    parts = {name: path / name if (path / name).is_dir() else path for name in present}
+    parts = {name: path / name if is_there(path / name) else path for name in present}
     networks = [name for name in NETWORKS if name in parts]
     if len(networks) != 1 or "vqvae" in parts:
         kind = index.get("_class_name")
@@ -106,8 +117,7 @@ def _named(entry: Any) -> bool:
 
 def _process(parts: Mapping[str, Path], kind: str) -> tuple[Precond, dict[str, str]]:
     """The preconditioner by the scheduler's configuration, and what to tell about it."""
-    file = parts.get("scheduler", Path()) / "scheduler_config.json"
-    if "scheduler" in parts and file.is_file():
+    for file in _scheduler_files(parts):
         found = read_json(file)
         return scheduler.precond_of(found), scheduler.describe(found)
     config = ASSUMED_FLOW if kind.startswith("SD3") else ASSUMED
@@ -116,6 +126,12 @@ def _process(parts: Mapping[str, Path], kind: str) -> tuple[Precond, dict[str, s
         **scheduler.describe(config),
         "parameterisation": f"{precond.name}, assumed: there is no scheduler_config.json",
     }
+
+
+def _scheduler_files(parts: Mapping[str, Path]) -> list[Path]:
+    """Its configuration, if there is one."""
+    files = [parts["scheduler"] / "scheduler_config.json"] if "scheduler" in parts else []
+    return [file for file in files if is_there(file)]
 
 
 def _network(

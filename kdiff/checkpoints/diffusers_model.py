@@ -38,6 +38,13 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is such a file or folder. ValueError for a link that leads to nothing."""
+    if path.is_symlink() and not path.exists():
+        raise ValueError(f"{path} is a link that leads to nothing")
+    return path.exists()
+
+
 def class_name(folder: Path) -> str:
     """Which network a folder holds, as its config.json says. ValueError if it does not."""
     name = read_json(folder / "config.json").get("_class_name")
@@ -56,16 +63,16 @@ def build(kind: type, folder: Path, variant: str | None, dtype: torch.dtype | No
     config = read_json(folder / "config.json")
     if config.get("quantization_config") is not None:
         raise ValueError(f"{folder}: quantized weights are not supported")
-    files = _weight_files(folder, variant)
-    _check_size(kind, config, folder, files)
-    stored = common_type(tensor for file in files for tensor in _tensors(file))
+    _, weights = _weights(folder, variant)
+    _check_size(kind, config, folder, weights)
+    stored = common_type(tensor for file in weights for tensor in _tensors(file))
     devices = range(torch.cuda.device_count())
     with torch.random.fork_rng(devices):  # some of its layers draw numbers when they are made
         try:
             network, report = kind.from_pretrained(  # type: ignore[attr-defined]
                 folder,
                 local_files_only=True,
-                use_safetensors=files[0].suffix == ".safetensors",
+                use_safetensors=weights[0].suffix == ".safetensors",
                 variant=variant,
                 torch_dtype=dtype or stored,
                 output_loading_info=True,
@@ -80,17 +87,43 @@ def build(kind: type, folder: Path, variant: str | None, dtype: torch.dtype | No
     return network.eval().requires_grad_(False)
 
 
-def _weight_files(folder: Path, variant: str | None) -> list[Path]:
+def files_of(folder: Path, variant: str | None) -> list[Path]:
+    """All files that `build` reads."""
+    index, weights = _weights(folder, variant)
+    return [folder / "config.json", *index, *weights]
+
+
+def _weights(folder: Path, variant: str | None) -> tuple[list[Path], list[Path]]:
+    """The files of weights that diffusers takes, and before them their index, if it has one."""
     middle = f".{variant}" if variant else ""
     for suffix in ("safetensors", "bin"):
-        whole = folder / f"{WEIGHTS}{middle}.{suffix}"
-        shards = sorted(folder.glob(f"{WEIGHTS}{middle}-*-of-*.{suffix}"))
-        if whole.is_file() or shards:
-            return [whole] if whole.is_file() else shards
+        index = folder / f"{WEIGHTS}.{suffix}.index{middle}.json"
+        old = folder / f"{WEIGHTS}.{suffix}{middle}.index.json"
+        if is_there(index):
+            return [index], _shards(index, suffix)
+        if is_there(old):
+            raise ValueError(f"{old} has an old form of name: call it {index.name}")
+        if is_there(folder / f"{WEIGHTS}{middle}.{suffix}"):
+            return [], [folder / f"{WEIGHTS}{middle}.{suffix}"]
     others = ", ".join(sorted(p.name for p in folder.glob(f"{WEIGHTS}*")))
     told = "give another variant, or none" if variant else "give variant"
     hint = f" (there is {others}: {told})" if others else ""
     raise ValueError(f"no {WEIGHTS}{middle}.safetensors or .bin in {folder}{hint}")
+
+
+def _shards(index: Path, suffix: str) -> list[Path]:
+    """The files that an index names: in its folder, and of the same kind."""
+    found = read_json(index).get("weight_map")
+    names = list(found.values()) if isinstance(found, dict) else []
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{index} names no files of weights")
+    files = [index.parent / name for name in sorted(set(names))]
+    for file in files:
+        if file.parent != index.parent or file.suffix != f".{suffix}" or not file.is_file():
+            raise ValueError(
+                f"{index} names {file.name[:100]}, which is no weights file beside it"
+            )
+    return files
 
 
 def _check_size(kind: type, config: Mapping[str, Any], folder: Path, files: list[Path]) -> None:

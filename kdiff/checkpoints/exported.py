@@ -7,27 +7,24 @@ exported size can be sampled. Labels that were exported as the third argument ar
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import torch
 
 from kdiff.checkpoints import sidecar
-from kdiff.checkpoints.programs import refuse, trusted
-from kdiff.checkpoints.sidecar import beside as beside
+from kdiff.checkpoints.programs import check_trusted, members
+from kdiff.checkpoints.sidecar import files as files
 from kdiff.denoiser import Denoiser
 
 NAME = "exported"
+MARKS = ("archive_format", "serialized_exported_program.json")
 
 
 def detect(path: Path) -> str | None:
-    if not path.is_file() or not zipfile.is_zipfile(path):
+    names = members(path)
+    if names is None:
         return "not a zip archive"
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-    if not any(
-        name.endswith(("archive_format", "serialized_exported_program.json")) for name in names
-    ):
+    if not any(name.endswith(MARKS) for name in names):
         return "a zip archive without an exported program"
     return None
 
@@ -35,8 +32,7 @@ def detect(path: Path) -> str | None:
 def load(path: Path, trust: bool | None = None) -> Denoiser:
     """ValueError without settings, or unless trusted."""
     sidecar.read(path)
-    if not trusted(trust):
-        raise refuse(path, "is an exported program, and reading one can run anything")
+    check_trusted(path, "an exported program", trust)
     program = torch.export.load(path).module()
     # Exported as it was, it has no modes, and its own train() only says so.
     program.train = lambda mode=True: program  # type: ignore[method-assign]

@@ -42,9 +42,9 @@ def detect(path: Path) -> str | None:
         return f"no k-diffusion config in it or beside it, as {_beside(path).name}"
 
 
-def beside(path: Path) -> list[Path]:
-    """The config, if the file has none itself."""
-    return [_beside(path)] if _config_inside(path) is None else []
+def files(path: Path) -> list[Path]:
+    """The file, and the config beside it if it has none itself."""
+    return [path, *([_beside(path)] if _config_inside(path) is None else [])]
 
 
 def load(path: Path, *, dtype: torch.dtype | None = torch.float32) -> Denoiser:

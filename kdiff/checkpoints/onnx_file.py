@@ -1,8 +1,8 @@
 """ONNX models (`.onnx`), run by onnxruntime on the CPU, with their settings in `FILE.json`.
 
-An ONNX graph only computes: no operators of other libraries are loaded, and onnxruntime itself
-refuses weights in files outside the model's folder. The first input is x, the second the time, all
-others are conditions by name.
+An ONNX graph only computes: its operators reach no files, and none of other libraries are loaded.
+Weights may be in other files, but only in the model's folder. The first input is x, the second the
+time, all others are conditions by name.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from kdiff.checkpoints import sidecar
+from kdiff.checkpoints.onnx_external import external_files
 from kdiff.denoiser import Denoiser
 
 NAME = "onnx"
@@ -32,14 +33,17 @@ def detect(path: Path) -> str | None:
     return None if path.is_file() and path.suffix == ".onnx" else "not an .onnx file"
 
 
-def beside(path: Path) -> list[Path]:
-    """The settings, and the weights if they are in a file of their own."""
-    return [*sidecar.beside(path), path.with_name(path.name + ".data")]
+def files(path: Path) -> list[Path]:
+    """The model, its settings, and the weights that are in files of their own. ValueError if one of
+    these is outside the model's folder."""
+    return list(dict.fromkeys([*sidecar.files(path), *external_files(path)]))
 
 
 def load(path: Path) -> Denoiser:
-    """ValueError without settings, without onnxruntime, or if that cannot run it."""
+    """ValueError without settings, without onnxruntime, or if that cannot run it; and as `files`,
+    all of which it reads."""
     sidecar.read(path)
+    files(path)
     return sidecar.wrapped(path, Program(path))
 
 

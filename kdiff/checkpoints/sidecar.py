@@ -17,14 +17,14 @@ EXAMPLE = '{"prediction": "eps", "shape": [3, 32, 32]}'
 MAX_BYTES = 1 << 24  # far more than a list of a thousand alphas_cumprod
 
 
-def beside(path: Path) -> list[Path]:
-    """The file of the settings of the program at `path`."""
-    return [path.with_name(path.name + ".json")]
+def files(path: Path) -> list[Path]:
+    """The program at `path`, and its settings."""
+    return [path, _settings(path)]
 
 
 def read(path: Path) -> dict[str, Any]:
     """The settings of the program at `path`. ValueError, which shows what to write, without any."""
-    (file,) = beside(path)
+    file = _settings(path)
     if not file.is_file():
         raise ValueError(
             f"{path} is a program that does not say what it predicts: write that to {file.name} "
@@ -50,3 +50,7 @@ def wrapped(path: Path, program: Callable[..., Any]) -> Denoiser:
         raise ValueError(f"{path.name}.json: {error}") from error
     said = f"{settings['prediction']}, from {path.name}.json"
     return model.replace(facts={"parameterisation": said})
+
+
+def _settings(path: Path) -> Path:
+    return path.with_name(path.name + ".json")

@@ -1,0 +1,110 @@
+"""The files beside an ONNX model that hold its tensors, as its protobuf names them.
+
+All messages that can hold a tensor are looked through, wherever they are: in graphs of attributes,
+in functions, in sparse tensors. Formats: protobuf's encoding; onnx.proto for the numbers of fields.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+HOLDS: dict[str, dict[int, str]] = {  # message -> number of a field -> message in it
+    "Model": {7: "Graph", 20: "TrainingInfo", 25: "Function"},
+    "TrainingInfo": {1: "Graph", 2: "Graph"},
+    "Graph": {1: "Node", 5: "Tensor", 15: "SparseTensor"},
+    "Function": {7: "Node", 11: "Attribute"},
+    "Node": {5: "Attribute"},
+    "Attribute": {
+        **{5: "Tensor", 6: "Graph", 22: "SparseTensor"},
+        **{10: "Tensor", 11: "Graph", 23: "SparseTensor"},
+    },
+    "SparseTensor": {1: "Tensor", 2: "Tensor"},
+    "Tensor": {13: "StringStringEntry"},
+}
+KEY, VALUE = 1, 2  # of a StringStringEntry
+FIXED = {1: 8, 5: 4}  # wire type -> bytes
+MAX_FIELDS = 2_000_000  # Stable Diffusion's network has some 100 thousand
+
+Data = mmap.mmap
+
+
+def external_files(path: Path) -> list[Path]:
+    """All files beside the one at `path` that it has tensors in.
+
+    ValueError if one is not a file in its folder or below that, by name or through a link; or if
+    the model is damaged.
+    """
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty")
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        try:
+            locations = sorted({value.decode() for value in _locations(data)})
+        except (ValueError, IndexError) as error:
+            raise ValueError(f"{path} is damaged, or no ONNX model") from error
+    return list(dict.fromkeys(_inside(path, location) for location in locations))
+
+
+def _inside(path: Path, location: str) -> Path:
+    named, file = Path(location), path.parent / location
+    # With a star, onnxruntime marks what is an address in memory.
+    if named.is_absolute() or ".." in named.parts or "*" in location:
+        wrong = "which is not a name in the model's folder"
+    elif not os.path.isfile(file):
+        wrong = "and there is no such file"
+    elif not file.resolve().is_relative_to(path.parent.resolve()):
+        wrong = "a link that leads out of the model's folder: put the file itself there"
+    else:
+        return file
+    raise ValueError(f"{path} has weights in {location[:200]!r}, {wrong}")
+
+
+def _locations(data: Data) -> Iterator[bytes]:
+    """Where tensors are. More is found than is used, where a field should not be there twice."""
+    pending = [("Model", 0, len(data))]
+    fields = 0
+    while pending:
+        message, start, end = pending.pop()
+        texts: dict[int, list[bytes]] = {KEY: [], VALUE: []}
+        for number, first, last in _fields(data, start, end):
+            fields += 1
+            if fields > MAX_FIELDS:
+                raise ValueError("more fields than a network needs")
+            if message == "StringStringEntry" and number in texts:
+                texts[number].append(data[first:last])
+            elif number in HOLDS.get(message, {}):
+                pending.append((HOLDS[message][number], first, last))
+        if b"location" in texts[KEY]:
+            yield from texts[VALUE]
+
+
+def _fields(data: Data, position: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """The number of each field from `position` to `end`, and where what it holds starts and ends.
+    Of numbers, which hold nothing, both are the end."""
+    while position < end:
+        tag, position = _varint(data, position)
+        number, wire_type = (tag & 0xFFFFFFFF) >> 3, tag & 7
+        size = FIXED.get(wire_type, 0)
+        if wire_type in (0, 2):
+            value, position = _varint(data, position)
+            size = value if wire_type == 2 else 0
+        elif wire_type not in FIXED:
+            raise ValueError("a wire type that ONNX does not use")
+        if position + size > end:
+            raise ValueError("it ends too soon")
+        yield number, position if wire_type == 2 else position + size, position + size
+        position += size
+
+
+def _varint(data: Data, position: int) -> tuple[int, int]:
+    """A number, seven bits a byte, and where it ends."""
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = data[position]
+        position += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, position
+    raise ValueError("a number without an end")

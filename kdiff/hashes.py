@@ -1,0 +1,23 @@
+"""SHA-256 of files: the names that results carry for what they were made with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def sha256_of_file(path: str | Path) -> str:
+    """Of its bytes. ValueError, which says why, if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def sha256_of_files(paths: Iterable[Path], folder: Path) -> str:
+    """Of the files' hashes and their names in `folder`. ValueError as `sha256_of_file`."""
+    named = {path: path.relative_to(folder).as_posix() for path in sorted(paths)}
+    lines = [f"{sha256_of_file(path)}  {name}\n" for path, name in named.items()]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
