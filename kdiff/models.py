@@ -32,7 +32,7 @@ def find_model(name: str | Path) -> Path:
             told = f"{name} is the model that comes with kdiff: for the file or folder say ./{name}"
             warnings.warn(told, stacklevel=2)
         return packaged[name]
-    if path.is_symlink() and not path.exists():
+    if os.path.islink(path) and not os.path.exists(path):
         raise ValueError(f"{path} is a link that leads to nothing")
     if os.path.isfile(path) or os.path.isdir(path):
         return path

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -58,8 +59,14 @@ def find_format(path: str | Path) -> Any:
     ValueError if it is of none: it says what each format missed, or which folder to give instead.
     """
     path = Path(path)
-    if not (path.is_file() or path.is_dir()):  # also: a device or a pipe, which may never end
+    # Neither is also a device or a pipe, which may never end.
+    if not (os.path.isfile(path) or os.path.isdir(path)):
         raise ValueError(f"{path} is neither a file nor a folder")
+    if os.path.isfile(path):
+        try:
+            open(path, "rb").close()
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     missed: dict[str, list[str]] = {}
     for name, module in formats().items():
         reason = _detect(module, path)

@@ -7,6 +7,7 @@ weights, so that a config.json alone cannot fill the memory.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,16 @@ MOST_JSON = 2**20  # bytes; real ones have a few thousand
 SPARE = 2**24  # numbers that a network may have beside its weights: tables of position embeddings
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is such a file or folder. ValueError for a link that leads to nothing."""
+    if os.path.islink(path) and not os.path.exists(path):
+        raise ValueError(f"{path} is a link that leads to nothing")
+    return os.path.exists(path)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file. ValueError if there is none."""
-    if not path.is_file():
+    if not (is_there(path) and path.is_file()):
         raise ValueError(f"no {path.name} in {path.parent}")
     if path.stat().st_size > MOST_JSON:
         raise ValueError(f"{path} is too large for a configuration")
@@ -36,13 +44,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{path} is not a JSON object")
     return found
-
-
-def is_there(path: Path) -> bool:
-    """Whether there is such a file or folder. ValueError for a link that leads to nothing."""
-    if path.is_symlink() and not path.exists():
-        raise ValueError(f"{path} is a link that leads to nothing")
-    return path.exists()
 
 
 def class_name(folder: Path) -> str:
@@ -120,9 +121,7 @@ def _shards(index: Path, suffix: str) -> list[Path]:
     files = [index.parent / name for name in sorted(set(names))]
     for file in files:
         if file.parent != index.parent or file.suffix != f".{suffix}" or not file.is_file():
-            raise ValueError(
-                f"{index} names {file.name[:100]}, which is no weights file beside it"
-            )
+            raise ValueError(f"{index} names {file.name[:100]}, which is no weights file beside it")
     return files
 
 

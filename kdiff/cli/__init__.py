@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from importlib.metadata import version
 
@@ -43,3 +44,4 @@ class LazyGroup(click.Group):
 def main() -> None:
     """Sample diffusion models with any sampler, and measure what comes out."""
     keep_freed_memory()
+    warnings.formatwarning = lambda message, *_, **__: f"{message}\n"  # for people: no source line
