@@ -236,26 +236,6 @@ def test_a_network_may_not_have_more_tensors_than_its_file():
     nn.Linear(2, 2)
 
 
-def test_the_hash_of_a_folder_is_of_names_and_contents(tmp_path):
-    for name in ("a", "b"):
-        (tmp_path / name / "sub").mkdir(parents=True)
-        (tmp_path / name / "sub" / "w").write_text("1")
-    hashed = kdiff.models.sha256
-    assert hashed(tmp_path / "a") == hashed(tmp_path / "b")
-    (tmp_path / "b" / "sub" / "w").rename(tmp_path / "b" / "sub" / "v")
-    assert hashed(tmp_path / "a") != hashed(tmp_path / "b")
-
-
-def test_the_hash_of_a_program_is_of_its_settings_too(tmp_path):
-    (tmp_path / "net.onnx").write_text("1")
-    hashes = {kdiff.models.sha256(tmp_path / "net.onnx")}
-    for name in ("net.onnx.json", "net.onnx.data"):
-        for text in ("1", "2"):
-            (tmp_path / name).write_text(text)
-            hashes.add(kdiff.models.sha256(tmp_path / "net.onnx"))
-    assert len(hashes) == 5
-
-
 # --- programs, with their settings beside them ---
 
 
@@ -324,12 +304,13 @@ def test_a_program_is_the_network_that_it_was_made_of(tmp_path, name):
         kdiff.load(path)
     settings = {**SETTINGS, "labels": None} if name == "e.pt2" else SETTINGS
     path.with_name(f"{name}.json").write_text(json.dumps(settings))
-    trust = {}
-    if name == "e.pt2":
-        trust = {"trust": True}
-        with pytest.raises(ValueError, match="reading one can run anything; if you trust"):
-            kdiff.load(path)
-    found = kdiff.load(path, **trust)
+    trust = None
+    if name != "o.onnx":
+        trust = True
+        for refused in (None, False):
+            with pytest.raises(ValueError, match="can do anything that you can; if you trust"):
+                kdiff.load(path, trust=refused)
+    found = kdiff.load(path, trust=trust)
     expected = kdiff.wrap(network, "flow", shape=(3, 8, 8), classes=4, labels="y")
     labels = torch.tensor([0, 3, 1])
     with torch.no_grad():
@@ -341,12 +322,29 @@ def test_a_program_is_the_network_that_it_was_made_of(tmp_path, name):
     assert found.name == path.stem and found.classes == ("0", "1", "2", "3")
 
 
-def test_the_environment_may_trust_too(tmp_path, monkeypatch):
-    path = tmp_path / "e.pt2"
-    exported(Net().eval(), path)
-    path.with_name("e.pt2.json").write_text(json.dumps({**SETTINGS, "labels": None}))
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["s.pt", "e.pt2"])
+def test_the_environment_may_trust_too(name, tmp_path, monkeypatch):
+    path = tmp_path / name
+    PROGRAMS[name](Net().eval(), path)
+    path.with_name(f"{name}.json").write_text(json.dumps({**SETTINGS, "labels": None}))
     monkeypatch.setenv("KDIFF_TRUST", "1")
     assert kdiff.load(path).shape == (3, 8, 8)
+    with pytest.raises(ValueError, match="if you trust"):
+        kdiff.load(path, trust=False)
+    for value in ("", "0", "yes"):
+        monkeypatch.setenv("KDIFF_TRUST", value)
+        with pytest.raises(ValueError, match="if you trust"):
+            kdiff.load(path)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("trust", ["no", "true", 1, []])
+def test_trust_is_yes_or_no(trust, tmp_path):
+    scripted(Net(), tmp_path / "s.pt")
+    (tmp_path / "s.pt.json").write_text(json.dumps(SETTINGS))
+    with pytest.raises(ValueError, match="trust must be True or False"):
+        kdiff.load(tmp_path / "s.pt", trust=trust)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -366,7 +364,7 @@ def test_settings_that_are_wrong(tmp_path, content, text):
     scripted(Net(), tmp_path / "s.pt")
     (tmp_path / "s.pt.json").write_text(content)
     with pytest.raises(ValueError, match=text) as caught:
-        kdiff.load(tmp_path / "s.pt")
+        kdiff.load(tmp_path / "s.pt", trust=True)
     assert "\n" not in str(caught.value)
 
 

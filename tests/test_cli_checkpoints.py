@@ -227,7 +227,7 @@ def test_overridden_ranges_survive(tiny, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")  # torch.jit is deprecated
-def test_what_kdiff_cannot_build_is_not_converted(tmp_path):
+def test_a_program_is_refused_until_it_is_trusted_and_never_converted(tmp_path, monkeypatch):
     class Two(torch.nn.Module):
         def forward(self, x, t):
             return x * t
@@ -235,6 +235,11 @@ def test_what_kdiff_cannot_build_is_not_converted(tmp_path):
     program = torch.jit.script(Two())
     program.save(tmp_path / "p.pt")
     (tmp_path / "p.pt.json").write_text('{"prediction": "flow", "shape": [3, 8, 8]}')
+    for command in (["inspect"], ["convert", tmp_path / "o.safetensors"]):
+        result = kdiff_cli(command[0], tmp_path / "p.pt", *command[1:])
+        assert result.exit_code == 2 and "set KDIFF_TRUST=1" in result.stderr
+    monkeypatch.setenv("KDIFF_TRUST", "1")
+    assert kdiff_cli("inspect", tmp_path / "p.pt", "--no-health").exit_code == 0
     result = kdiff_cli("convert", tmp_path / "p.pt", tmp_path / "o.safetensors")
     assert result.exit_code == 2 and "is not one that kdiff can build" in result.stderr
     assert not (tmp_path / "o.safetensors").exists()

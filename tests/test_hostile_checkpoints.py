@@ -30,6 +30,7 @@ from kdiff.networks import SongUNet
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch.jit is deprecated
 TINY = {"img_resolution": 8, "model_channels": 8, "num_blocks": 1, "channel_mult": [1, 2]}
 SIDECAR = '{"prediction": "eps", "shape": [3, 8, 8]}'
+TRUSTING = '{"prediction": "eps", "shape": [3, 8, 8], "trust": true}'
 HUGE = 10**11 // 4  # float32 numbers in 100 GB
 
 FILES = {}
@@ -333,17 +334,55 @@ class Maps(nn.Module):
         return torch.from_file(self.mark, True, 1) + x
 
 
+class SavesWhenLoaded(nn.Module):
+    def __init__(self, mark: str):
+        super().__init__()
+        self.mark = mark
+
+    def forward(self, x, t):
+        return x
+
+    @torch.jit.export
+    def __getstate__(self):
+        return self.mark, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[str, bool]):
+        self.mark = state[0]
+        self.training = state[1]
+        torch.save(torch.zeros(1), self.mark)
+
+
 class Harmless(nn.Module):
     def forward(self, x, t):
         return x * t
 
 
-@hostile("reaches.pt", kind=Saves)
-@hostile("reaches.pt", kind=Maps)
-def torchscript_that_reaches_files(path, mark, kind):
-    module = torch.jit.script(kind(str(mark)))
-    module.save(path)
-    path.with_name(path.name + ".json").write_text(SIDECAR)
+# The last one's folder in the archive is named x.debug_pkl, like what holds no source.
+REACHING = {"saves.pt": Saves, "maps.pt": Maps, "loads.pt": SavesWhenLoaded}
+REACHING |= {"x.debug_pkl.pt": SavesWhenLoaded, "data.zip": SavesWhenLoaded}
+
+
+@hostile("saves.pt")
+@hostile("maps.pt")
+@hostile("loads.pt")
+@hostile("x.debug_pkl.pt")
+@hostile("data.zip")
+def torchscript_that_reaches_files(path, mark):
+    torch.jit.script(REACHING[path.name](str(mark))).save(path)
+    path.with_name(path.name + ".json").write_text(TRUSTING)
+
+
+@hostile("renamed.pt", name="constants.pkl")
+@hostile("renamed.pt", name="version")
+@hostile("renamed.pt", name="code/")
+def torchscript_whose_names_are_in_capitals(path, mark, name):
+    """torch's reader of zip archives finds such names too."""
+    torch.jit.script(SavesWhenLoaded(str(mark))).save(path)
+    with zipfile.ZipFile(path) as archive:
+        members = {n.replace(name, name.upper()): archive.read(n) for n in archive.namelist()}
+    zipped(path, members)
+    path.with_name(path.name + ".json").write_text(TRUSTING)
 
 
 @hostile("prefix.pt")
@@ -372,9 +411,7 @@ def an_exported_program_that_runs_code(path, mark, kind):
         "data/weights/model.pt": pickle.dumps(calls(mark)["eval"]),
     }
     zipped(path, {f"archive/{name}": value for name, value in members.items()})
-    path.with_name(path.name + ".json").write_text(
-        '{"prediction": "eps", "shape": [3], "trust": true}'
-    )
+    path.with_name(path.name + ".json").write_text(TRUSTING)
 
 
 @hostile("garbage.onnx", content=b"\x08\x07" + bytes(100))
@@ -536,6 +573,18 @@ def test_the_traps_would_spring(tmp_path, kind):
     a_pickle(tmp_path / "a.pkl", tmp_path / "mark", kind)
     pickle.loads((tmp_path / "a.pkl").read_bytes())
     assert (tmp_path / "mark").exists()
+
+
+def test_a_program_that_is_loaded_runs(tmp_path):
+    path, mark = tmp_path / "x.debug_pkl.pt", tmp_path / "mark"
+    torchscript_that_reaches_files(path, mark)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.namelist()[0].startswith("x.debug_pkl/")
+    with pytest.raises(ValueError, match="a program, which can do anything"):
+        kdiff.load(path)
+    assert not mark.exists()
+    torch.jit.load(path)
+    assert mark.exists()
 
 
 @pytest.mark.parametrize("key", FILES)

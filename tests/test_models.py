@@ -1,11 +1,19 @@
 """The packaged model, and kdiff's own checkpoint format."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
 import kdiff
+from kdiff import checkpoints
 from kdiff.checkpoints import native
+from kdiff.eval import cifar10_classifier
+from kdiff.hashes import sha256_of_file
 from kdiff.models import find_model, packaged_models
 
 CONFIG = {
@@ -41,6 +49,34 @@ def test_an_interrupted_save_leaves_the_old_file(tmp_path):
     with pytest.raises(TypeError):
         native.save(path, {"a": torch.zeros(1)}, {"not json": object()})
     assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_packaged_name_is_never_a_path(tmp_path, monkeypatch):
+    """So what a record calls cifar10 is one model."""
+    (tmp_path / "cifar10").write_bytes(packaged_models()["mnist"].read_bytes())
+    monkeypatch.chdir(tmp_path)
+    with pytest.warns(UserWarning, match=r"^cifar10 is the model that comes .* say \./cifar10$"):
+        assert find_model("cifar10") == packaged_models()["cifar10"]
+    for path in ("./cifar10", Path("cifar10"), Path("./cifar10"), str(tmp_path / "cifar10")):
+        assert find_model(path) == Path(path)
+        assert kdiff.load(path).shape == (1, 28, 28)
+    with pytest.raises(ValueError, match="no model 'mnist'"):
+        find_model(Path("mnist"))
+
+
+def test_on_the_command_line_a_hidden_path_is_named_in_one_line(tmp_path):
+    (tmp_path / "cifar10").mkdir()
+    command = [sys.executable, "-m", "kdiff", "inspect", "cifar10", "--no-health", "--json"]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert json.loads(found.stdout)["shape"] == [3, 32, 32]
+    assert found.stderr == (
+        "cifar10 is the model that comes with kdiff: for the file or folder say ./cifar10\n"
+    )
+
+
+def test_a_feature_networks_hash_asks_no_checkpoint_format(monkeypatch):
+    monkeypatch.setattr(checkpoints, "formats", None)
+    assert cifar10_classifier.load()[1] == sha256_of_file(cifar10_classifier.FILE)
 
 
 def ramps():
