@@ -66,7 +66,7 @@ def test_what_a_model_makes_is_evaluated_without_touching_the_disk(
     assert (figure["value"], figure["n"]) == (pytest.approx(expected, rel=1e-3), 20)
     made = found["images"]
     assert (made["sampler"], made["nfe"], made["seeds"]) == ("euler", 2, {"first": 7, "n": 20})
-    assert len(made["model_sha256"]) == 64
+    assert made["kind"] == "model" and len(made["model_sha256"]) == 64
     assert found["features"] == {"name": "toy_network:scored", "resize": None, "weights": ""}
     assert found["environment"]["kdiff"] == kdiff.__version__
     assert found["noise_floor"]["FD (toy_network:scored)"] > 0

@@ -141,8 +141,8 @@ def choose_source(
             )
             raise click.UsageError(f"{option} is for images that a model makes, not for --images")
     pictures = open_pictures(images, data)
-    about = {"source": pictures.name, "n": len(pictures), "notes": list(pictures.notes)}
-    return pictures, about
+    about = {"kind": "images", "source": pictures.name, "n": len(pictures)}
+    return pictures, {**about, "notes": list(pictures.notes)}
 
 
 def generated(
@@ -165,6 +165,7 @@ def generated(
         labels, how = choose_labels(model, class_label, num), class_label
     model.to(where, DTYPES[dtype])
     about = {
+        "kind": "model",
         "source": model_name,
         "n": num,
         "model_sha256": sha256(path),

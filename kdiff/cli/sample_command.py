@@ -80,7 +80,7 @@ def command(
     check_trajectory(trajectory, out, overwrite)
     with usage_errors():
         path = find_model(model_name)
-        model = kdiff.load(path)
+        model, digest = kdiff.load(path), sha256(path)
         check_pictures(model)
     plan = make_plan(model, sampler, **grid)
     labels = choose_labels(model, class_label, len(chosen))
@@ -98,7 +98,7 @@ def command(
             seconds = time.perf_counter() - started
             record = {
                 "model": model_name,
-                "model_sha256": sha256(path),
+                "model_sha256": digest,
                 **plan.record(),
                 "seeds": chosen,
                 "class_labels": labels,
