@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import nvidia_pickles
 import pytest
@@ -328,6 +329,18 @@ def test_what_is_no_checkpoint_has_no_hash(tmp_path):
     (tmp_path / "notes.txt").write_text("1")
     with pytest.raises(ValueError, match="is of no format that kdiff reads"):
         sha256(tmp_path / "notes.txt")
+
+
+def test_another_packages_format_lists_the_files_of_a_folder(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    mine = SimpleNamespace(NAME="mine", detect=lambda path: None)
+    monkeypatch.setattr(kdiff.checkpoints, "formats", lambda: {"mine": mine})
+    assert sha256(tmp_path / "a") == hashlib.sha256(b"a").hexdigest()
+    with pytest.raises(ValueError, match="mine does not say which files it reads"):
+        sha256(tmp_path)
+    mine.files = lambda path: [tmp_path / "b", tmp_path / "a"]
+    assert sha256(tmp_path) == by_hand([tmp_path / "a", tmp_path / "b"], tmp_path)
 
 
 # --- links and indices that lead nowhere ---

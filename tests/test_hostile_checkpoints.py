@@ -170,6 +170,21 @@ def a_zip_bomb(path, mark):
     path.write_bytes(bomb())
 
 
+@hostile("two.pt")
+def a_zip_bomb_with_a_harmless_directory(path, mark):
+    """Its end names the place of one directory, and has the other one before it: Python's reader
+    takes that, which says that nothing is compressed; torch's takes the first."""
+    content = bomb()
+    size, start = struct.unpack_from("<2L", content, len(content) - 10)
+    harmless, entry = bytearray(content[start : start + size]), 0
+    while entry < size:
+        struct.pack_into("<H", harmless, entry + 10, zipfile.ZIP_STORED)
+        entry += 46 + sum(struct.unpack_from("<3H", harmless, entry + 28))
+    path.write_bytes(content[: start + size] + harmless + content[start + size :])
+    with zipfile.ZipFile(path) as archive:
+        assert not any(member.compress_type for member in archive.infolist())
+
+
 @hostile("script.pt")
 def a_bomb_of_torchscript(path, mark):
     names = {"archive/constants.pkl": b"", "archive/data.pkl": b"", "archive/version": b"3\n"}

@@ -105,8 +105,12 @@ def _has_weights(path: Path) -> bool:
 
 def files(path: Path) -> list[Path]:
     """All files that `load(path)` reads. ValueError if `path` is of no format, or a file lacks."""
-    found = getattr(find_format(path), "files", None)
-    return found(path) if found else [path]
+    module = find_format(path)
+    if hasattr(module, "files"):
+        return module.files(path)
+    if path.is_dir():
+        raise ValueError(f"{path}: the format {module.NAME} does not say which files it reads")
+    return [path]
 
 
 def _detect(module: Any, path: Path) -> str | None:

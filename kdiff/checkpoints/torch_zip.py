@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -35,12 +36,31 @@ def read(path: Path) -> Any:
         with zipfile.ZipFile(path) as archive:  # a compressed one could unpack to any size
             if any(m.compress_type != zipfile.ZIP_STORED for m in archive.infolist()):
                 raise ValueError("a compressed zip archive")
+            if _directory(path) != archive.start_dir:
+                raise ValueError("a zip archive with something before or behind it")
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # a damaged or hostile file may break the parser in any way
         reason = " ".join(str(error).split())[:80] or type(error).__name__
         if isinstance(error, UnpicklingError):  # whose text tells how to run it
             reason = "it has other objects in it, such as a whole module"
         raise ValueError(f"not a torch.save file of tensors alone: {reason}") from error
+
+
+def _directory(path: Path) -> int | None:
+    """Where the end of a zip archive says that its directory is; None unless all readers agree on
+    which that end is, so that torch's finds what Python's has found."""
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 98))
+        tail = file.read()
+    end64, locator, end = tail[-98:-42], tail[-42:-22], tail[-22:]
+    if end[:4] != b"PK\x05\x06" or end[20:] != b"\0\0":  # it could be followed by a comment
+        return None
+    if locator[:4] != b"PK\x06\x07":
+        return int.from_bytes(end[16:20], "little")
+    if end64[:4] != b"PK\x06\x06" or int.from_bytes(locator[8:16], "little") != size - 98:
+        return None
+    return int.from_bytes(end64[48:], "little")
 
 
 def tensors_under(prefix: str, saved: Any) -> dict[str, Tensor]:
