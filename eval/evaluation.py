@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -353,7 +354,8 @@ def reference_for(
     `progress` is told the images of each batch and of all. ValueError as `find_reference`."""
     if isinstance(ref, Reference):
         return ref
-    found = find_reference(str(ref), network.name, network.resize, data)
+    text = ref if isinstance(ref, str) else os.path.join(".", ref)  # a path is no name
+    found = find_reference(text, network.name, network.resize, data)
     if isinstance(found, Reference):
         return found
     needs = {METRICS[name].needs for name in metrics}

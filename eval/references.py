@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import os
 import re
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -238,6 +239,9 @@ def find_reference(
     """
     stored = _find_stored(text, features, resize)
     if stored is not None:
+        if os.path.lexists(text):
+            told = f"{text} is a reference's name: for the file or folder say ./{text}"
+            warnings.warn(told, stacklevel=2)
         return stored
     if text.startswith(CLEAN_FID):
         return _clean_fid(text, features, resize)
@@ -254,15 +258,19 @@ def find_reference(
         return load_reference(path)
     statistics = read_npz(path) if path.suffix.lower() == ".npz" and path.is_file() else None
     if statistics is None:
-        return open_pictures(text, data)
+        pictures = open_pictures(text, data)
+        return replace(pictures, name=text) if pictures.name in _names() else pictures
     return Reference(name=path.name, source=text, **statistics._asdict())
 
 
 def _unknown(text: str) -> str:
-    names = list(dict.fromkeys(label.name for label in stored_references().values()))
-    nearest = difflib.get_close_matches(text.lower(), names, n=3, cutoff=0.5)
+    nearest = difflib.get_close_matches(text.lower(), _names(), n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(nearest)}?" if nearest else "see `kdiff ref list`"
     return f"no reference {text!r}: neither a name nor a file or folder; {hint}"
+
+
+def _names() -> list[str]:
+    return list(dict.fromkeys(label.name for label in stored_references().values()))
 
 
 def _clean_fid(text: str, features: str, resize: str | None) -> Reference:

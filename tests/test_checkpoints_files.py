@@ -29,6 +29,7 @@ UNET = {
     "up_block_types": ("UpBlock2D", "UpBlock2D"),
 }
 SETTINGS = {"prediction": "eps", "shape": [3, 8, 8]}
+on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks inotify")
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the exporters
 
 
@@ -280,7 +281,7 @@ def test_every_format_is_here():
     assert {format_ for format_, _ in CASES.values()} >= formats().keys()
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks inotify")
+@on_linux
 def test_the_files_that_are_listed_are_opened_and_no_others(case):
     folder, path, format_, options, _ = case
     with opened_files(folder) as opened:
@@ -398,6 +399,7 @@ def test_a_file_that_may_not_be_read(nobody):
     shutil.rmtree(folder)
 
 
+@on_linux
 @pytest.mark.parametrize(
     "weight_map",
     [

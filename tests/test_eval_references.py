@@ -6,14 +6,17 @@ import pickle
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from kdiff.cli.ref_command import command
 from kdiff.eval import foreign_statistics, references
+from kdiff.eval.evaluation import reference_for
 from kdiff.eval.features import FeatureNetwork, Features
 from kdiff.eval.frechet import Gaussian, frechet_distance
 from kdiff.eval.pictures import Pictures, open_pictures
@@ -201,6 +204,20 @@ def test_a_name_is_found_for_its_network_and_mode(tmp_path, packaged):
     (own / "broken.safetensors").write_bytes(b"1")  # which does not stand in the way of others
     with pytest.warns(UserWarning, match=r"passed over: .*broken.safetensors"):
         assert find("cifar10").resize == "clean"
+
+
+def test_a_name_is_never_a_folder(packaged, tmp_path, monkeypatch):
+    """So what a record calls cifar10 is one set of images."""
+    monkeypatch.chdir(tmp_path)
+    Path("cifar10").mkdir()
+    for i in range(2):
+        Image.fromarray(IMAGES[i]).save(f"cifar10/{i}.png")
+    assert find("cifar10").name == "cifar10"  # a folder, as long as there is no such name
+    save_reference(reference("cifar10"), packaged / "cifar10-inception-clean.safetensors")
+    with pytest.warns(UserWarning, match=r"^cifar10 is a reference's name: .* say \./cifar10$"):
+        assert find("cifar10").n == 1000
+    assert (find("./cifar10").name, find("./cifar10").n) == ("./cifar10", 2)
+    assert reference_for(Path("cifar10"), network(), ["fid"]).name == "./cifar10"
 
 
 def test_a_misspelt_name_suggests_the_nearest(packaged):
