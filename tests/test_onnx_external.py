@@ -213,7 +213,6 @@ def varint(value):
         b"\x3a\x04\x2a\x02\x6a\x7f",
         b"\xff" * 1000,
         b"\x3a",
-        b"",
     ],
 )
 def test_damage(content, folder):
@@ -221,7 +220,7 @@ def test_damage(content, folder):
     path.write_bytes(content)
     path.with_name("m.onnx.json").write_text(json.dumps(SETTINGS))
     for use in (kdiff.load, sha256):
-        with pytest.raises(ValueError, match=r"m\.onnx is (damaged|empty)"):
+        with pytest.raises(ValueError, match=r"m\.onnx is damaged"):
             use(path)
 
 

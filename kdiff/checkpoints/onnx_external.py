@@ -6,7 +6,6 @@ in functions, in sparse tensors. Formats: protobuf's encoding; onnx.proto for th
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,9 +25,8 @@ HOLDS: dict[str, dict[int, str]] = {  # message -> number of a field -> message 
 }
 KEY, VALUE = 1, 2  # of a StringStringEntry
 FIXED = {1: 8, 5: 4}  # wire type -> bytes
+MAX_SIZE = 1 << 31  # protobuf's
 MAX_FIELDS = 2_000_000  # Stable Diffusion's network has some 100 thousand
-
-Data = mmap.mmap
 
 
 def external_files(path: Path) -> list[Path]:
@@ -37,13 +35,12 @@ def external_files(path: Path) -> list[Path]:
     ValueError if one is not a file in its folder or below that, by name or through a link; or if
     the model is damaged.
     """
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path} is empty")
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        try:
-            locations = sorted({value.decode() for value in _locations(data)})
-        except (ValueError, IndexError) as error:
-            raise ValueError(f"{path} is damaged, or no ONNX model") from error
+    if path.stat().st_size >= MAX_SIZE:
+        raise ValueError(f"{path} is larger than an ONNX model can be")
+    try:
+        locations = sorted({value.decode() for value in _locations(path.read_bytes())})
+    except (ValueError, IndexError) as error:
+        raise ValueError(f"{path} is damaged, or no ONNX model") from error
     return list(dict.fromkeys(_inside(path, location) for location in locations))
 
 
@@ -61,7 +58,7 @@ def _inside(path: Path, location: str) -> Path:
     raise ValueError(f"{path} has weights in {location[:200]!r}, {wrong}")
 
 
-def _locations(data: Data) -> Iterator[bytes]:
+def _locations(data: bytes) -> Iterator[bytes]:
     """Where tensors are. More is found than is used, where a field should not be there twice."""
     pending = [("Model", 0, len(data))]
     fields = 0
@@ -80,7 +77,7 @@ def _locations(data: Data) -> Iterator[bytes]:
             yield from texts[VALUE]
 
 
-def _fields(data: Data, position: int, end: int) -> Iterator[tuple[int, int, int]]:
+def _fields(data: bytes, position: int, end: int) -> Iterator[tuple[int, int, int]]:
     """The number of each field from `position` to `end`, and where what it holds starts and ends.
     Of numbers, which hold nothing, both are the end."""
     while position < end:
@@ -98,7 +95,7 @@ def _fields(data: Data, position: int, end: int) -> Iterator[tuple[int, int, int
         position += size
 
 
-def _varint(data: Data, position: int) -> tuple[int, int]:
+def _varint(data: bytes, position: int) -> tuple[int, int]:
     """A number, seven bits a byte, and where it ends."""
     value = 0
     for shift in range(0, 70, 7):
