@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,6 +12,8 @@ from pathlib import Path
 def sha256_of_file(path: str | Path) -> str:
     """Of its bytes. ValueError, which says why, if it cannot be read."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe may never end
+            raise ValueError(f"{path} cannot be read: it is not a regular file")
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:

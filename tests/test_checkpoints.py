@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import zipfile
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import kdiff
-from kdiff.checkpoints import FORMATS, find_format, formats, native
+from kdiff.checkpoints import FORMATS, find_format, formats, native, torch_zip
 from kdiff.checkpoints.weights import load_weights
 from kdiff.networks import NETWORKS, SongUNet, at_most
 from kdiff.networks.song_unet import FourierEmbedding
@@ -234,6 +235,21 @@ def test_a_network_may_not_have_more_tensors_than_its_file():
     with pytest.raises(ValueError, match="more tensors than the file"), at_most(2):
         nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     nn.Linear(2, 2)
+
+
+def test_a_torch_file_may_be_packed_again_but_has_one_directory(tmp_path):
+    saved, packed = tmp_path / "saved.pt", tmp_path / "packed.pt"
+    torch.save({"w": torch.arange(5.0)}, saved)
+    with zipfile.ZipFile(saved) as archive, zipfile.ZipFile(packed, "w") as again:
+        for name in archive.namelist():
+            again.writestr(name, archive.read(name))
+    for path in (saved, packed):
+        assert torch_zip.read(path)["w"].tolist() == [0, 1, 2, 3, 4]
+        whole = path.read_bytes()
+        for content in (whole + b"\0", whole[:-2] + b"\1\0x", whole[:4] + whole):
+            path.write_bytes(content)
+            with pytest.raises(ValueError, match=r"before or behind it|File is not a zip file"):
+                torch_zip.read(path)
 
 
 # --- programs, with their settings beside them ---

@@ -365,6 +365,17 @@ def test_a_link_to_nothing_is_named(name, target, tmp_path):
         sha256(tmp_path / "pipeline")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no pipes")
+@pytest.mark.parametrize("name", ["scheduler/scheduler_config.json", "unet/config.json", WEIGHTS])
+def test_a_pipe_is_not_waited_for(name, tmp_path):
+    file = pipeline(tmp_path / "pipeline") / name
+    file.unlink()
+    os.mkfifo(file)
+    for use in (kdiff.load, sha256):
+        with pytest.raises(ValueError, match=r"no (scheduler_|config|diff)|not a reg"):
+            use(tmp_path / "pipeline")
+
+
 @pytest.mark.parametrize("target", ["nowhere", "itself"])
 def test_a_file_that_is_a_link_to_nothing(target, tmp_path):
     (tmp_path / "itself").symlink_to(target)

@@ -104,8 +104,9 @@ def _weights(folder: Path, variant: str | None) -> tuple[list[Path], list[Path]]
             return [index], _shards(index, suffix)
         if is_there(old):
             raise ValueError(f"{old} has an old form of name: call it {index.name}")
-        if is_there(folder / f"{WEIGHTS}{middle}.{suffix}"):
-            return [], [folder / f"{WEIGHTS}{middle}.{suffix}"]
+        whole = folder / f"{WEIGHTS}{middle}.{suffix}"
+        if is_there(whole) and whole.is_file():
+            return [], [whole]
     others = ", ".join(sorted(p.name for p in folder.glob(f"{WEIGHTS}*")))
     told = "give another variant, or none" if variant else "give variant"
     hint = f" (there is {others}: {told})" if others else ""

@@ -26,7 +26,7 @@ HOLDS: dict[str, dict[int, str]] = {  # message -> number of a field -> message 
 KEY, VALUE = 1, 2  # of a StringStringEntry
 FIXED = {1: 8, 5: 4}  # wire type -> bytes
 MAX_SIZE = 1 << 31  # protobuf's
-MAX_FIELDS = 2_000_000  # Stable Diffusion's network has some 100 thousand
+MAX_FIELDS = 1_000_000  # Stable Diffusion's network has some 100 thousand
 
 
 def external_files(path: Path) -> list[Path]:
