@@ -65,10 +65,10 @@ class Denoiser:
         self.facts = dict(facts or {})
 
     def __call__(self, x: Tensor, sigma: float, **cond: Any) -> Tensor:
-        """`x` `[N, *shape]` at noise level `sigma` (a Python float) -> the clean data, as `x`."""
+        """`x` `[N, *shape]` at noise level `sigma`, one number -> the clean data, as `x`."""
         if cond.get("class_labels") is not None:
             _check_takes_labels(self, cond["class_labels"], len(x))
-        c = self.precond(sigma)
+        c = self.precond(real_number("sigma", sigma))
         dtype = self.dtype or x.dtype
         clock = torch.promote_types(dtype, torch.float32)  # bfloat16 cannot tell t = 998 from 999
         c_noise = torch.full((len(x),), c.c_noise, dtype=clock, device=x.device)

@@ -3,6 +3,7 @@ another batch, networks in training mode, results that overflow."""
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -202,6 +203,16 @@ class Bare(nn.Module):
 
     def forward(self, x, sigma):
         return self.network(x)
+
+
+@pytest.mark.parametrize("number", [np.float32, torch.tensor, int])
+def test_sigma_is_one_number_of_any_library(number):
+    model = kdiff.wrap(lambda x, t: x, "edm", shape=(3,))
+    x = torch.ones(1, 3, dtype=torch.float64)
+    assert torch.equal(model(x, number(2.0)), model(x, 2.0))
+    for wrong in (torch.ones(1), "2", -1.0, 0.0, float("nan")):
+        with pytest.raises(ValueError, match="sigma must be"):
+            model(x, wrong)
 
 
 # --- labels ---
