@@ -13,6 +13,8 @@ from kdiff.images import to_uint8
 from kdiff.planning import Plan
 from kdiff.sampling import run
 
+MOST_IMAGES = 10_000_000
+
 
 def every_class(model: Denoiser, n: int) -> tuple[list[int] | None, str | None]:
     """The class of each of n images, and how it comes about: all classes "in turn"; for fewer

@@ -20,7 +20,7 @@ from kdiff.eval.cell import RMSE, Cell, Judge, ModelFile
 from kdiff.eval.cell_line import is_finished
 from kdiff.eval.claims import WRITING, Claims
 from kdiff.eval.evaluation import Collector, Figure
-from kdiff.eval.generated import every_class, three_channels
+from kdiff.eval.generated import MOST_IMAGES, every_class, three_channels
 from kdiff.eval.ranks import gather, ranks
 from kdiff.eval.sweep_folder import SweepFolder
 from kdiff.eval.turns import turns
@@ -119,6 +119,8 @@ def check_options(samplers: Sequence[str], options: Mapping[str, Any]) -> None:
 def check_seeds(n: int, first_seeds: Sequence[int]) -> None:
     if n < 1:
         raise ValueError(f"a cell needs at least one image, not {n}")
+    if n > MOST_IMAGES:
+        raise ValueError(f"a cell has at most {MOST_IMAGES:,} images, not {n:,}")
     ordered = sorted(first_seeds)
     if ordered[0] < 0 or ordered[-1] + n > 2**64:
         raise ValueError("seeds must be from 0 to 2^64 - 1")
