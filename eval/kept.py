@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 
 import numpy as np
 
 LIMIT = 2**28  # bytes; larger sets lie in a temporary file
+
+
+def _reserve(file: int, size: int) -> None:
+    """OSError if the disk has no room: writing to a map that has none ends the process."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, size)
 
 
 class Kept:
@@ -20,6 +27,7 @@ class Kept:
             self._all = np.empty((n, dim), dtype=np.float32)
         else:
             with tempfile.TemporaryFile() as file:  # which goes when the map goes
+                _reserve(file.fileno(), n * dim * 4)
                 self._all = np.memmap(file, dtype=np.float32, shape=(n, dim))
 
     def update(self, rows: np.ndarray, indices: Sequence[int] | np.ndarray) -> None:

@@ -188,13 +188,22 @@ def _unpack(
 def stored_references() -> dict[Path, Label]:
     """Those that come with the package, then the user's own, which are in `home()`; a damaged file
     among these is passed over, with a warning."""
-    stored = {path: load_label(path) for path in sorted(PACKAGED.glob("*.safetensors"))}
-    for path in sorted(own_folder().glob("*.safetensors")):
+    stored = _packaged()
+    try:
+        own = sorted(own_folder().glob("*.safetensors"))
+    except (OSError, ValueError) as error:
+        warnings.warn(f"your own references are passed over: {error}", stacklevel=2)
+        return stored
+    for path in own:
         try:
             stored[path] = load_label(path)
         except ValueError as error:
             warnings.warn(f"passed over: {error}", stacklevel=2)
     return stored
+
+
+def _packaged() -> dict[Path, Label]:
+    return {path: load_label(path) for path in sorted(PACKAGED.glob("*.safetensors"))}
 
 
 def own_folder() -> Path:
@@ -215,10 +224,11 @@ def own_path(name: str, features: str, resize: str | None) -> Path:
 
 
 def _find_stored(name: str, features: str, resize: str | None) -> Reference | None:
-    named = {path: label for path, label in stored_references().items() if label.name == name}
-    for path, label in named.items():
-        if (label.features, label.resize) == (features, resize):
-            return load_reference(path)
+    for stored in (_packaged, stored_references):  # the user's folder only if it is needed
+        named = {path: label for path, label in stored().items() if label.name == name}
+        for path, label in named.items():
+            if (label.features, label.resize) == (features, resize):
+                return load_reference(path)
     if named:
         there = ", ".join(_how(label.features, label.resize) for label in named.values())
         raise ValueError(

@@ -24,7 +24,7 @@ from kdiff.eval.backends import BACKENDS, Backend, CannotRun, second_opinion
 from kdiff.eval.evaluation import METRICS, Collector, Figure, Source, stream
 from kdiff.eval.features import FeatureNetwork
 from kdiff.eval.frechet import noise_floor
-from kdiff.eval.generated import Generated, every_class
+from kdiff.eval.generated import MOST_IMAGES, Generated, every_class
 from kdiff.eval.pictures import open_pictures
 from kdiff.eval.ranks import gather, ranks
 from kdiff.eval.references import Reference
@@ -50,7 +50,9 @@ OF_MODELS = (
 @click.option("--model", "model_name", default=DEFAULT_MODEL, help="A model's name or its file.")
 @click.option("--sampler", default=DEFAULT_SAMPLER, help="Any name; see `kdiff list samplers`.")
 @grid_options
-@click.option("--num", type=click.IntRange(2), default=DEFAULT_NUM, help="How many images.")
+@click.option(
+    "--num", type=click.IntRange(2, MOST_IMAGES), default=DEFAULT_NUM, help="How many images."
+)
 @click.option("--seed", type=click.IntRange(0), default=0, help="Seed of the first image.")
 @click.option(
     "--class-label",
