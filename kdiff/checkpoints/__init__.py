@@ -120,19 +120,22 @@ def one_line(error: BaseException, width: int = 120) -> str:
 def load(path: str | Path, /, *, trust: bool | None = None, **overrides: Any) -> Denoiser:
     """The denoiser in a file or folder of any format, on the CPU.
 
-    `overrides` correct what the format says or cannot say: `precond` (a `Precond` or its name),
-    `prediction` (eps, v or x0, on the noise levels that were found), `shape`, `classes` (names),
-    `sigma_min`, `sigma_max`, `name`, and settings of the format's own (see its `load`): all but
-    programs take `dtype`, of the weights (default: float32; None: the file's).
+    `overrides` correct what the format says or cannot say: `precond` (a `Precond`, its name, or
+    {"name": .., settings}), `prediction` (eps, v or x0, on the noise levels that were found),
+    `shape`, `classes` (names), `sigma_min`, `sigma_max`, `name`, and settings of the format's own
+    (see its `load`): all but programs take `dtype`, of the weights (default: float32; None: the
+    file's), and those of state dicts `weights`, which of several (see `unwrap`).
     `trust` runs programs (TorchScript, exported) that cannot be known to be harmless.
     ValueError, in one line, if it is of no known format, damaged, or a variant that is not
     supported; `MissingSetting`, which is one, if it lacks what a keyword can say.
     """
     path = Path(path)
     _check(overrides)
+    if overrides.get("precond") is not None:
+        overrides["precond"] = _as_precond(overrides["precond"])
     module = find_format(path)
     given = {"trust": trust, **overrides}
-    own = inspect.signature(module.load).parameters.keys() & given.keys() - {"path"}
+    own = _taken(module.load, given)
     try:
         model = module.load(path, **{key: given[key] for key in own})
     except ValueError as error:
@@ -143,7 +146,8 @@ def load(path: str | Path, /, *, trust: bool | None = None, **overrides: Any) ->
         kind = f"damaged {module.NAME} file: {type(error).__name__}"
         raise ValueError(f"{path}: {kind}: {one_line(error)}") from error
     model.facts.setdefault("format", module.NAME)
-    model = _override(model, {key: value for key, value in overrides.items() if key not in own})
+    rest = overrides.keys() - (own - {"precond"})
+    model = _override(model, {key: overrides[key] for key in rest})
     if not 0 < model.sigma_min < model.sigma_max < math.inf:
         raise ValueError(
             f"{path}: sigma_min must be above 0 and below sigma_max, which are {model.sigma_min:g} "
@@ -162,9 +166,32 @@ def _check(overrides: dict[str, Any]) -> None:
     dtype = overrides.get("dtype")
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ValueError(f"dtype must be None or one such as torch.bfloat16, not {dtype!r}")
+    if overrides.get("precond") is not None and overrides.get("prediction") is not None:
+        raise ValueError("give precond or prediction, not both")
+    if not isinstance(overrides.get("weights", ""), str | None):
+        raise ValueError(f"weights must be a name, such as model, not {overrides['weights']!r}")
     for key in ("sigma_min", "sigma_max"):
         if not isinstance(overrides.get(key, 0.0), int | float):
             raise ValueError(f"{key} must be a number, not {overrides[key]!r}")
+
+
+def _taken(function: Any, given: dict[str, Any]) -> set[str]:
+    """Which of the keywords a format's `load` takes itself."""
+    parameters = inspect.signature(function).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return set(given)
+    return given.keys() & {p.name for p in parameters} - {"path"}
+
+
+def _as_precond(value: Any) -> Precond:
+    """ValueError if it is neither one nor the name or the settings of one."""
+    if isinstance(value, Precond):
+        return value
+    settings = {"name": value} if isinstance(value, str) else value
+    try:
+        return precond(**settings)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"precond={value!r:.80}: {error}") from error
 
 
 def _is_list(value: Any, kind: type) -> bool:

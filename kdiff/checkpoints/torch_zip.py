@@ -55,15 +55,6 @@ def tensors_under(prefix: str, saved: Any) -> dict[str, Tensor]:
     }
 
 
-def state_dict(saved: Any) -> dict[str, Tensor]:
-    """The tensors of a state dict: bare, under the key `state_dict`, or of a network within
-    DataParallel, all of whose names begin with `module.`."""
-    inside = saved.get("state_dict", saved) if isinstance(saved, Mapping) else None
-    tensors = tensors_under("", inside)
-    parallel = "module." if all(key.startswith("module.") for key in tensors) else ""
-    return tensors_under(parallel, tensors)
-
-
 def fill(
     path: Path,
     make: Callable[[], Network],
