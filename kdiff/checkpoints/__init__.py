@@ -34,6 +34,7 @@ FORMATS = (
     "onnx_file",
     "edm",
     "edm2",
+    "edm_weights",
     "openai",
     "score_sde",
     "lucidrains",
