@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
-from kdiff.checkpoints import torch_zip
 from kdiff.denoiser import Denoiser
+from kdiff.downloads import check_file
 from kdiff.networks import classes_of
 from kdiff.precond import Precond, precond
 from kdiff.samplers.plugins import plugins
@@ -55,23 +54,26 @@ def formats() -> dict[str, Any]:
 def find_format(path: str | Path) -> Any:
     """The module of the format of the file or folder at `path`.
 
-    ValueError if it is of none: it says what each format missed, or which folder to give instead.
+    ValueError if it is of none: it says which is nearest and what that misses, or which folder to
+    give instead.
     """
+    from kdiff.checkpoints.refusal import refusal
+
     path = Path(path)
     if not (path.is_file() or path.is_dir()):  # also: a device or a pipe, which may never end
         raise ValueError(f"{path} is neither a file nor a folder")
-    missed: dict[str, list[str]] = {}
+    if path.is_file() and path.stat().st_size:  # what an empty one is, formats may know
+        check_file(path)
+    missed: dict[str, str] = {}
     for name, module in formats().items():
         reason = _detect(module, path)
         if reason is None:
             return module
-        missed.setdefault(reason, []).append(name)
+        missed[name] = reason
     folder = _folder_around(path)
     if folder is not None:
         raise ValueError(f"{path} is part of a diffusers folder: give the folder {folder}")
-    tried = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in missed.items())
-    advice = "; for a network of your own use kdiff.wrap" if _has_weights(path) else ""
-    raise ValueError(f"{path} is of no format that kdiff reads ({tried}){advice}")
+    raise ValueError(refusal(path, missed))
 
 
 def _folder_around(path: Path) -> Path | None:
@@ -82,18 +84,6 @@ def _folder_around(path: Path) -> Path | None:
             if _detect(diffusers, folder) is None:
                 return folder
     return None
-
-
-def _has_weights(path: Path) -> bool:
-    """Whether torch.save or safetensors wrote the file."""
-    try:
-        if path.suffix != ".safetensors":
-            torch_zip.read(path)
-            return True
-        with safe_open(path, framework="pt"):
-            return True
-    except (ValueError, OSError, SafetensorError):
-        return False
 
 
 def files(path: Path) -> list[Path]:

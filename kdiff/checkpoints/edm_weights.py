@@ -83,7 +83,7 @@ def load(
     return Denoiser(
         torch_zip.fill(path, make, tensors, dtype),
         precond,
-        shape=(settings.get("img_channels", settings.get("in_channels")), size, size),
+        shape=(settings["img_channels" if kind is EDM2UNet else "in_channels"], size, size),
         classes=[str(i) for i in range(settings["label_dim"])],
         name=path.stem,
         facts={
@@ -151,9 +151,7 @@ def _dhariwal(shapes: Shapes, widths: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def _song(
-    shapes: Shapes, widths: Sequence[int], size: int, first: Sequence[int]
-) -> dict[str, Any]:
+def _song(shapes: Shapes, widths: Sequence[int], size: int, first: Sequence[int]) -> dict[str, Any]:
     emb, noise = shapes["map_layer0.weight"]
     if any("aux_skip" in key for key in shapes):
         raise ValueError("a 'skip' encoder or decoder, which kdiff has not")

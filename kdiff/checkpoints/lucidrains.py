@@ -1,10 +1,10 @@
 """`model-N.pt` of lucidrains' `denoising-diffusion-pytorch` (2.x), as its `Trainer` saves them, and
 what others save of its networks (see `unwrap`).
 
-Taken are the weights of the moving average (`ema`), if there is one. Read from the file: the network's architecture,
-by the shapes of its tensors; the noise schedule, a buffer; and the objective, since the loss weight
-of each timestep, another buffer, has a different form for each. Not in the file: the image size,
-and whether the data were scaled to [-1, 1] (they are unless auto_normalize was switched off).
+Taken are the weights of the moving average (`ema`), if there is one. Read from the file: the
+network's architecture, by the shapes of its tensors; the noise schedule, a buffer; and the
+objective, since the loss weight of each timestep, another buffer, has a different form for each.
+Not in the file: the image size, and whether the data were scaled to [-1, 1] (they are unless auto_normalize was switched off).
 """
 
 from __future__ import annotations
@@ -137,8 +137,8 @@ def _process(
     if "sqrt_recipm1_alphas_cumprod" not in buffers:
         raise MissingSetting(
             f"{path}: it has no noise schedule of discrete timesteps (of this library's processes "
-            "only GaussianDiffusion and LearnedGaussianDiffusion are supported): give precond, such "
-            "as precond=eps, v, flow"
+            "only GaussianDiffusion and LearnedGaussianDiffusion are supported): give precond, "
+            "such as precond=flow"
         )
     sigmas = buffers["sqrt_recipm1_alphas_cumprod"].double()  # sqrt(1 / a - 1), which is sigma
     told = f"{prediction}, as told"

@@ -226,7 +226,10 @@ def make_precond(settings: Mapping[str, Any]) -> Precond:
 
 
 def make_network(architecture: Mapping[str, Any], settings: Mapping[str, Any]) -> OpenAIUNet:
-    rescaled, steps = settings.get("rescale_timesteps", False), settings.get("diffusion_steps", 1000)
+    rescaled, steps = (
+        settings.get("rescale_timesteps", False),
+        settings.get("diffusion_steps", 1000),
+    )
     return OpenAIUNet(
         **architecture,
         num_heads=settings.get("num_heads", 1),

@@ -59,8 +59,8 @@ def load(
     weights: str | None = None,
     dtype: torch.dtype | None = torch.float32,
 ) -> Denoiser:
-    """The denoiser, for images in [-1, 1], on the CPU, in `dtype` (None: the file's), of the weights
-    that `weights` names (see `unwrap`): by default the moving average.
+    """The denoiser, for images in [-1, 1], on the CPU, in `dtype` (None: the file's), of the
+    weights that `weights` names (see `unwrap`): by default the moving average.
 
     `sde`: with positional embeddings `vpsde`, the default, or `subvpsde`, or `vpsde-discrete`
     (trained with `training.continuous = False`), which a file does not tell apart; with Fourier
@@ -88,7 +88,9 @@ def load(
     sde = sde or ("vesde" if fourier else "vpsde")
     if precond is None and (sde not in PRECONDS or fourier != (sde == "vesde")):
         kind = "vesde" if fourier else "vpsde, subvpsde or vpsde-discrete"
-        raise ValueError(f"{path}: the sde of this network can be {kind}, not {sde!r}; give precond for all else")
+        raise ValueError(
+            f"{path}: the sde of this network can be {kind}, not {sde!r}; give precond for all else"
+        )
     size, channels = settings["img_resolution"], settings["in_channels"]
     shape = shape or (channels, size, size)
     check_shape(shape, channels, 2 ** (len(settings["channel_mult"]) - 1))
@@ -112,8 +114,8 @@ def _tensors(path: Path, weights: str | None) -> tuple[dict[str, Tensor], dict[s
     average: MissingSetting if it is not there, or does not fit."""
     saved = unwrap.read(path)
     lost = MissingSetting(
-        f"{path}: no ema.shadow_params for a model.{PREFIX}*: give weights=model to take the network "
-        "without its moving average"
+        f"{path}: no ema.shadow_params for a model.{PREFIX}*: give weights=model to take the "
+        "network without its moving average"
     )
     try:
         chosen, weighted = unwrap.take(saved, MARKS[:2], weights, fixed=FIXED)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,7 +46,7 @@ class Found(NamedTuple):
 
 
 def read(path: Path) -> Any:
-    """What torch.save, or safetensors, wrote to `path`, its tensors mapped. ValueError otherwise."""
+    """What torch.save or safetensors wrote to `path`, tensors mapped. ValueError if neither did."""
     if path.is_file():
         with open(path, "rb") as file:
             safetensors = file.read(9)[8:] == b"{"
@@ -63,7 +64,7 @@ def find(
     """Every network that has tensors of the names `marks`. `inner`: the name under which a wrapper
     of the project's own may hold it (`model.`). `fixed`: tensors that are no parameters, which a
     list of averages leaves out."""
-    found = []
+    found: list[Found] = []
     for path, tensors in _state_dicts(saved, fixed):
         tensors = _without_inside(tensors)
         prefixes = _prefixes(tensors, marks)
@@ -119,16 +120,22 @@ def take(
     return matching[0], _facts(matching[0], weights is not None, len(found))
 
 
-def wrappers(saved: Any) -> str:
-    """What is around the largest state dict, in words: `ema, names behind module.`; or nothing."""
-    largest = max(_state_dicts(saved, ()), key=lambda pair: len(pair[1]), default=((), {}))
-    first, *rest = [key.split(".")[:-1] for key in largest[1]] or [[]]
-    shared = 0
-    while shared < len(first) and all(key[: shared + 1] == first[: shared + 1] for key in rest):
-        shared += 1
-    prefix = ".".join(first[:shared]) + "." if rest and shared else ""
-    behind = f"names behind {prefix}" if prefix else ""
-    return ", ".join(filter(None, (".".join(largest[0]), behind)))
+class Contents(NamedTuple):
+    """The largest state dict in a file: the names of its tensors, and what is around it, in words
+    (`ema, behind module.`)."""
+
+    names: list[str]
+    around: str
+
+
+def contents(saved: Any) -> Contents:
+    """What there is in a file of a network that is not known."""
+    every = _state_dicts(saved, ())
+    path, tensors = max(every, key=lambda pair: len(pair[1]), default=((), {}))
+    levels = zip(*(key.split(".")[:-1] for key in tensors), strict=False)
+    common = [level[0] for level in takewhile(lambda level: len(set(level)) == 1, levels)]
+    behind = f"behind {'.'.join(common)}." if common and len(tensors) > 1 else ""
+    return Contents(list(tensors), ", ".join(filter(None, (".".join(path), behind))))
 
 
 def _state_dicts(saved: Any, fixed: Collection[str]) -> Iterator[tuple[Path_, dict[str, Tensor]]]:
