@@ -202,6 +202,6 @@ def test_damaged_safetensors(tmp_path):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ValueError, match="not a whole safetensors file"):
         kdiff.load(path)
-    save_file({"x": torch.ones(1)}, path, {"config": "{"})
+    save_file(tensors(), path, {"config": "{"})
     with pytest.raises(ValueError, match="not JSON"):
         kdiff.load(path)

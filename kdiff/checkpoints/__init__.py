@@ -41,6 +41,10 @@ FORMATS = (
 )
 
 
+# What is replaced in any model, also where its format took it, for what the file lacks.
+REPLACED = {"precond", "shape", "sigma_min", "sigma_max"}
+
+
 class MissingSetting(ValueError):
     """The file does not say what `load` needs, and could be told in a keyword."""
 
@@ -137,7 +141,7 @@ def load(path: str | Path, /, *, trust: bool | None = None, **overrides: Any) ->
         kind = f"damaged {module.NAME} file: {type(error).__name__}"
         raise ValueError(f"{path}: {kind}: {one_line(error)}") from error
     model.facts.setdefault("format", module.NAME)
-    rest = overrides.keys() - (own - {"precond"})
+    rest = overrides.keys() - (own - REPLACED)
     model = _override(model, {key: overrides[key] for key in rest})
     if not 0 < model.sigma_min < model.sigma_max < math.inf:
         raise ValueError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -32,12 +33,12 @@ def detect(path: Path) -> str | None:
     return None
 
 
-def load(path: Path, trust: bool | None = None) -> Denoiser:
-    """ValueError without settings, or unless trusted."""
-    sidecar.read(path)
+def load(path: Path, trust: bool | None = None, **told: Any) -> Denoiser:
+    """ValueError without settings, beside it or told, or unless trusted."""
+    sidecar.read(path, told)
     if not trusted(trust):
         raise refuse(path, "is an exported program, and reading one can run anything")
     program = torch.export.load(path).module()
     # Exported as it was, it has no modes, and its own train() only says so.
     program.train = lambda mode=True: program  # type: ignore[method-assign]
-    return sidecar.wrapped(path, program)
+    return sidecar.wrapped(path, program, told)

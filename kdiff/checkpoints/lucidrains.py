@@ -4,7 +4,8 @@ what others save of its networks (see `unwrap`).
 Taken are the weights of the moving average (`ema`), if there is one. Read from the file: the
 network's architecture, by the shapes of its tensors; the noise schedule, a buffer; and the
 objective, since the loss weight of each timestep, another buffer, has a different form for each.
-Not in the file: the image size, and whether the data were scaled to [-1, 1] (they are unless auto_normalize was switched off).
+Not in the file: the image size, and whether the data were scaled to [-1, 1] (they are unless
+auto_normalize was switched off).
 """
 
 from __future__ import annotations

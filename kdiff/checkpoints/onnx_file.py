@@ -37,10 +37,10 @@ def beside(path: Path) -> list[Path]:
     return [*sidecar.beside(path), path.with_name(path.name + ".data")]
 
 
-def load(path: Path) -> Denoiser:
-    """ValueError without settings, without onnxruntime, or if that cannot run it."""
-    sidecar.read(path)
-    return sidecar.wrapped(path, Program(path))
+def load(path: Path, trust: bool | None = None, **told: Any) -> Denoiser:
+    """ValueError without settings, beside it or told, without onnxruntime, or if that cannot run it."""
+    sidecar.read(path, told)
+    return sidecar.wrapped(path, Program(path), told)
 
 
 class Program:

@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from kdiff.checkpoints import MissingSetting
 from kdiff.denoiser import Denoiser
 from kdiff.wrap import wrap
 
 EXAMPLE = '{"prediction": "eps", "shape": [3, 32, 32]}'
+CALL = ("shape", "classes", "labels", "one_hot", "null_class", "name")  # not about noise levels
 MAX_BYTES = 1 << 24  # far more than a list of a thousand alphas_cumprod
 
 
@@ -22,31 +24,47 @@ def beside(path: Path) -> list[Path]:
     return [path.with_name(path.name + ".json")]
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The settings of the program at `path`. ValueError, which shows what to write, without any."""
+def read(path: Path, told: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the program at `path`, with what was told in place of what they say.
+    ValueError, which shows what to write, if they are not enough."""
     (file,) = beside(path)
-    if not file.is_file():
-        raise ValueError(
-            f"{path} is a program that does not say what it predicts: write that to {file.name} "
-            f"beside it, the keywords of kdiff.wrap, such as {EXAMPLE}"
+    settings = {**(_from_file(file) if file.is_file() else {}), **told}
+    if "shape" in settings and settings.keys() & {"prediction", "precond"}:
+        return settings
+    if file.is_file():
+        raise MissingSetting(
+            f"{file} must give at least prediction and shape, such as {EXAMPLE}; or give them as "
+            "keywords"
         )
+    raise MissingSetting(
+        f"{path} is a program that does not say what it predicts: write that to {file.name} "
+        f"beside it, the keywords of kdiff.wrap, such as {EXAMPLE}; or give them as keywords"
+    )
+
+
+def _from_file(file: Path) -> dict[str, Any]:
     if file.stat().st_size > MAX_BYTES:
         raise ValueError(f"{file} is too large to be settings")
     try:
         settings = json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not JSON: {error}") from error
-    if not isinstance(settings, dict) or not {"prediction", "shape"} <= settings.keys():
+    if not isinstance(settings, dict):
         raise ValueError(f"{file} must give at least prediction and shape, such as {EXAMPLE}")
     return settings
 
 
-def wrapped(path: Path, program: Callable[..., Any]) -> Denoiser:
-    """`program` as its settings say."""
-    settings = {"name": path.stem, **read(path)}
+def wrapped(path: Path, program: Callable[..., Any], told: Mapping[str, Any]) -> Denoiser:
+    """`program` as its settings, and what was told in their place, say."""
+    settings = {"name": path.stem, **read(path, told)}
+    precond = settings.pop("precond", None)
+    if precond is not None:  # whatever was trained with
+        settings = {"prediction": "denoised", **{k: settings[k] for k in settings if k in CALL}}
     try:
         model = wrap(program, **settings)
+        model = model if precond is None else model.replace(precond)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path.name}.json: {error}") from error
-    said = f"{settings['prediction']}, from {path.name}.json"
-    return model.replace(facts={"parameterisation": said})
+        where = "the settings" if told else f"{path.name}.json"
+        raise ValueError(f"{where}: {error}") from error
+    said = "as told" if told.keys() & {"prediction", "precond"} else f"from {path.name}.json"
+    return model.replace(facts={"parameterisation": f"{model.precond.name}, {said}"})

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -37,9 +38,9 @@ def detect(path: Path) -> str | None:
     return None
 
 
-def load(path: Path, trust: bool | None = None) -> Denoiser:
-    """ValueError without settings, or if the program might do more than compute."""
-    sidecar.read(path)
+def load(path: Path, trust: bool | None = None, **told: Any) -> Denoiser:
+    """ValueError without settings, beside it or told, or if the program might do more than compute."""
+    sidecar.read(path, told)
     reason = None if trusted(trust) else _suspicion(path)
     if reason:
         raise refuse(path, reason)
@@ -47,7 +48,7 @@ def load(path: Path, trust: bool | None = None) -> Denoiser:
         program = torch.jit.load(path, map_location="cpu")
     except RuntimeError as error:
         raise ValueError(f"{path} is a damaged TorchScript archive: {_last_line(error)}") from error
-    return sidecar.wrapped(path, program)
+    return sidecar.wrapped(path, program, told)
 
 
 def _suspicion(path: Path) -> str | None:
