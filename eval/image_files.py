@@ -15,6 +15,7 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
+from kdiff.downloads import HEAD, check_head
 from kdiff.eval.image_source import GREYSCALE, Pictures, Read, check_count, damage, open_zip
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
@@ -113,12 +114,18 @@ def _decode(name: str, open_: Open, label: str) -> np.ndarray:
 @contextmanager
 def _image(name: str, open_: Open, label: str) -> Iterator[Image.Image]:
     where = f"{name}: {label}"
-    with damage(where), open_(label) as file, Image.open(file) as image:
+    with damage(where), open_(label) as file, Image.open(_checked(file)) as image:
         objection = _objection(image)
         if objection is None:
             yield image
     if objection is not None:
         raise ValueError(f"{where} {objection}")
+
+
+def _checked(file: IO[bytes]) -> IO[bytes]:
+    check_head("it", file.read(HEAD))
+    file.seek(0)
+    return file
 
 
 def _objection(image: Image.Image) -> str | None:

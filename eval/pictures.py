@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kdiff.downloads import check_file
 from kdiff.eval.home import home
 from kdiff.eval.image_arrays import from_npy, from_npz
 from kdiff.eval.image_files import from_folder, from_zip
@@ -45,6 +46,7 @@ def open_pictures(path: str | Path | np.ndarray, data: str | Path | None = None)
         return from_folder(path)
     if not path.is_file():
         raise ValueError(f"there is no folder or file {path}")
+    check_file(path)
     readers: dict[str, Callable[[Path], Pictures]] = {
         ".zip": from_zip,
         ".npz": partial(from_npz, key=key),

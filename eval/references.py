@@ -17,6 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from kdiff.downloads import check_file
 from kdiff.eval.features import FeatureNetwork
 from kdiff.eval.foreign_statistics import as_gaussian, clean_fid_file, read_npz
 from kdiff.eval.frechet import Gaussian
@@ -244,6 +245,7 @@ def find_reference(
     path = Path(text)
     if not path.exists() and not text.startswith(CIFAR10) and ".npz:" not in text:
         raise ValueError(_unknown(text))
+    check_file(path)
     if path.suffix.lower() in (".pkl", ".pickle"):
         raise ValueError(
             f"{text} is a pickle, which kdiff never opens: it can run any code; if you trust it: "

@@ -4,7 +4,6 @@ place."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import IO
 
 HEAD = 1024
 POINTER = b"version https://git-lfs.github.com/spec/"
@@ -17,15 +16,13 @@ def check_file(path: str | Path) -> None:
     try:
         if Path(path).is_file():
             with open(path, "rb") as file:
-                check_head(path, file)
+                check_head(path, file.read(HEAD))
     except OSError:
         return
 
 
-def check_head(where: object, file: IO[bytes]) -> None:
-    """The same of an open file, which is then at its start again; `where` begins the message."""
-    head = file.read(HEAD)
-    file.seek(0)
+def check_head(where: object, head: bytes) -> None:
+    """The same by the first `HEAD` bytes of a file; `where` begins the message."""
     reason = _replaced(head)
     if reason:
         raise ValueError(f"{where} is {reason}")

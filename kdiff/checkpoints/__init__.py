@@ -127,7 +127,7 @@ def load(path: str | Path, /, *, trust: bool | None = None, **overrides: Any) ->
     path = Path(path)
     _check(overrides)
     if overrides.get("precond") is not None:
-        overrides["precond"] = _as_precond(overrides["precond"])
+        overrides["precond"] = as_precond(overrides["precond"])
     module = find_format(path)
     given = {"trust": trust, **overrides}
     own = _taken(module.load, given)
@@ -178,8 +178,8 @@ def _taken(function: Any, given: dict[str, Any]) -> set[str]:
     return given.keys() & {p.name for p in parameters} - {"path"}
 
 
-def _as_precond(value: Any) -> Precond:
-    """ValueError if it is neither one nor the name or the settings of one."""
+def as_precond(value: Any) -> Precond:
+    """A `Precond`, also by its name, or by its settings with `name`. ValueError for all else."""
     if isinstance(value, Precond):
         return value
     settings = {"name": value} if isinstance(value, str) else value

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from kdiff.checkpoints import torch_zip
 from kdiff.checkpoints.weights import common_type
+from kdiff.downloads import check_file
 
 WEIGHTS = "diffusion_pytorch_model"
 MOST_JSON = 2**20  # bytes; real ones have a few thousand
@@ -27,6 +28,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file. ValueError if there is none."""
     if not path.is_file():
         raise ValueError(f"no {path.name} in {path.parent}")
+    check_file(path)
     if path.stat().st_size > MOST_JSON:
         raise ValueError(f"{path} is too large for a configuration")
     try:
@@ -57,6 +59,8 @@ def build(kind: type, folder: Path, variant: str | None, dtype: torch.dtype | No
     if config.get("quantization_config") is not None:
         raise ValueError(f"{folder}: quantized weights are not supported")
     files = _weight_files(folder, variant)
+    for file in files:
+        check_file(file)
     _check_size(kind, config, folder, files)
     stored = common_type(tensor for file in files for tensor in _tensors(file))
     devices = range(torch.cuda.device_count())

@@ -38,7 +38,8 @@ def beside(path: Path) -> list[Path]:
 
 
 def load(path: Path, trust: bool | None = None, **told: Any) -> Denoiser:
-    """ValueError without settings, beside it or told, without onnxruntime, or if that cannot run it."""
+    """ValueError without settings, beside it or told; without onnxruntime; or if that cannot run
+    it."""
     sidecar.read(path, told)
     return sidecar.wrapped(path, Program(path), told)
 

@@ -51,6 +51,7 @@ ADVICE = {
 }
 NEAR = 0.5  # of the names
 STATE_DICT = "state dict"
+BY_ENDING = {".safetensors": "kdiff", ".pkl": "edm", ".pt": "openai", ".pth": "openai"}
 
 
 def refusal(path: Path, missed: Mapping[str, str]) -> str:
@@ -70,8 +71,9 @@ def refusal(path: Path, missed: Mapping[str, str]) -> str:
             return f"{begun}; {_nearest(unwrap.read(path), missed)}"
         except ValueError as error:
             return f"{begun}; nearest: a {STATE_DICT}: {error}"
-    if head.startswith(b"\x80"):
-        return f"{begun}; nearest: {_reason(missed, 'edm')}"
+    nearest = "edm" if head.startswith(b"\x80") else BY_ENDING.get(path.suffix.lower())
+    if nearest:
+        return f"{begun}; nearest: {_reason(missed, nearest)}"
     return f"{begun}: it is none of {', '.join(missed)} (see `kdiff list formats`)"
 
 

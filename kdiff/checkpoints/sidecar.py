@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kdiff.checkpoints import MissingSetting
+from kdiff.checkpoints import MissingSetting, as_precond
 from kdiff.denoiser import Denoiser
 from kdiff.wrap import wrap
 
@@ -58,11 +58,11 @@ def wrapped(path: Path, program: Callable[..., Any], told: Mapping[str, Any]) ->
     """`program` as its settings, and what was told in their place, say."""
     settings = {"name": path.stem, **read(path, told)}
     precond = settings.pop("precond", None)
-    if precond is not None:  # whatever was trained with
+    if precond is not None:  # whatever the network was trained with
         settings = {"prediction": "denoised", **{k: settings[k] for k in settings if k in CALL}}
     try:
         model = wrap(program, **settings)
-        model = model if precond is None else model.replace(precond)
+        model = model if precond is None else model.replace(as_precond(precond))
     except (TypeError, ValueError) as error:
         where = "the settings" if told else f"{path.name}.json"
         raise ValueError(f"{where}: {error}") from error

@@ -39,7 +39,8 @@ def detect(path: Path) -> str | None:
 
 
 def load(path: Path, trust: bool | None = None, **told: Any) -> Denoiser:
-    """ValueError without settings, beside it or told, or if the program might do more than compute."""
+    """ValueError without settings, beside it or told; or if the program might do more than
+    compute."""
     sidecar.read(path, told)
     reason = None if trusted(trust) else _suspicion(path)
     if reason:

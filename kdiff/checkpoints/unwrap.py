@@ -66,15 +66,15 @@ def find(
     list of averages leaves out."""
     found: list[Found] = []
     for path, tensors in _state_dicts(saved, fixed):
-        tensors = _without_inside(tensors)
+        tensors, removed = _without_inside(tensors)
         prefixes = _prefixes(tensors, marks)
         for prefix in prefixes:
             within = tuple(p for p in prefixes if p != prefix and p.startswith(prefix))
             kept = {k: v for k, v in tensors.items() if not k.startswith(within)}
-            found += _found(path, kept, prefix, inner)
+            found.append(_found(path, kept, prefix, inner, removed))
             average = _without_dots(tensors, prefix)
             if average is not None:
-                found += _found(path, average[1], average[0], inner, prefix)
+                found.append(_found(path, average[1], average[0], inner, removed))
     return found
 
 
@@ -173,9 +173,12 @@ def _listed(
             yield path, {**tensors, **dict(zip(trained, listed, strict=True))}
 
 
-def _without_inside(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _without_inside(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """With shorter names, unless two would be the same, and what these no longer have."""
     renamed = {_cleaned(key, INSIDE): value for key, value in tensors.items()}
-    return renamed if len(renamed) == len(tensors) else tensors
+    if renamed.keys() == tensors.keys() or len(renamed) < len(tensors):
+        return tensors, ""
+    return renamed, ", ".join(part for part in sorted(INSIDE) if any(part in k for k in tensors))
 
 
 def _cleaned(name: str, silent: Collection[str]) -> str:
@@ -189,16 +192,15 @@ def _prefixes(tensors: Mapping[str, Tensor], marks: Sequence[str]) -> list[str]:
     return [p for p in candidates if all(p + mark in tensors for mark in marks)]
 
 
-def _found(
-    path: Path_, tensors: dict[str, Tensor], prefix: str, inner: str, was: str | None = None
-) -> Iterator[Found]:
+def _found(path: Path_, tensors: dict[str, Tensor], prefix: str, inner: str, removed: str) -> Found:
     owner = prefix.removesuffix(inner) if f".{prefix}".endswith(f".{inner}") else prefix
     label = ".".join(filter(None, (*path, _cleaned(owner.rstrip("."), SILENT))))
-    yield Found(
+    around = (".".join((*path, prefix)).rstrip("."), removed and f"without {removed}")
+    return Found(
         label,
         torch_zip.tensors_under(prefix, tensors),
         torch_zip.tensors_under(owner, tensors),
-        ".".join((*path, prefix if was is None else was)).rstrip("."),
+        ", ".join(filter(None, around)),
     )
 
 
@@ -226,7 +228,9 @@ def _named(found: Sequence[Found], weights: str) -> list[Found]:
     kinds = {"ema": True, "model": False}
     for matches in (
         lambda one: one.label == weights,
-        lambda one: weights in one.label.split("."),
+        lambda one: (
+            weights in one.label.split(".") and one.average is kinds.get(weights, one.average)
+        ),
         lambda one: one.average is kinds.get(weights),
     ):
         matching = [one for one in found if matches(one)]

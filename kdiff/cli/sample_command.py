@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,14 @@ import numpy as np
 from tqdm import tqdm
 
 import kdiff
-from kdiff.cli.choices import DTYPES, choose_device, choose_labels, network_errors
+from kdiff.cli.choices import (
+    DTYPES,
+    choose_device,
+    choose_labels,
+    load_with,
+    network_errors,
+    settings_option,
+)
 from kdiff.cli.planning import CONTEXT, grid_options, make_plan, to_json, usage_errors
 from kdiff.denoiser import Denoiser
 from kdiff.driver import State
@@ -31,6 +38,7 @@ MOST_IMAGES = 1_000_000
 
 @click.command("sample", context_settings=CONTEXT)
 @click.option("--model", "model_name", default=DEFAULT_MODEL, help="A model's name or its file.")
+@settings_option
 @click.option("--sampler", default=DEFAULT_SAMPLER, help="Any name; see `kdiff list samplers`.")
 @grid_options
 @click.option("--num", type=int, help="How many images.  [default: 16, or one a seed]")
@@ -57,6 +65,7 @@ MOST_IMAGES = 1_000_000
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(
     model_name: str,
+    settings: Sequence[str],
     sampler: str,
     num: int | None,
     seed: int | None,
@@ -80,7 +89,7 @@ def command(
     check_trajectory(trajectory, out, overwrite)
     with usage_errors():
         path = find_model(model_name)
-        model = kdiff.load(path)
+        model = load_with(path, settings)
         check_pictures(model)
     plan = make_plan(model, sampler, **grid)
     labels = choose_labels(model, class_label, len(chosen))
@@ -99,6 +108,7 @@ def command(
             record = {
                 "model": model_name,
                 "model_sha256": sha256(path),
+                **({"model_settings": list(settings)} if settings else {}),
                 **plan.record(),
                 "seeds": chosen,
                 "class_labels": labels,
