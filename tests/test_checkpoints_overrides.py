@@ -129,6 +129,22 @@ def test_a_shift_that_depends_on_the_size(tmp_path):
     assert model.sigmas[499] == pytest.approx(3.0)  # 3 t / (1 - t) at t = 0.5
 
 
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod.", "unet."])
+def test_weights_that_were_saved_in_a_wrapper(prefix, suffix, tmp_path):
+    """As torch.compile's, or accelerate's, when nobody unwrapped the network."""
+    expected = kdiff.load(unet(tmp_path)).network.model.state_dict()
+    file = tmp_path / "diffusion_pytorch_model.safetensors"
+    renamed = {prefix + key: value.contiguous() for key, value in expected.items()}
+    save_file(renamed, file)
+    if suffix == "bin":
+        file.unlink()
+        torch.save(renamed, file.with_suffix(".bin"))
+    found = kdiff.load(tmp_path).network.model
+    assert all(torch.equal(value, expected[key]) for key, value in found.state_dict().items())
+    assert not found.training and not next(found.parameters()).requires_grad
+
+
 # --- what is assumed of a folder without a scheduler ---
 
 

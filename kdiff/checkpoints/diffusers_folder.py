@@ -26,7 +26,15 @@ NAME = "diffusers"
 NETWORKS = ("unet", "transformer")  # a pipeline's names for the network that denoises
 PARTS = (*NETWORKS, "scheduler", "vae", "vqvae")
 # For a folder without a scheduler: what the networks of a class were published with.
-DDPM = ("DDPM", {"beta_schedule": "linear", "prediction_type": "epsilon"})
+DDPM = (
+    "DDPM",
+    {
+        "beta_schedule": "linear",
+        "beta_start": 1e-4,
+        "beta_end": 0.02,
+        "prediction_type": "epsilon",
+    },
+)
 ASSUMED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "UNet2DConditionModel": (
         "Stable Diffusion",

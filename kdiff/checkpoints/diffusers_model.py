@@ -15,8 +15,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from kdiff.checkpoints import torch_zip
-from kdiff.checkpoints.weights import common_type
+from kdiff.checkpoints import torch_zip, unwrap
+from kdiff.checkpoints.weights import common_type, load_weights
 from kdiff.downloads import check_file
 
 WEIGHTS = "diffusion_pytorch_model"
@@ -61,10 +61,17 @@ def build(kind: type, folder: Path, variant: str | None, dtype: torch.dtype | No
     files = _weight_files(folder, variant)
     for file in files:
         check_file(file)
-    _check_size(kind, config, folder, files)
-    stored = common_type(tensor for file in files for tensor in _tensors(file))
+    names = _check_size(kind, config, folder, files)
+    tensors = {name: tensor for file in files for name, tensor in _tensors(file)}
+    stored = common_type(tensors.values())
     devices = range(torch.cuda.device_count())
     with torch.random.fork_rng(devices):  # some of its layers draw numbers when they are made
+        if not names & tensors.keys() and unwrap.find(tensors, sorted(names)):
+            network = kind.from_config(config)  # type: ignore[attr-defined]
+            chosen, _ = unwrap.take(tensors, sorted(names))
+            load_weights(network, chosen.tensors.items(), dtype or stored)
+            return network
+        del tensors
         try:
             network, report = kind.from_pretrained(  # type: ignore[attr-defined]
                 folder,
@@ -97,8 +104,9 @@ def _weight_files(folder: Path, variant: str | None) -> list[Path]:
     raise ValueError(f"no {WEIGHTS}{middle}.safetensors or .bin in {folder}{hint}")
 
 
-def _check_size(kind: type, config: Mapping[str, Any], folder: Path, files: list[Path]) -> None:
-    counts = [tensor.numel() for file in files for tensor in _tensors(file)]
+def _check_size(kind: type, config: Mapping[str, Any], folder: Path, files: list[Path]) -> set[str]:
+    """The names of the network's tensors. ValueError if it is far larger than the weights."""
+    counts = [tensor.numel() for file in files for _, tensor in _tensors(file)]
     for key, value in config.items():
         layers = value if isinstance(value, list) else [value]
         if "layers" in key and any(isinstance(n, int) and n > len(counts) for n in layers):
@@ -111,19 +119,20 @@ def _check_size(kind: type, config: Mapping[str, Any], folder: Path, files: list
             f"{folder}: config.json describes a network of {needed} numbers, the weights have "
             f"{sum(counts)}"
         )
+    return set(network.state_dict())
 
 
-def _tensors(file: Path) -> Iterator[Tensor]:
+def _tensors(file: Path) -> Iterator[tuple[str, Tensor]]:
     """Those of a file of weights, mapped: they are read when they are used."""
     if file.suffix == ".bin":
         tensors = torch_zip.tensors_under("", torch_zip.read(file))
         if sum(t.nbytes for t in tensors.values()) > file.stat().st_size:
             raise ValueError(f"{file}: its tensors are not stored in the file")
-        yield from tensors.values()
+        yield from tensors.items()
         return
     try:
         with safe_open(file, framework="pt") as opened:
             for key in opened.keys():  # noqa: SIM118
-                yield opened.get_tensor(key)
+                yield key, opened.get_tensor(key)
     except SafetensorError as error:
         raise ValueError(f"{file} is not a whole safetensors file: {error}") from error

@@ -85,6 +85,8 @@ def load(
     }
     try:
         architecture = read_architecture({key: tuple(v.shape) for key, v in tensors.items()})
+        if shape is None:
+            told["image size"] = "that of the scripts for these channel multipliers, assumed"
         shape = choose_shape(shape, architecture)
         settings, origins = choose_settings(architecture, flags, needs_schedule=precond is None)
         process = precond or make_precond(settings)

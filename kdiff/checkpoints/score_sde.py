@@ -92,6 +92,7 @@ def load(
             f"{path}: the sde of this network can be {kind}, not {sde!r}; give precond for all else"
         )
     size, channels = settings["img_resolution"], settings["in_channels"]
+    assumed = {} if shape else {"image size": f"{size}, assumed: attention is at 16 x 16"}
     shape = shape or (channels, size, size)
     check_shape(shape, channels, 2 ** (len(settings["channel_mult"]) - 1))
     residual = settings["encoder_type"] == "residual"
@@ -104,6 +105,7 @@ def load(
             "format": "score_sde_pytorch",
             **weighted,
             "network": f"{'NCSN++' if residual else 'DDPM++'}, from the tensors' shapes",
+            **assumed,
             "parameterisation": "as told" if precond else f"{sde} ({reason})",
         },
     )
