@@ -176,6 +176,13 @@ def test_an_average_that_does_not_fit_is_not_passed_over(lost, path):
     assert is_network(kdiff.load(path, weights="model", **FLAGS), NET)
 
 
+def test_one_network_under_two_names_is_no_choice(path):
+    torch.save({"model": RAW, "ema": RAW}, path)
+    assert kdiff.load(path, **FLAGS).facts["weights"] == "the moving average (ema)"
+    torch.save({"model": RAW, "state_dict": RAW}, path)
+    assert is_network(kdiff.load(path, **FLAGS), NET)
+
+
 def test_a_dict_that_holds_itself(path):
     saved = {"model": RAW}
     saved["self"] = saved

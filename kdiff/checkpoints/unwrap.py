@@ -10,6 +10,7 @@ which. Nothing is guessed: two that are equally good are an error.
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from kdiff.checkpoints import MissingSetting, torch_zip
 
-DEPTH = 4  # of dicts in dicts
+DEPTH, MOST = 4, 10_000  # of dicts in dicts
 # What torch.compile, FSDP, activation checkpointing and DeepSpeed put anywhere into names.
 INSIDE = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"}
 SILENT = {*INSIDE, "module", "_module"}  # of names in front that say nothing
@@ -114,6 +115,11 @@ def take(
         matching = averages or found
     else:
         matching = _named(found, weights)
+    # Nothing to choose between a network and itself, saved under two names.
+    different: dict[int, Found] = {}
+    for one in matching:
+        different.setdefault(id(next(iter(one.tensors.values()))), one)
+    matching = list(different.values())
     if len(matching) > 1:
         places = ", ".join(one.label or "the file's own" for one in matching)
         raise MissingSetting(f"it has several networks of this kind: give weights= one of {places}")
@@ -151,15 +157,18 @@ def _state_dicts(saved: Any, fixed: Collection[str]) -> Iterator[tuple[Path_, di
 
 
 def _mappings(saved: Any) -> Iterator[tuple[Path_, Mapping]]:
-    seen: set[int] = set()
-    pending: list[tuple[Path_, Any]] = [((), saved)]
-    while pending:
-        path, value = pending.pop(0)
-        if not isinstance(value, Mapping) or id(value) in seen or len(path) > DEPTH:
-            continue
-        seen.add(id(value))
+    """Every dict in dicts, with the keys that lead there, the outer ones first."""
+    pending: deque[tuple[Path_, Any]] = deque([((), saved)] if isinstance(saved, Mapping) else [])
+    for _ in range(MOST):  # one dict can be in itself, or in many
+        if not pending:
+            return
+        path, value = pending.popleft()
         yield path, value
-        pending += [((*path, key), inside) for key, inside in value.items() if type(key) is str]
+        pending += [
+            ((*path, key), inside)
+            for key, inside in value.items()
+            if type(key) is str and isinstance(inside, Mapping) and len(path) < DEPTH
+        ]
 
 
 def _listed(
@@ -242,13 +251,16 @@ def _named(found: Sequence[Found], weights: str) -> list[Found]:
 
 def _unread_average(saved: Any) -> str | None:
     for key, value in saved.items() if isinstance(saved, Mapping) else ():
-        holds = isinstance(value, Mapping | list) and len(value) > 0
-        if isinstance(key, str) and AVERAGE.search(key) and holds:
-            values = [v for _, m in _mappings(value) for v in m.values()] or value
-            listed = [v for item in values for v in (item if isinstance(item, list) else [item])]
-            if any(isinstance(v, Tensor) for v in listed):
-                return key
+        if isinstance(key, str) and AVERAGE.search(key) and _holds_tensors(value):
+            return key
     return None
+
+
+def _holds_tensors(value: Any) -> bool:
+    """Whether there are any, in dicts or in lists in these; a single one is a setting."""
+    values = [inside for _, mapping in _mappings(value) for inside in mapping.values()]
+    lists = [inside for inside in (value, *values) if isinstance(inside, list)]
+    return any(isinstance(v, Tensor) for v in [*values, *(v for inside in lists for v in inside)])
 
 
 def _facts(chosen: Found, told: bool, count: int) -> dict[str, str]:
