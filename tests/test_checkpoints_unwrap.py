@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.parallel import DataParallel
 
 import kdiff
-from kdiff.checkpoints import MissingSetting, edm_weights, unwrap
+from kdiff.checkpoints import MissingSetting, edm_weights, openai, unwrap
 from kdiff.cli import main
 from kdiff.networks import SongUNet
 from kdiff.networks.dhariwal_unet import DhariwalUNet
@@ -181,6 +181,16 @@ def test_one_network_under_two_names_is_no_choice(path):
     assert kdiff.load(path, **FLAGS).facts["weights"] == "the moving average (ema)"
     torch.save({"model": RAW, "state_dict": RAW}, path)
     assert is_network(kdiff.load(path, **FLAGS), NET)
+
+
+def test_what_would_take_for_ever():
+    many = {f"n{i}.{key}": torch.ones(1) for i in range(3000) for key in openai.MARKS}
+    with pytest.raises(ValueError, match="3000 networks of one kind"):
+        unwrap.find(many, openai.MARKS)
+    inner = {str(i): torch.ones(1) for i in range(1000)}
+    for _ in range(4):
+        inner = {str(i): inner for i in range(1000)}
+    assert unwrap.find(inner, openai.MARKS) == []
 
 
 def test_a_dict_that_holds_itself(path):

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from kdiff.checkpoints import MissingSetting, torch_zip
 
-DEPTH, MOST = 4, 10_000  # of dicts in dicts
+DEPTH, MOST = 4, 200_000  # of dicts in dicts, and of what is in them all
+MANY = 32  # networks of one kind in one dict
 # What torch.compile, FSDP, activation checkpointing and DeepSpeed put anywhere into names.
 INSIDE = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"}
 SILENT = {*INSIDE, "module", "_module"}  # of names in front that say nothing
@@ -159,10 +160,10 @@ def _state_dicts(saved: Any, fixed: Collection[str]) -> Iterator[tuple[Path_, di
 def _mappings(saved: Any) -> Iterator[tuple[Path_, Mapping]]:
     """Every dict in dicts, with the keys that lead there, the outer ones first."""
     pending: deque[tuple[Path_, Any]] = deque([((), saved)] if isinstance(saved, Mapping) else [])
-    for _ in range(MOST):  # one dict can be in itself, or in many
-        if not pending:
-            return
+    left = MOST  # one dict can be in itself, or in many
+    while pending and left > 0:
         path, value = pending.popleft()
+        left -= 1 + len(value)
         yield path, value
         pending += [
             ((*path, key), inside)
@@ -198,7 +199,10 @@ def _prefixes(tensors: Mapping[str, Tensor], marks: Sequence[str]) -> list[str]:
     """What may stand before all of the marks."""
     first = marks[0]
     candidates = [k.removesuffix(first) for k in tensors if f".{k}".endswith(f".{first}")]
-    return [p for p in candidates if all(p + mark in tensors for mark in marks)]
+    prefixes = [p for p in candidates if all(p + mark in tensors for mark in marks)]
+    if len(prefixes) > MANY:
+        raise ValueError(f"it has {len(prefixes)} networks of one kind in one dict")
+    return prefixes
 
 
 def _found(path: Path_, tensors: dict[str, Tensor], prefix: str, inner: str, removed: str) -> Found:
