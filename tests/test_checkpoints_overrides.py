@@ -104,6 +104,11 @@ def test_a_scheduler_that_is_not_supported(scheduler, says, tmp_path):
         assert torch.equal(model(x(), 2.0), expected(x(), 2.0))
 
 
+def test_a_folder_has_no_weights_to_choose_from(tmp_path):
+    with pytest.raises(ValueError, match="diffusers model has just one network: leave out weights"):
+        kdiff.load(unet(tmp_path), weights="ema")
+
+
 def test_no_scheduler_and_a_preconditioner(tmp_path):
     model = kdiff.load(unet(tmp_path), precond={"name": "flow", "data_at": 1})
     assert model.precond.name == "flow" and model.precond(3.0).c_noise == pytest.approx(0.25)

@@ -321,6 +321,18 @@ def test_a_whole_module_is_not_opened_and_the_class_is_named(path):
     assert "Mine" in message and "save just the network's state_dict()" in message
 
 
+def test_a_file_of_an_old_torch(path):
+    torch.save(RAW, path, _use_new_zipfile_serialization=False)
+    assert "torch.save before its version 1.6: load it there, and save it again" in refused(path)
+
+
+def test_stable_diffusion_in_its_authors_form(path):
+    names = ("input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight", "output_blocks.0.0.weight")
+    saved = dict.fromkeys((*openai.MARKS, *names), torch.ones(1))
+    torch.save({"state_dict": behind("model.diffusion_model.", saved)}, path)
+    assert "as Stable Diffusion's: kdiff reads that from a folder of diffusers" in refused(path)
+
+
 def test_take_says_what_is_nowhere():
     with pytest.raises(ValueError, match=r"no a\.weight"):
         unwrap.take({"model": {"b": torch.ones(1)}}, ["a.weight"])

@@ -131,6 +131,8 @@ def load(path: str | Path, /, *, trust: bool | None = None, **overrides: Any) ->
     module = find_format(path)
     given = {"trust": trust, **overrides}
     own = _taken(module.load, given)
+    if "weights" in overrides.keys() - own:
+        raise ValueError(f"{path}: a {module.NAME} model has just one network: leave out weights")
     try:
         model = module.load(path, **{key: given[key] for key in own})
     except ValueError as error:

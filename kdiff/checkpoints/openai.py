@@ -117,7 +117,10 @@ def read_architecture(shapes: Shapes) -> dict[str, Any]:
     if not any(key.startswith("output_blocks.") for key in shapes):
         raise ValueError("a classifier (it has no output blocks), not a diffusion model")
     if any("transformer_blocks" in key for key in shapes):
-        raise ValueError("a network with text conditioning (transformer blocks): not supported")
+        raise ValueError(
+            "a network with text conditioning (transformer blocks), as Stable Diffusion's: kdiff "
+            "reads that from a folder of diffusers, whose scripts convert it"
+        )
     try:
         model_channels = shapes["time_embed.0.weight"][1]
         resampling, num_res_blocks = _resampling(shapes)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kdiff.checkpoints import unwrap
+from kdiff.checkpoints import torch_zip, unwrap
 from kdiff.downloads import check_file, unfinished
 
 # Names of tensors in the networks that people have, with # for numbers. Those of kdiff's formats
@@ -71,6 +71,8 @@ def refusal(path: Path, missed: Mapping[str, str]) -> str:
             return f"{begun}; {_nearest(unwrap.read(path), missed)}"
         except ValueError as error:
             return f"{begun}; nearest: a {STATE_DICT}: {error}"
+    if head and torch_zip.OLD.startswith(head):
+        return f"{begun}; nearest: a {STATE_DICT}: {missed['openai']}"
     nearest = "edm" if head.startswith(b"\x80") else BY_ENDING.get(path.suffix.lower())
     if nearest:
         return f"{begun}; nearest: {_reason(missed, nearest)}"

@@ -56,7 +56,8 @@ def read(path: Path) -> Any:
             try:
                 return load_file(path)
             except (SafetensorError, OSError) as error:
-                raise ValueError(f"not a whole safetensors file: {error}") from error
+                told = f"not a whole safetensors file, as of a download that stopped: {error}"
+                raise ValueError(told) from error
     return torch_zip.read(path)
 
 
