@@ -46,7 +46,6 @@ def open_pictures(path: str | Path | np.ndarray, data: str | Path | None = None)
         return from_folder(path)
     if not path.is_file():
         raise ValueError(f"there is no folder or file {path}")
-    check_file(path)
     readers: dict[str, Callable[[Path], Pictures]] = {
         ".zip": from_zip,
         ".npz": partial(from_npz, key=key),
@@ -54,6 +53,7 @@ def open_pictures(path: str | Path | np.ndarray, data: str | Path | None = None)
     }
     if path.suffix.lower() not in readers:
         raise ValueError(f"{path} is not a folder, .zip, .npz or .npy of images")
+    check_file(path)
     return readers[path.suffix.lower()](path)
 
 

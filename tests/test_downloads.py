@@ -55,6 +55,13 @@ def test_in_place_of_a_reference_or_images(name, tmp_path):
             open_pictures(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["ref.npz", "ref.safetensors", "images.npy", "images.zip"])
+def test_an_empty_reference(name, tmp_path):
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ValueError, match="is an empty file"):
+        find_reference(str(tmp_path / name), "inception", "legacy_tensorflow")
+
+
 def test_in_place_of_an_image(tmp_path):
     for i in range(3):
         Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / f"{i}.png")
