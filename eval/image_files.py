@@ -18,6 +18,7 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
+from kdiff.downloads import HEAD, check_head
 from kdiff.eval.image_folder import choose_pictures, files_below, formats
 from kdiff.eval.image_source import (
     GREYSCALE,
@@ -173,12 +174,22 @@ def _decode(name: str, open_: Open, label: str) -> np.ndarray:
 @contextmanager
 def _image(name: str, open_: Open, label: str) -> Iterator[Image.Image]:
     where = f"{name}: {label}"
-    with damage(where), open_(label) as file, Image.open(file, formats=formats()) as image:
+    with (
+        damage(where),
+        open_(label) as file,
+        Image.open(_checked(file), formats=formats()) as image,
+    ):
         objection = _objection(image)
         if objection is None:
             yield image
     if objection is not None:
         raise ValueError(f"{where} {objection}")
+
+
+def _checked(file: IO[bytes]) -> IO[bytes]:
+    check_head("it", file.read(HEAD))
+    file.seek(0)
+    return file
 
 
 def _objection(image: Image.Image) -> str | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from kdiff.downloads import check_file
 from kdiff.eval.home import home
 from kdiff.eval.image_arrays import from_npy, from_npz
 from kdiff.eval.image_files import from_folder, from_zip
@@ -59,6 +60,7 @@ def open_pictures(
     }
     if path.suffix.lower() not in readers:
         raise ValueError(f"{path} is not a folder, .zip, .npz or .npy of images")
+    check_file(path)
     return readers[path.suffix.lower()](path)
 
 

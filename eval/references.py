@@ -18,6 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from kdiff.downloads import check_file
 from kdiff.eval.features import FeatureNetwork
 from kdiff.eval.foreign_statistics import as_gaussian, clean_fid_file, images_beside, read_npz
 from kdiff.eval.frechet import Gaussian
@@ -263,6 +264,7 @@ def find_reference(
     path = user_path(text)
     if not path.exists() and not text.startswith(CIFAR10) and ".npz:" not in text:
         raise ValueError(_unknown(text))
+    check_file(path)
     if path.suffix.lower() in (".pkl", ".pickle"):
         raise ValueError(
             f"{text} is a pickle, which kdiff never opens: it can run any code; if you trust it: "

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from kdiff.downloads import check_file
 from kdiff.eval.inception import BN_EPSILON, Inception
 from kdiff.files import user_path
 from kdiff.hashes import sha256_of_file
@@ -124,6 +125,7 @@ def read_weights(path: Path, logits: bool = False) -> tuple[list[Layer], Tensor 
     digest = sha256_of_file(path)
     file = next((file for file in FILES if file.sha256 == digest), None)
     if file is None:
+        check_file(path)
         known = " or ".join(file.name for file in FILES)
         raise ValueError(
             f"{path} is not {known}, or is damaged (its SHA-256 is {digest[:16]}..): get it anew"

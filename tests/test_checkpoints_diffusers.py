@@ -217,13 +217,17 @@ KINDS = {
 }
 
 
+STABLE_DIFFUSION = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_forward(kind, tmp_path):
     make, ours, theirs = KINDS[kind]
     network = make()
     network.save_pretrained(tmp_path)
     model = kdiff.load(tmp_path)
-    a = diffusers.DDPMScheduler().alphas_cumprod.double()
+    latent = type(network).__name__ == "UNet2DConditionModel"
+    a = diffusers.DDPMScheduler(**(STABLE_DIFFUSION if latent else {})).alphas_cumprod.double()
     for t in (0, 500, 999):
         alpha, sigma = a[t].sqrt().item(), (1 - a[t]).sqrt().item()
         z = normal(2, *model.shape)
@@ -710,7 +714,8 @@ def test_unsupported_channels(tmp_path):
 
 def test_options_of_the_format():
     parameters = inspect.signature(diffusers_folder.load).parameters
-    assert list(parameters) == ["path", "variant", "dtype"]
+    told = ["shape", "precond", "prediction", "shift"]
+    assert list(parameters) == ["path", *told, "variant", "dtype"]
 
 
 def test_guide(tmp_path, monkeypatch):

@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
-from kdiff.checkpoints import torch_zip
 from kdiff.denoiser import Denoiser
+from kdiff.downloads import check_file
 from kdiff.files import user_path
 from kdiff.networks import classes_of
 from kdiff.precond import Precond, precond
@@ -38,11 +37,16 @@ FORMATS = (
     "onnx_file",
     "edm",
     "edm2",
+    "edm_weights",
     "openai",
     "score_sde",
     "lucidrains",
     "k_diffusion",
 )
+
+
+# What is replaced in any model, also where its format took it, for what the file lacks.
+REPLACED = {"precond", "shape", "sigma_min", "sigma_max"}
 
 
 class MissingSetting(ValueError):
@@ -58,29 +62,38 @@ def formats() -> dict[str, Any]:
 def find_format(path: str | Path) -> Any:
     """The module of the format of the file or folder at `path`.
 
-    ValueError if it is of none: it says what each format missed, or which folder to give instead.
+    ValueError if it is of none: it says which is nearest and what that misses, or which folder to
+    give instead.
     """
+    from kdiff.checkpoints.refusal import refusal
+
     path = user_path(path)
     # Neither is also a device or a pipe, which may never end.
     if not (os.path.isfile(path) or os.path.isdir(path)):
         raise ValueError(f"{path} is neither a file nor a folder")
     if os.path.isfile(path):
-        try:
-            open(path, "rb").close()
-        except OSError as error:
-            raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-    missed: dict[str, list[str]] = {}
+        _check_readable(path)
+    missed: dict[str, str] = {}
     for name, module in formats().items():
         reason = _detect(module, path)
         if reason is None:
             return module
-        missed.setdefault(reason, []).append(name)
+        missed[name] = reason
     folder = _folder_around(path)
     if folder is not None:
         raise ValueError(f"{path} is part of a diffusers folder: give the folder {folder}")
-    tried = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in missed.items())
-    advice = "; for a network of your own use kdiff.wrap" if _has_weights(path) else ""
-    raise ValueError(f"{path} is of no format that kdiff reads ({tried}){advice}")
+    raise ValueError(refusal(path, missed))
+
+
+def _check_readable(path: Path) -> None:
+    """ValueError if the file cannot be opened, or is certainly no checkpoint."""
+    try:
+        with open(path, "rb"):
+            pass
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    if path.stat().st_size:  # what an empty one is, formats may know
+        check_file(path)
 
 
 def _folder_around(path: Path) -> Path | None:
@@ -91,18 +104,6 @@ def _folder_around(path: Path) -> Path | None:
             if _detect(diffusers, folder) is None:
                 return folder
     return None
-
-
-def _has_weights(path: Path) -> bool:
-    """Whether torch.save or safetensors wrote the file."""
-    try:
-        if path.suffix != ".safetensors":
-            torch_zip.read(path)
-            return True
-        with safe_open(path, framework="pt"):
-            return True
-    except (ValueError, OSError, SafetensorError):
-        return False
 
 
 def files(path: Path) -> list[Path]:
@@ -131,19 +132,24 @@ def one_line(error: BaseException, width: int = 120) -> str:
 def load(path: str | Path, /, *, trust: bool | None = None, **overrides: Any) -> Denoiser:
     """The denoiser in a file or folder of any format, on the CPU.
 
-    `overrides` correct what the format says or cannot say: `precond` (a `Precond` or its name),
-    `prediction` (eps, v or x0, on the noise levels that were found), `shape`, `classes` (names),
-    `sigma_min`, `sigma_max`, `name`, and settings of the format's own (see its `load`): all but
-    programs take `dtype`, of the weights (default: float32; None: the file's).
+    `overrides` correct what the format says or cannot say: `precond` (a `Precond`, its name, or
+    {"name": .., settings}), `prediction` (eps, v or x0, on the noise levels that were found),
+    `shape`, `classes` (names), `sigma_min`, `sigma_max`, `name`, and settings of the format's own
+    (see its `load`): all but programs take `dtype`, of the weights (default: float32; None: the
+    file's), and those of state dicts `weights`, which of several (see `unwrap`).
     `trust` runs programs (TorchScript, exported) that cannot be known to be harmless.
     ValueError, in one line, if it is of no known format, damaged, or a variant that is not
     supported; `MissingSetting`, which is one, if it lacks what a keyword can say.
     """
     path = user_path(path)
     _check(overrides)
+    if overrides.get("precond") is not None:
+        overrides["precond"] = as_precond(overrides["precond"])
     module = find_format(path)
     given = {"trust": trust, **overrides}
-    own = inspect.signature(module.load).parameters.keys() & given.keys() - {"path"}
+    own = _taken(module.load, given)
+    if "weights" in overrides.keys() - own:
+        raise ValueError(f"{path}: a {module.NAME} model has just one network: leave out weights")
     try:
         model = module.load(path, **{key: given[key] for key in own})
     except ValueError as error:
@@ -154,7 +160,8 @@ def load(path: str | Path, /, *, trust: bool | None = None, **overrides: Any) ->
         kind = f"damaged {module.NAME} file: {type(error).__name__}"
         raise ValueError(f"{path}: {kind}: {one_line(error)}") from error
     model.facts.setdefault("format", module.NAME)
-    model = _override(model, {key: value for key, value in overrides.items() if key not in own})
+    rest = overrides.keys() - (own - REPLACED)
+    model = _override(model, {key: overrides[key] for key in rest})
     if not 0 < model.sigma_min < model.sigma_max < math.inf:
         raise ValueError(
             f"{path}: sigma_min must be above 0 and below sigma_max, which are {model.sigma_min:g} "
@@ -173,9 +180,32 @@ def _check(overrides: dict[str, Any]) -> None:
     dtype = overrides.get("dtype")
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ValueError(f"dtype must be None or one such as torch.bfloat16, not {dtype!r}")
+    if overrides.get("precond") is not None and overrides.get("prediction") is not None:
+        raise ValueError("give precond or prediction, not both")
+    if not isinstance(overrides.get("weights", ""), str | None):
+        raise ValueError(f"weights must be a name, such as model, not {overrides['weights']!r}")
     for key in ("sigma_min", "sigma_max"):
         if key in overrides:
             overrides[key] = real_number(key, overrides[key])
+
+
+def _taken(function: Any, given: dict[str, Any]) -> set[str]:
+    """Which of the keywords a format's `load` takes itself."""
+    parameters = inspect.signature(function).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return set(given)
+    return given.keys() & {p.name for p in parameters} - {"path"}
+
+
+def as_precond(value: Any) -> Precond:
+    """A `Precond`, also by its name, or by its settings with `name`. ValueError for all else."""
+    if isinstance(value, Precond):
+        return value
+    settings = {"name": value} if isinstance(value, str) else value
+    try:
+        return precond(**settings)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"precond={value!r:.80}: {error}") from error
 
 
 def _is_list(value: Any, kind: type) -> bool:

@@ -14,19 +14,45 @@ from typing import Any
 
 import torch
 
+from kdiff.checkpoints import MissingSetting, check_shape
 from kdiff.checkpoints import diffusers_scheduler as scheduler
 from kdiff.checkpoints.diffusers_model import build, class_name, files_of, is_there, read_json
 from kdiff.denoiser import Denoiser
 from kdiff.latent import LatentDenoiser
 from kdiff.networks.diffusers_models import ADAPTERS, DiffusersNetwork
-from kdiff.precond import Precond
+from kdiff.precond import PRECONDS, Precond
 
 NAME = "diffusers"
 NETWORKS = ("unet", "transformer")  # a pipeline's names for the network that denoises
 PARTS = (*NETWORKS, "scheduler", "vae", "vqvae")
-# For a folder without a scheduler: DDPM's, with which UNet2DModel and DiT were published.
-ASSUMED: Mapping[str, Any] = {"beta_schedule": "linear", "prediction_type": "epsilon"}
-ASSUMED_FLOW: Mapping[str, Any] = {"shift": 1.0}
+# For a folder without a scheduler: what the networks of a class were published with.
+DDPM = (
+    "DDPM",
+    {
+        "beta_schedule": "linear",
+        "beta_start": 1e-4,
+        "beta_end": 0.02,
+        "prediction_type": "epsilon",
+    },
+)
+ASSUMED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "UNet2DConditionModel": (
+        "Stable Diffusion",
+        {
+            "beta_schedule": "scaled_linear",
+            "beta_start": 0.00085,
+            "beta_end": 0.012,
+            "prediction_type": "epsilon",
+        },
+    ),
+    "SD3Transformer2DModel": ("Stable Diffusion 3", {"shift": 3.0}),
+}
+LATENTS = {  # of z, which the VAE encodes and decodes
+    "UNet2DConditionModel": "0.18215 z, as in Stable Diffusion (XL: 0.13025 z)",
+    "SD3Transformer2DModel": "1.5305 (z - 0.0609), as in Stable Diffusion 3",
+    "DiTTransformer2DModel": "0.18215 z, as in DiT",
+    "Transformer2DModel": "0.18215 z, as in DiT",
+}
 
 
 def detect(path: Path) -> str | None:
@@ -53,12 +79,21 @@ def files(path: Path, variant: str | None = None) -> list[Path]:
 
 
 def load(
-    path: Path, *, variant: str | None = None, dtype: torch.dtype | None = torch.float32
+    path: Path,
+    *,
+    shape: Sequence[int] | None = None,
+    precond: Precond | None = None,
+    prediction: str | None = None,
+    shift: float | None = None,
+    variant: str | None = None,
+    dtype: torch.dtype | None = torch.float32,
 ) -> Denoiser:
     """The denoiser of a folder, on the CPU; a `LatentDenoiser`, with `decode`, if there is a VAE.
 
-    `variant`: which weights, such as `fp16` for diffusion_pytorch_model.fp16.safetensors; `dtype`:
-    in which dtype to have them (None: the file's).
+    `shape` replaces the network's sample_size; `prediction` (eps, v, x0) and `shift` (of flow
+    matching) what the scheduler says of them, and `precond` all that it says. `variant`: which
+    weights, such as `fp16` for diffusion_pytorch_model.fp16.safetensors; `dtype`: in which dtype to
+    have them (None: the file's).
     ValueError says what is missing or not supported.
     """
     if find_spec("diffusers") is None:
@@ -69,10 +104,13 @@ def load(
     if kind not in ADAPTERS:
         known = ", ".join(ADAPTERS)
         raise ValueError(f"{path}: its network is a {kind}, which is not supported: {known} are")
-    precond, told = _process(parts, kind)
+    try:
+        process, told = _process(parts, kind, precond, prediction, shift)
+    except ValueError as error:
+        raise type(error)(f"{path}: {error}") from error
     network = _network(path, kind, parts["network"], variant, dtype)
     keywords: dict[str, Any] = {
-        "shape": _shape(path, network),
+        "shape": _shape(path, network, shape),
         "classes": _classes(index, network.classes),
         "name": path.resolve().name,
         "facts": {
@@ -82,13 +120,15 @@ def load(
         },
     }
     if "vae" not in parts:
-        return Denoiser(network, precond, **keywords)
+        if kind in LATENTS and keywords["shape"][0] not in (1, 3):
+            keywords["facts"]["latents"] = f"without a VAE in the folder, assumed: {LATENTS[kind]}"
+        return Denoiser(network, process, **keywords)
     vae = _vae(parts["vae"], variant, dtype)
     keywords["facts"]["decoding"] = (
         f"samples are latents: model.decode(samples) by its {type(vae).__name__}, scaling_factor "
         f"{vae.config.scaling_factor:g}"
     )
-    return LatentDenoiser(network, precond, vae=vae, **keywords)
+    return LatentDenoiser(network, process, vae=vae, **keywords)
 
 
 def _parts(path: Path) -> tuple[dict[str, Any], dict[str, Path]]:
@@ -115,17 +155,57 @@ def _named(entry: Any) -> bool:
     return isinstance(entry, list) and len(entry) == 2 and entry[1] is not None
 
 
-def _process(parts: Mapping[str, Path], kind: str) -> tuple[Precond, dict[str, str]]:
-    """The preconditioner by the scheduler's configuration, and what to tell about it."""
-    for file in _scheduler_files(parts):
-        found = read_json(file)
-        return scheduler.precond_of(found), scheduler.describe(found)
-    config = ASSUMED_FLOW if kind.startswith("SD3") else ASSUMED
-    precond = scheduler.precond_of(config)
-    return precond, {
-        **scheduler.describe(config),
-        "parameterisation": f"{precond.name}, assumed: there is no scheduler_config.json",
+def _process(
+    parts: Mapping[str, Path],
+    kind: str,
+    precond: Precond | None,
+    prediction: str | None,
+    shift: float | None,
+) -> tuple[Precond, dict[str, str]]:
+    """The preconditioner by the scheduler's configuration, or one that is assumed, with what was
+    told in place of what that says; and what to say about it."""
+    if precond is not None:
+        return precond, {"parameterisation": "as told"}
+    there = _scheduler_files(parts)
+    whose, assumed = ASSUMED.get(kind, DDPM)
+    config = {**(read_json(there[0]) if there else assumed), **_told(prediction, shift)}
+    try:
+        process, facts = scheduler.precond_of(config), scheduler.describe(config)
+    except ValueError as error:
+        raise MissingSetting(f"{error}: give {_answer(config)}") from error
+    if prediction is not None and process.name != prediction:
+        raise ValueError(f"prediction={prediction!r} cannot replace {process.name}: give precond")
+    if not there:
+        del facts["diffusers' own sampling"]
+        why = f"assumed, as in {whose}: there is no scheduler_config.json"
+        facts["parameterisation"] = f"{process.name}, {why}"
+        facts["noise schedule"] += f", {why}"
+    if prediction is not None:
+        facts["parameterisation"] = "as told to kdiff.load"
+    return process, facts
+
+
+def _told(prediction: str | None, shift: float | None) -> dict[str, Any]:
+    """A scheduler's settings for what a keyword says."""
+    if prediction is not None and prediction not in scheduler.PREDICTIONS.values():
+        known = ", ".join(scheduler.PREDICTIONS.values())
+        raise ValueError(f"prediction must be one of {known}, not {prediction!r}: or give precond")
+    names = {ours: theirs for theirs, ours in scheduler.PREDICTIONS.items()}
+    return {
+        **({} if prediction is None else {"prediction_type": names[prediction]}),
+        **({} if shift is None else {"shift": shift, "use_dynamic_shifting": False}),
     }
+
+
+def _answer(config: Mapping[str, Any]) -> str:
+    """The keyword that says what a scheduler's configuration does not, or not in a way that is
+    supported."""
+    if scheduler.is_flow(config):
+        return "shift=3.0, or whichever it was, or precond"
+    if config.get("prediction_type", "epsilon") not in scheduler.PREDICTIONS:
+        return f"prediction= one of {', '.join(scheduler.PREDICTIONS.values())}, or precond"
+    edm = " (for this one probably precond=edm)" if "sigma_data" in config else ""
+    return f"precond= one of {', '.join(PRECONDS)}{edm}"
 
 
 def _scheduler_files(parts: Mapping[str, Path]) -> list[Path]:
@@ -146,16 +226,21 @@ def _network(
         raise ValueError(f"{path}: {error}") from error
 
 
-def _shape(path: Path, network: DiffusersNetwork) -> Sequence[int]:
+def _shape(path: Path, network: DiffusersNetwork, shape: Sequence[int] | None) -> Sequence[int]:
     config = network.model.config
     size, channels = config.sample_size, config.in_channels
-    if size is None:
-        raise ValueError(f"{path}: its config.json has no sample_size")
+    if size is None and shape is None:
+        raise MissingSetting(
+            f"{path}: its config.json has no sample_size: give shape=({channels}, height, width)"
+        )
     if config.out_channels not in (None, channels, 2 * channels):
         raise ValueError(
             f"{path}: a network of {channels} channels in and {config.out_channels} out, as for "
             "inpainting, is not supported"
         )
+    if shape is not None:
+        check_shape(shape, channels)
+        return shape
     return (channels, size, size) if isinstance(size, int) else (channels, *size)
 
 

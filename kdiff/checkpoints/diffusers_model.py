@@ -15,8 +15,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from kdiff.checkpoints import torch_zip
-from kdiff.checkpoints.weights import common_type
+from kdiff.checkpoints import torch_zip, unwrap
+from kdiff.checkpoints.weights import common_type, load_weights
+from kdiff.downloads import check_file
 from kdiff.files import parse_json, read_text
 
 WEIGHTS = "diffusion_pytorch_model"
@@ -35,6 +36,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file. ValueError if there is none."""
     if not (is_there(path) and path.is_file()):
         raise ValueError(f"no {path.name} in {path.parent}")
+    check_file(path)
     found = parse_json(read_text(path, MOST_JSON), path)
     if not isinstance(found, dict):
         raise ValueError(f"{path} is not a JSON object")
@@ -60,10 +62,19 @@ def build(kind: type, folder: Path, variant: str | None, dtype: torch.dtype | No
     if config.get("quantization_config") is not None:
         raise ValueError(f"{folder}: quantized weights are not supported")
     _, weights = _weights(folder, variant)
-    _check_size(kind, config, folder, weights)
-    stored = common_type(tensor for file in weights for tensor in _tensors(file))
+    for file in weights:
+        check_file(file)
+    names = _check_size(kind, config, folder, weights)
+    tensors = {name: tensor for file in weights for name, tensor in _tensors(file)}
+    stored = common_type(tensors.values())
     devices = range(torch.cuda.device_count())
     with torch.random.fork_rng(devices):  # some of its layers draw numbers when they are made
+        if not names & tensors.keys() and unwrap.find(tensors, sorted(names)):
+            network = kind.from_config(config)  # type: ignore[attr-defined]
+            chosen, _ = unwrap.take(tensors, sorted(names))
+            load_weights(network, chosen.tensors.items(), dtype or stored)
+            return network
+        del tensors
         try:
             network, report = kind.from_pretrained(  # type: ignore[attr-defined]
                 folder,
@@ -121,8 +132,9 @@ def _shards(index: Path, suffix: str) -> list[Path]:
     return files
 
 
-def _check_size(kind: type, config: Mapping[str, Any], folder: Path, files: list[Path]) -> None:
-    counts = [tensor.numel() for file in files for tensor in _tensors(file)]
+def _check_size(kind: type, config: Mapping[str, Any], folder: Path, files: list[Path]) -> set[str]:
+    """The names of the network's tensors. ValueError if it is far larger than the weights."""
+    counts = [tensor.numel() for file in files for _, tensor in _tensors(file)]
     for key, value in config.items():
         layers = value if isinstance(value, list) else [value]
         if "layers" in key and any(isinstance(n, int) and n > len(counts) for n in layers):
@@ -135,19 +147,20 @@ def _check_size(kind: type, config: Mapping[str, Any], folder: Path, files: list
             f"{folder}: config.json describes a network of {needed} numbers, the weights have "
             f"{sum(counts)}"
         )
+    return set(network.state_dict())
 
 
-def _tensors(file: Path) -> Iterator[Tensor]:
+def _tensors(file: Path) -> Iterator[tuple[str, Tensor]]:
     """Those of a file of weights, mapped: they are read when they are used."""
     if file.suffix == ".bin":
         tensors = torch_zip.tensors_under("", torch_zip.read(file))
         if sum(t.nbytes for t in tensors.values()) > file.stat().st_size:
             raise ValueError(f"{file}: its tensors are not stored in the file")
-        yield from tensors.values()
+        yield from tensors.items()
         return
     try:
         with safe_open(file, framework="pt") as opened:
             for key in opened.keys():  # noqa: SIM118
-                yield opened.get_tensor(key)
+                yield key, opened.get_tensor(key)
     except SafetensorError as error:
         raise ValueError(f"{file} is not a whole safetensors file: {error}") from error

@@ -77,11 +77,18 @@ def describe(config: Mapping[str, Any]) -> dict[str, str]:
         levels = f"{timesteps} timesteps, shift {_shift(config):g}"
     else:
         kind = config.get("prediction_type", "epsilon")
-        meaning = f"{PREDICTIONS[kind]}, from its prediction_type {kind}"
+        said = "prediction_type" in config
+        origin = (
+            f"from its prediction_type {kind}" if said else "assumed: it has no prediction_type"
+        )
+        meaning = f"{PREDICTIONS[kind]}, {origin}"
         given = config.get("trained_betas") is not None
         betas = "trained_betas" if given else f"{config.get('beta_schedule')} betas"
         levels = f"{timesteps} timesteps, {betas}"
         levels += ", rescaled to zero SNR" * bool(config.get("rescale_betas_zero_snr"))
+        lacking = [] if given else [key for key in ("beta_start", "beta_end") if key not in config]
+        if lacking and config.get("beta_schedule") != "squaredcos_cap_v2":
+            levels += f", {' and '.join(lacking)} assumed: DDPM's"
     habits = ("timestep_spacing", "steps_offset", "set_alpha_to_one", "clip_sample", "thresholding")
     used = ", ".join(f"{key} {config[key]}" for key in habits if key in config)
     return {

@@ -8,23 +8,27 @@ no names there, so they are called 0, 1, ..; index -1 is the null class, all zer
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
+from kdiff.checkpoints import MissingSetting
 from kdiff.checkpoints.snapshot import build, missing, number, preconditioner
 from kdiff.checkpoints.unpickle import Pickle, Record, opened
 from kdiff.denoiser import Denoiser
 from kdiff.networks.dhariwal_unet import DhariwalUNet
 from kdiff.networks.song_unet import SongUNet
-from kdiff.precond import Precond, precond
+from kdiff.precond import PRECONDS as ROWS
+from kdiff.precond import Precond
+from kdiff.precond import precond as make
 
 NAME = "edm"
+NETWORKS = ("SongUNet", "DhariwalUNet")
 
 
 def _vp(net: Record) -> Precond:
-    return precond(
+    return make(
         "vp",
         beta_d=number(net, "beta_d"),
         beta_min=number(net, "beta_min"),
@@ -34,18 +38,18 @@ def _vp(net: Record) -> Precond:
 
 
 def _ve(net: Record) -> Precond:
-    return precond("ve", sigma_min=number(net, "sigma_min"), sigma_max=number(net, "sigma_max"))
+    return make("ve", sigma_min=number(net, "sigma_min"), sigma_max=number(net, "sigma_max"))
 
 
 def _iddpm(net: Record) -> Precond:
     c1, c2, steps = number(net, "C_1"), number(net, "C_2"), int(number(net, "M"))
     if not 0 < steps <= 100_000:
         raise ValueError(f"its iDDPMPrecond claims {steps:,} steps")
-    return precond("iddpm", c1=c1, c2=c2, steps=steps, round=True)
+    return make("iddpm", c1=c1, c2=c2, steps=steps, round=True)
 
 
 def _edm(net: Record) -> Precond:
-    return precond(
+    return make(
         "edm",
         sigma_data=number(net, "sigma_data"),
         sigma_min=max(0.002, number(net, "sigma_min")),  # 0 and infinity, as published: EDM's
@@ -62,34 +66,53 @@ PRECONDS: dict[str, Callable[[Record], Precond]] = {
 
 
 def detect(path: Path) -> str | None:
-    """None if the file is a pickle with one of EDM's preconditioners."""
-    return missing(path, PRECONDS)
+    """None if the file is a pickle with one of EDM's preconditioners, or networks."""
+    return missing(path, PRECONDS, NETWORKS)
 
 
-def load(path: Path, dtype: torch.dtype | None = torch.float32) -> Denoiser:
-    """The denoiser in a pickle of EDM's, on the CPU, in `dtype` (None: the file's). ValueError if
-    the pickle is damaged or has anything that such a pickle does not need."""
+def load(
+    path: Path,
+    dtype: torch.dtype | None = torch.float32,
+    *,
+    precond: Precond | None = None,
+    shape: Sequence[int] | None = None,
+) -> Denoiser:
+    """The denoiser in a pickle of EDM's, on the CPU, in `dtype` (None: the file's). `precond` is
+    needed if the network is in a preconditioner that EDM does not have, and `shape` if that does
+    not say it. ValueError if the pickle is damaged or has anything that such a pickle does not
+    need."""
     with opened(path) as pickle:
         net = preconditioner(pickle.value)
-        if net.name not in PRECONDS:
-            raise ValueError(f"its network is a {net.name[:80]}")
-        size, channels = int(number(net, "img_resolution")), int(number(net, "img_channels"))
-        row = PRECONDS[net.name](net)
+        if precond is None and net.name not in PRECONDS:
+            raise MissingSetting(
+                f"its preconditioner, {net.name[:80]}, is not one of EDM's: give precond= one of "
+                f"{', '.join(ROWS)}"
+            )
+        row, told = (precond, "as told") if precond else _row(net)
+        if shape is None:
+            size, channels = int(number(net, "img_resolution")), int(number(net, "img_channels"))
+            shape = (channels, size, size)
         network = _network(pickle, net, dtype)
-    settings = ", ".join(
-        f"{key} {value:g}" for key, value in (row.config or {}).items() if key != "name"
-    )
     return Denoiser(
         network,
         row,
-        shape=(channels, size, size),
+        shape=shape,
         classes=[str(i) for i in range(network.label_dim)],
         name=Path(path).stem,
         facts={
             "format": "EDM pickle",
-            "parameterisation": f"{row.name} ({settings}): the pickle's {net.name}",
+            "parameterisation": told,
         },
     )
+
+
+def _row(net: Record) -> tuple[Precond, str]:
+    """The preconditioner that the pickle says, and how."""
+    row = PRECONDS[net.name](net)
+    settings = ", ".join(
+        f"{key} {value:g}" for key, value in (row.config or {}).items() if key != "name"
+    )
+    return row, f"{row.name} ({settings}): the pickle's {net.name}"
 
 
 def _network(pickle: Pickle, net: Record, dtype: torch.dtype | None) -> SongUNet | DhariwalUNet:

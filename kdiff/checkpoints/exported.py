@@ -8,6 +8,7 @@ exported size can be sampled. Labels that were exported as the third argument ar
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,11 +30,11 @@ def detect(path: Path) -> str | None:
     return None
 
 
-def load(path: Path, trust: bool | None = None) -> Denoiser:
-    """ValueError without settings, or unless trusted."""
-    sidecar.read(path)
+def load(path: Path, trust: bool | None = None, **told: Any) -> Denoiser:
+    """ValueError without settings, beside it or told, or unless trusted."""
+    sidecar.read(path, told)
     check_trusted(path, "an exported program", trust)
     program = torch.export.load(path).module()
     # Exported as it was, it has no modes, and its own train() only says so.
     program.train = lambda mode=True: program  # type: ignore[method-assign]
-    return sidecar.wrapped(path, program)
+    return sidecar.wrapped(path, program, told)

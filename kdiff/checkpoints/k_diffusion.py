@@ -1,131 +1,174 @@
 """k-diffusion checkpoints: `.safetensors` as its `convert_for_inference.py` writes them, with the
-config in the metadata, and `.pth` of its `train.py`, of which the moving average is taken.
+config in the metadata, `.pth` of its `train.py`, of which the moving average is taken, and what
+others save of its networks (see `unwrap`).
 
-A file without a config needs it beside itself, as `NAME.json`: what was trained with.
+A file without a config needs what it was trained with: beside itself, as `NAME.json`, or `config`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
-from kdiff.checkpoints import torch_zip
+from kdiff.checkpoints import MissingSetting, check_shape, torch_zip, unwrap
 from kdiff.denoiser import Denoiser
-from kdiff.files import parse_json, read_json
+from kdiff.files import parse_json, read_json, user_path
 from kdiff.networks import at_most
 from kdiff.networks.k_diffusion_v1 import KDiffusionV1
 from kdiff.networks.k_diffusion_v2 import KDiffusionV2
-from kdiff.precond import edm
+from kdiff.precond import Precond, edm
 
 NAME = "k-diffusion"
+INNER = "inner_model."  # of the wrapper that feeds it what augmentation was done
+MARKS = {
+    "image_v1": ("proj_in.weight", "mapping.0.weight", "proj_out.weight"),
+    "image_transformer_v2": ("patch_in.proj.weight", "time_emb.weight", "patch_out.proj.weight"),
+}
 MAX_CONFIG_BYTES = 1 << 20
 AUGMENTATIONS = 9  # numbers that tell an augmented training image
 SIGMA_MIN, SIGMA_MAX = 1e-2, 80.0  # in all of k-diffusion's configurations, or near
 
 
 def detect(path: Path) -> str | None:
-    """None if there are a config with a model's type, and weights to go with it."""
+    """None if there are a config with a model's type, or one of the project's networks."""
     try:
-        inside = _config_inside(path)
+        saved = unwrap.read(path)
+        config = _config_inside(path, saved) or _config_beside(path)
     except ValueError as error:
         return str(error)
-    try:
-        return None if "type" in _config(path, inside)["model"] else "no model type in its config"
-    except ValueError:
-        return f"no k-diffusion config in it or beside it, as {_beside(path).name}"
+    model = config.get("model") if isinstance(config, dict) else None
+    if isinstance(model, dict) and "type" in model:
+        return None
+    if any(unwrap.find(saved, marks, inner=INNER) for marks in MARKS.values()):
+        return None
+    return f"no k-diffusion config in it or beside it, as {_beside(path).name}"
 
 
 def files(path: Path) -> list[Path]:
     """The file, and the config beside it if it has none itself."""
-    return [path, *([_beside(path)] if _config_inside(path) is None else [])]
+    read_beside = _config_inside(path, unwrap.read(path)) is None and _beside(path).is_file()
+    return [path, *([_beside(path)] if read_beside else [])]
 
 
-def load(path: Path, *, dtype: torch.dtype | None = torch.float32) -> Denoiser:
-    """The denoiser of the moving average, on the CPU, in `dtype` (None: the file's).
+def load(
+    path: Path,
+    *,
+    config: Mapping[str, Any] | str | Path | None = None,
+    shape: Sequence[int] | None = None,
+    precond: Precond | None = None,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+    weights: str | None = None,
+    dtype: torch.dtype | None = torch.float32,
+) -> Denoiser:
+    """The denoiser, on the CPU, in `dtype` (None: the file's), of the weights that `weights` names
+    (see `unwrap`).
 
+    `config` is what was trained with, or its file, if the checkpoint has none; the others replace
+    what it says.
     ValueError if the config is of a network, or has conditioning, that is not supported.
     """
-    config = _config(path, _config_inside(path))
-    model = config["model"]
-    if model["type"] not in NETWORKS:
+    saved = unwrap.read(path)
+    config = _config(path, saved, config)
+    model = config["model"] = {
+        **config["model"],
+        **({} if sigma_min is None else {"sigma_min": sigma_min}),
+        **({} if sigma_max is None else {"sigma_max": sigma_max}),
+    }
+    if model.get("type") not in NETWORKS:
         known = ", ".join(NETWORKS)
         raise ValueError(
-            f"{path}: a network of type {model['type']!r} is not supported; {known} are"
+            f"{path}: a network of type {model.get('type')!r} is not supported; {known} are"
         )
     try:
         make = NETWORKS[model["type"]](config)
-        sigma_data = _number(model, "sigma_data", 1.0)
-        limits = _number(model, "sigma_min", SIGMA_MIN), _number(model, "sigma_max", SIGMA_MAX)
-        shape = (model["input_channels"], *model["input_size"])
+        shape = shape or (model["input_channels"], *model["input_size"])
+        check_shape(shape, model["input_channels"])
+        process, told = _process(model) if precond is None else (precond, "as told")
+        chosen, weighted = unwrap.take(saved, MARKS[model["type"]], weights, inner=INNER)
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{path}: its config is not complete: {error}") from error
+        raise ValueError(
+            f"{path}: its config is not complete: {error} (give config= a whole one)"
+        ) from error
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    prefix = "inner_model."  # of the wrapper that feeds it what augmentation was done
-    plain = {key.removeprefix(prefix): value for key, value in _tensors(path).items()}
+        raise type(error)(f"{path}: {error}") from error
 
     def bounded() -> nn.Module:
-        with at_most(len(plain)):  # whatever depths the config asks for
+        with at_most(len(chosen.tensors)):  # whatever depths the config asks for
             return make()
 
     return Denoiser(
-        torch_zip.fill(path, bounded, plain, dtype),
-        edm(sigma_data, *limits),
+        torch_zip.fill(path, bounded, chosen.tensors, dtype),
+        process,
         shape=shape,
         classes=[str(i) for i in range(_classes(config))],
+        sigma_min=sigma_min,
+        sigma_max=sigma_max,
         name=path.stem,
         facts={
             "format": "k-diffusion",
-            "weights": "the moving average (model_ema)",
+            **weighted,
             "network": f"{model['type']}, from the config",
-            "parameterisation": f"EDM's, sigma_data {sigma_data:g}, from the config",
+            "parameterisation": told,
         },
     )
 
 
-def _config_inside(path: Path) -> Any:
-    """What the file itself says, or None. ValueError if it cannot be a checkpoint."""
-    if path.suffix != ".safetensors":
-        return _saved(path).get("config")
+def _process(model: Mapping[str, Any]) -> tuple[Precond, str]:
+    """The preconditioner that a config's model has, and how that was decided."""
+    numbers = {
+        "sigma_data": _number(model, "sigma_data", 1.0),
+        "sigma_min": _number(model, "sigma_min", SIGMA_MIN),
+        "sigma_max": _number(model, "sigma_max", SIGMA_MAX),
+    }
+    assumed = ", ".join(f"{key} {value:g}" for key, value in numbers.items() if key not in model)
+    told = f"EDM's, sigma_data {numbers['sigma_data']:g}, from the config"
+    return edm(**numbers), told + (f"; k-diffusion's own {assumed}, assumed" if assumed else "")
+
+
+def _config_inside(path: Path, saved: Any) -> Any:
+    """What the file itself says, or None. ValueError if that is not JSON."""
+    if isinstance(saved, dict) and "config" in saved:
+        return saved["config"]
     try:
         with safe_open(path, framework="pt") as file:
             config = (file.metadata() or {}).get("config")
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"not a whole safetensors file: {error}") from error
+    except (OSError, SafetensorError):
+        return None  # torch.save's
     return None if config is None else parse_json(config, f"{path}: its config")
 
 
-def _saved(path: Path) -> dict[str, Any]:
-    saved = torch_zip.read(path)
-    if not isinstance(saved, dict) or not isinstance(saved.get("model_ema"), dict):
-        raise ValueError("no model_ema")
-    return saved
+def _config_beside(path: Path) -> Any:
+    return _from_file(_beside(path)) if _beside(path).is_file() else None
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    return torch_zip.tensors_under("", _saved(path)["model_ema"])
+def _from_file(file: Path) -> Any:
+    if not file.is_file():
+        raise ValueError(f"there is no config {file}")
+    return read_json(file, MAX_CONFIG_BYTES)
 
 
 def _beside(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def _config(path: Path, inside: Any) -> dict[str, Any]:
-    config = inside
-    if config is None and _beside(path).is_file():
-        config = read_json(_beside(path), MAX_CONFIG_BYTES)
-    if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
-        raise ValueError(f"{path}: no k-diffusion config in it or in {_beside(path).name}")
-    return config
+def _config(path: Path, saved: Any, given: Mapping[str, Any] | str | Path | None) -> dict[str, Any]:
+    if isinstance(given, str | Path):
+        found = _from_file(user_path(given))
+    else:
+        found = given or _config_inside(path, saved) or _config_beside(path)
+    if not isinstance(found, dict) or not isinstance(found.get("model"), dict):
+        raise MissingSetting(
+            f"{path}: no k-diffusion config in it or beside it, as {_beside(path).name}: give "
+            "config= the JSON that it was trained with"
+        )
+    return dict(found)
 
 
 def _image_v1(config: Mapping[str, Any]) -> Callable[[], nn.Module]:

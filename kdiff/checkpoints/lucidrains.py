@@ -1,9 +1,11 @@
-"""`model-N.pt` of lucidrains' `denoising-diffusion-pytorch` (2.x), as its `Trainer` saves them.
+"""`model-N.pt` of lucidrains' `denoising-diffusion-pytorch` (2.x), as its `Trainer` saves them, and
+what others save of its networks (see `unwrap`).
 
-Taken are the weights of the moving average (`ema`). Read from the file: the network's architecture,
-by the shapes of its tensors; the noise schedule, a buffer; and the objective, since the loss weight
-of each timestep, another buffer, has a different form for each. Not in the file: the image size,
-and whether the data were scaled to [-1, 1] (they are unless auto_normalize was switched off).
+Taken are the weights of the moving average (`ema`), if there is one. Read from the file: the
+network's architecture, by the shapes of its tensors; the noise schedule, a buffer; and the
+objective, since the loss weight of each timestep, another buffer, has a different form for each.
+Not in the file: the image size, and whether the data were scaled to [-1, 1] (they are unless
+auto_normalize was switched off).
 """
 
 from __future__ import annotations
@@ -16,25 +18,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdiff.checkpoints import MissingSetting, check_shape, torch_zip
+from kdiff.checkpoints import MissingSetting, check_shape, torch_zip, unwrap
 from kdiff.denoiser import Denoiser
 from kdiff.networks.lucidrains_unet import LucidrainsUNet
-from kdiff.precond import Precond, precond
+from kdiff.precond import Precond
+from kdiff.precond import precond as make_precond
 
 NAME = "lucidrains"
-AVERAGE = "ema_model."
-NETWORK = "model."
+MARKS = ("init_conv.weight", "time_mlp.1.weight", "final_conv.weight")
+INNER = "model."  # the network within GaussianDiffusion
 PREDICTIONS = ("eps", "x0", "v")  # pred_noise, pred_x0, pred_v
 
 
 def detect(path: Path) -> str | None:
-    """None if a dict was saved whose `ema` has a network of this project's names."""
+    """None if a network of this project's names was saved."""
     try:
-        saved = torch_zip.read(path)
+        saved = unwrap.read(path)
     except ValueError as error:
         return str(error)
-    missing = f"no ema.{AVERAGE}{NETWORK}init_conv.weight"
-    return None if f"{NETWORK}init_conv.weight" in _average(saved) else missing
+    return unwrap.missing(saved, MARKS, inner=INNER)
 
 
 def load(
@@ -43,39 +45,42 @@ def load(
     shape: Sequence[int] | None = None,
     prediction: str | None = None,
     theta: float = 10000,
+    precond: Precond | None = None,
+    weights: str | None = None,
     dtype: torch.dtype | None = torch.float32,
 ) -> Denoiser:
-    """The moving average's denoiser, on the CPU, in `dtype` (None: the file's).
+    """The denoiser, on the CPU, in `dtype` (None: the file's), of the weights that `weights` names
+    (see `unwrap`).
 
     `shape` `(channels, height, width)` is always needed. `prediction` (eps, x0 or v) is needed only
-    where the loss weights are not in the file, and `theta` if the network was built with another
-    `sinusoidal_pos_emb_theta`.
+    where the loss weights are not in the file, `precond` where the noise schedule is not, and
+    `theta` if the network was built with another `sinusoidal_pos_emb_theta`.
     ValueError says what is missing, or which variant is not supported.
     """
     if not isinstance(theta, int | float):
         raise ValueError(f"{path}: theta must be a number, not {theta!r}")
-    saved = torch_zip.read(path)
-    average = _average(saved)
-    tensors = torch_zip.tensors_under(NETWORK, average)
-    config = {**_architecture(path, tensors, saved.get("version")), "theta": theta}
+    saved = unwrap.read(path)
+    chosen, weighted = unwrap.take(saved, MARKS, weights, inner=INNER)
+    config = {**_architecture(path, chosen.tensors, saved.get("version")), "theta": theta}
     shape = _shape(path, shape, config)
-    process, told = _process(path, average, config, prediction)
-    network = torch_zip.fill(path, partial(LucidrainsUNet, **config), tensors, dtype)
+    if precond is None:
+        process, told = _process(path, chosen.owner, config, prediction)
+    else:
+        process, told = precond, "as told"
+    network = torch_zip.fill(path, partial(LucidrainsUNet, **config), chosen.tensors, dtype)
     facts = {
         "format": "lucidrains' denoising-diffusion-pytorch",
-        "weights": "the moving average (ema)",
+        **weighted,
         "network": f"LucidrainsUNet, by the tensors' shapes; theta {theta:g} is not in the file",
         "parameterisation": told,
-        "noise schedule": f"{len(process.sigmas or ())} timesteps, from the file's buffers",
         "data range": "[-1, 1], assumed: the file does not say whether auto_normalize was on",
     }
+    if precond is None:
+        levels = len(process.sigmas or ())
+        facts["noise schedule"] = f"{levels} timesteps, from the file's buffers"
     if config["self_condition"]:
         facts["self-conditioning"] = "the network is given zeros for its earlier estimate"
     return Denoiser(network, process, shape=shape, name=path.stem, facts=facts)
-
-
-def _average(saved: Any) -> dict[str, Tensor]:
-    return torch_zip.tensors_under(AVERAGE, saved.get("ema") if isinstance(saved, dict) else None)
 
 
 def _architecture(path: Path, tensors: Mapping[str, Tensor], version: Any) -> dict[str, Any]:
@@ -131,9 +136,10 @@ def _process(
 ) -> tuple[Precond, str]:
     """The preconditioner, and how it was decided."""
     if "sqrt_recipm1_alphas_cumprod" not in buffers:
-        raise ValueError(
-            f"{path}: it has no noise schedule of discrete timesteps: of this library's processes "
-            "only GaussianDiffusion and LearnedGaussianDiffusion are supported"
+        raise MissingSetting(
+            f"{path}: it has no noise schedule of discrete timesteps (of this library's processes "
+            "only GaussianDiffusion and LearnedGaussianDiffusion are supported): give precond, "
+            "such as precond=flow"
         )
     sigmas = buffers["sqrt_recipm1_alphas_cumprod"].double()  # sqrt(1 / a - 1), which is sigma
     told = f"{prediction}, as told"
@@ -147,7 +153,7 @@ def _process(
             f"{path}: the file does not say what the network predicts: give prediction= one of "
             f"{', '.join(PREDICTIONS)}"
         )
-    return precond(prediction, alphas_cumprod=(1 / (1 + sigmas**2)).tolist()), told
+    return make_precond(prediction, alphas_cumprod=(1 / (1 + sigmas**2)).tolist()), told
 
 
 def _objective(weight: Tensor | None, snr: Tensor) -> str | None:

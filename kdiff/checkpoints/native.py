@@ -7,7 +7,7 @@ stays in memory, and while it loads there is one tensor more.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from kdiff.checkpoints import MissingSetting
 from kdiff.checkpoints.weights import load_weights
 from kdiff.denoiser import Denoiser
 from kdiff.files import parse_json, user_path, whole_file
 from kdiff.networks import NETWORKS, at_most
-from kdiff.precond import Precond, precond
+from kdiff.precond import Precond
+from kdiff.precond import precond as make_precond
 
 NAME = "kdiff"
 FORMAT = "kdiff/1"
@@ -67,8 +69,15 @@ def detect(path: Path) -> str | None:
     return None
 
 
-def load(path: str | Path, dtype: torch.dtype | None = torch.float32) -> Denoiser:
-    """The denoiser saved at `path`, on the CPU, in `dtype` (None: the file's) and evaluation mode.
+def load(
+    path: str | Path,
+    dtype: torch.dtype | None = torch.float32,
+    *,
+    precond: Precond | None = None,
+    shape: Sequence[int] | None = None,
+) -> Denoiser:
+    """The denoiser saved at `path`, on the CPU, in `dtype` (None: the file's) and evaluation mode;
+    `precond` and `shape` are needed where the file's config lacks them.
 
     ValueError if it is not a whole kdiff checkpoint.
     """
@@ -82,7 +91,14 @@ def load(path: str | Path, dtype: torch.dtype | None = torch.float32) -> Denoise
         with torch.device("meta"), at_most(len(names)):
             network = _network(config["network"])
         load_weights(network, ((name, _tensor(path, name)) for name in names), dtype)
-        return _denoiser(network, config, path.stem)
+        if "shape" not in config and shape is not None:
+            config["shape"] = shape
+        missing = {"precond", "shape"} - config.keys() - ({"precond"} if precond else set())
+        if missing:
+            raise MissingSetting(f"it has no {missing.pop()}: give it by that keyword")
+        return _denoiser(network, config, path.stem, precond)
+    except MissingSetting as error:
+        raise MissingSetting(f"{path}: its config is not complete: {error}") from error
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path}: its config and its tensors do not fit: {reason}") from error
@@ -112,7 +128,7 @@ def describe(model: Denoiser) -> dict[str, Any]:
 
 def _chosen_range(model: Denoiser) -> dict[str, float]:
     """The ends that are not the preconditioner's own."""
-    own = precond(**model.precond.config or {})
+    own = make_precond(**model.precond.config or {})
     ends = {"sigma_min": model.sigma_min, "sigma_max": model.sigma_max}
     return {key: value for key, value in ends.items() if value != getattr(own, key)}
 
@@ -138,9 +154,11 @@ def _network(settings: dict[str, Any]) -> nn.Module:
     return NETWORKS[settings["name"]](**arguments)
 
 
-def _denoiser(network: nn.Module, config: dict[str, Any], name: str) -> Denoiser:
+def _denoiser(
+    network: nn.Module, config: dict[str, Any], name: str, told: Precond | None = None
+) -> Denoiser:
     network.eval().requires_grad_(False)
-    process = precond(**config["precond"])
+    process = told or make_precond(**config["precond"])
     chosen = _range(config, process)
     return Denoiser(
         network,
@@ -152,7 +170,7 @@ def _denoiser(network: nn.Module, config: dict[str, Any], name: str) -> Denoiser
         name=name,
         facts={
             "format": FORMAT,
-            "parameterisation": f"{config['precond']['name']}, from the file's metadata",
+            "parameterisation": f"{process.name}, from the file's metadata",
         },
     )
 

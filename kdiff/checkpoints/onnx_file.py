@@ -39,12 +39,12 @@ def files(path: Path) -> list[Path]:
     return list(dict.fromkeys([*sidecar.files(path), *external_files(path)]))
 
 
-def load(path: Path) -> Denoiser:
-    """ValueError without settings, without onnxruntime, or if that cannot run it; and as `files`,
-    all of which it reads."""
-    sidecar.read(path)
+def load(path: Path, trust: bool | None = None, **told: Any) -> Denoiser:
+    """ValueError without settings, beside it or told; without onnxruntime, or if that cannot run
+    it; and as `files`, all of which it reads. `trust` changes nothing: a graph only computes."""
+    sidecar.read(path, told)
     files(path)
-    return sidecar.wrapped(path, Program(path))
+    return sidecar.wrapped(path, Program(path), told)
 
 
 class Program:

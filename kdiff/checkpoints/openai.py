@@ -1,8 +1,8 @@
 """`.pt` files of OpenAI's guided-diffusion and improved-diffusion, and of the models that others
 trained with their scripts.
 
-Such a file is a network's tensors and nothing else; those of other scripts may have them under
-`state_dict`, or with DataParallel's prefix `module.`. The architecture is read from their names and
+Such a file is a network's tensors and nothing else, or, of other scripts, has them in wrappers that
+`unwrap` knows. The architecture is read from their names and
 shapes. Heads, noise schedule and clock leave no trace there: they are those of the published model
 that has exactly these shapes, or must be told, by the names of the scripts' flags.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from kdiff.checkpoints import MissingSetting, check_shape, torch_zip
+from kdiff.checkpoints import MissingSetting, check_shape, torch_zip, unwrap
 from kdiff.checkpoints.openai_models import IMAGE_SIZES, PUBLISHED
 from kdiff.denoiser import Denoiser
 from kdiff.networks.openai_unet import OpenAIUNet
@@ -43,11 +43,10 @@ Shapes = Mapping[str, Sequence[int]]
 def detect(path: Path) -> str | None:
     """None if a state dict with the names of these networks was saved."""
     try:
-        tensors = torch_zip.state_dict(torch_zip.read(path))
+        saved = unwrap.read(path)
     except ValueError as error:
         return str(error)
-    missing = [mark for mark in MARKS if mark not in tensors]
-    return f"no {missing[0]}" if missing else None
+    return unwrap.missing(saved, MARKS)
 
 
 def load(
@@ -60,19 +59,23 @@ def load(
     noise_schedule: str | None = None,
     diffusion_steps: int | None = None,
     rescale_timesteps: bool | None = None,
+    precond: Precond | None = None,
+    weights: str | None = None,
     dtype: torch.dtype | None = torch.float32,
 ) -> Denoiser:
     """The denoiser, on the CPU, in `dtype` (None: the file's). It predicts eps; a learned variance
     is dropped.
 
-    All settings but `shape` and `dtype` are flags that the model was trained with. What is not
-    given is that of the published model of the same shapes. If there is none, `num_heads` or
-    `num_head_channels`, and `noise_schedule` (linear or cosine), are needed; so is
-    `rescale_timesteps` if `diffusion_steps` are not 1000, and `shape` `(channels, height, width)`
-    if the scripts have no image size with these multipliers.
+    Most settings are flags that the model was trained with. What is not given is that of the
+    published model of the same shapes. If there is none, `num_heads` or `num_head_channels`, and
+    `noise_schedule` (linear or cosine), are needed; so is `rescale_timesteps` if `diffusion_steps`
+    are not 1000, and `shape` `(channels, height, width)` if the scripts have no image size with
+    these multipliers. `precond` replaces the noise schedule, for networks that others trained in
+    another way; `weights`: see `unwrap`.
     ValueError says what is missing, or which variant is not supported.
     """
-    tensors = torch_zip.state_dict(torch_zip.read(path))
+    chosen, told = unwrap.take(unwrap.read(path), MARKS, weights)
+    tensors = chosen.tensors
     flags = {
         "num_heads": num_heads,
         "num_head_channels": num_head_channels,
@@ -83,9 +86,11 @@ def load(
     }
     try:
         architecture = read_architecture({key: tuple(v.shape) for key, v in tensors.items()})
+        if shape is None:
+            told["image size"] = "that of the scripts for these channel multipliers, assumed"
         shape = choose_shape(shape, architecture)
-        settings, origins = choose_settings(architecture, flags)
-        process = make_precond(settings)
+        settings, origins = choose_settings(architecture, flags, needs_schedule=precond is None)
+        process = precond or make_precond(settings)
     except ValueError as error:
         raise type(error)(f"{path}: {error}") from error
     network = torch_zip.fill(path, partial(make_network, architecture, settings), tensors, dtype)
@@ -97,6 +102,7 @@ def load(
         name=path.stem,
         facts={
             "format": "OpenAI guided-diffusion or improved-diffusion, a state dict",
+            **told,
             "network": "OpenAIUNet, by the tensors' names and shapes",
             **origins,
             "parameterisation": "eps, as in all of OpenAI's models; the file does not say",
@@ -112,7 +118,10 @@ def read_architecture(shapes: Shapes) -> dict[str, Any]:
     if not any(key.startswith("output_blocks.") for key in shapes):
         raise ValueError("a classifier (it has no output blocks), not a diffusion model")
     if any("transformer_blocks" in key for key in shapes):
-        raise ValueError("a network with text conditioning (transformer blocks): not supported")
+        raise ValueError(
+            "a network with text conditioning (transformer blocks), as Stable Diffusion's: kdiff "
+            "reads that from a folder of diffusers, whose scripts convert it"
+        )
     try:
         model_channels = shapes["time_embed.0.weight"][1]
         resampling, num_res_blocks = _resampling(shapes)
@@ -178,9 +187,10 @@ def choose_shape(shape: Sequence[int] | None, architecture: Mapping[str, Any]) -
 
 
 def choose_settings(
-    architecture: Mapping[str, Any], flags: Mapping[str, Any]
+    architecture: Mapping[str, Any], flags: Mapping[str, Any], needs_schedule: bool = True
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """What leaves no trace in names and shapes, and where each of it is from."""
+    """What leaves no trace in names and shapes, and where each of it is from. Without
+    `needs_schedule`, that of the noise may be missing."""
     told = {key: value for key, value in flags.items() if value is not None}
     for key in (*HEADS, "diffusion_steps"):
         if key in told:
@@ -188,14 +198,17 @@ def choose_settings(
     model = next((model for model in PUBLISHED if model.fits(architecture)), None)
     other = DEFAULTS if model is None else {key: getattr(model, key) for key in TRACELESS}
     replaced = {*told, *(HEADS if told.keys() & set(HEADS) else ())}
+    if not needs_schedule:
+        replaced |= {"noise_schedule", "diffusion_steps", "rescale_timesteps"}
     other = {key: value for key, value in other.items() if key not in replaced}
     settings = {**other, **told}
-    if not settings.keys() & set(HEADS) or "noise_schedule" not in settings:
+    if not settings.keys() & set(HEADS) or (needs_schedule and "noise_schedule" not in settings):
+        schedule = ", and noise_schedule (or precond)" if needs_schedule else ""
         raise MissingSetting(
             "none of OpenAI's published models has these shapes: give num_heads or "
-            "num_head_channels, and noise_schedule, as it was trained with"
+            f"num_head_channels{schedule}, as it was trained with"
         )
-    if "rescale_timesteps" not in settings and settings["diffusion_steps"] != 1000:
+    if "rescale_timesteps" not in settings and settings.get("diffusion_steps", 1000) != 1000:
         raise MissingSetting(
             f"with {settings['diffusion_steps']} diffusion_steps give rescale_timesteps (the "
             "default of improved-diffusion is True, that of guided-diffusion False)"
@@ -219,11 +232,14 @@ def make_precond(settings: Mapping[str, Any]) -> Precond:
 
 
 def make_network(architecture: Mapping[str, Any], settings: Mapping[str, Any]) -> OpenAIUNet:
-    rescaled = settings.get("rescale_timesteps", False)
+    rescaled, steps = (
+        settings.get("rescale_timesteps", False),
+        settings.get("diffusion_steps", 1000),
+    )
     return OpenAIUNet(
         **architecture,
         num_heads=settings.get("num_heads", 1),
         num_head_channels=settings.get("num_head_channels", 0),
         use_new_attention_order=settings["use_new_attention_order"],
-        time_scale=1000 / settings["diffusion_steps"] if rescaled else 1.0,
+        time_scale=1000 / steps if rescaled else 1.0,
     )

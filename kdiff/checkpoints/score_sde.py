@@ -1,5 +1,6 @@
 """score_sde_pytorch's `.pth` of DDPM++ and NCSN++ (`ncsnpp` there), continuous in time, as its
-`save_checkpoint` writes them: `{'optimizer', 'model', 'ema', 'step'}`.
+`save_checkpoint` writes them: `{'optimizer', 'model', 'ema', 'step'}`, and what others save of its
+networks (see `unwrap`).
 
 Taken are the weights of the moving average, a list in the order of the model's parameters. They are
 renamed into `SongUNet`, which is this architecture. It is found from the tensors' shapes; what a
@@ -16,13 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdiff.checkpoints import check_shape, torch_zip
+from kdiff.checkpoints import MissingSetting, check_shape, torch_zip, unwrap
 from kdiff.denoiser import Denoiser
 from kdiff.networks.song_unet import FourierEmbedding, Resample, SongUNet, UNetBlock
 from kdiff.precond import Precond, eps, sub_vp, ve, vp
 
 NAME = "score_sde"
 PREFIX = "all_modules."
+MARKS = (f"{PREFIX}1.weight", f"{PREFIX}2.weight", f"{PREFIX}3.Conv_0.weight")
+FIXED = ("sigmas", f"{PREFIX}0.W")  # not trained: buffers, and Fourier features
 ATTENTION_SIZE = 16  # attn_resolutions of all published configurations
 FIR, BOX = [1, 3, 3, 1], [1, 1]
 # The parts of a block: ours, theirs
@@ -39,12 +42,12 @@ Module = Mapping[str, Tensor]  # the tensors of one entry of `all_modules`
 
 
 def detect(path: Path) -> str | None:
-    """None if a dict was saved with this project's names for a model and its moving average."""
+    """None if a network of this project's names was saved."""
     try:
-        saved = torch_zip.read(path)
+        saved = unwrap.read(path)
     except ValueError as error:
         return str(error)
-    return None if _tensors(saved) else f"no ema.shadow_params for a model.{PREFIX}*"
+    return unwrap.missing(saved, MARKS[:2], fixed=FIXED)
 
 
 def load(
@@ -52,18 +55,21 @@ def load(
     *,
     sde: str | None = None,
     shape: Sequence[int] | None = None,
+    precond: Precond | None = None,
+    weights: str | None = None,
     dtype: torch.dtype | None = torch.float32,
 ) -> Denoiser:
-    """The moving average's denoiser, for images in [-1, 1], on the CPU, in `dtype` (None: the
-    file's).
+    """The denoiser, for images in [-1, 1], on the CPU, in `dtype` (None: the file's), of the
+    weights that `weights` names (see `unwrap`): by default the moving average.
 
     `sde`: with positional embeddings `vpsde`, the default, or `subvpsde`, or `vpsde-discrete`
     (trained with `training.continuous = False`), which a file does not tell apart; with Fourier
     features always `vesde`. Its range, in the file, is doubled: it is of images in [0, 1].
     `shape` `(channels, height, width)`: by default the size that has attention at 16 x 16.
+    `precond`, of what was trained in another way, replaces the SDE.
     ValueError names what is not supported.
     """
-    tensors = _tensors(torch_zip.read(path))
+    tensors, weighted = _tensors(path, weights)
     # A view can claim any shape over a few bytes, and some are put together before they are copied.
     if sum(value.nbytes for value in tensors.values()) > path.stat().st_size:
         raise ValueError(f"{path}: its tensors are not stored in the file")
@@ -80,41 +86,46 @@ def load(
     fourier = settings["embedding_type"] == "fourier"
     reason = "told" if sde else "Fourier features" if fourier else "assumed, as most are"
     sde = sde or ("vesde" if fourier else "vpsde")
-    if sde not in PRECONDS or fourier != (sde == "vesde"):
+    if precond is None and (sde not in PRECONDS or fourier != (sde == "vesde")):
         kind = "vesde" if fourier else "vpsde, subvpsde or vpsde-discrete"
-        raise ValueError(f"{path}: the sde of this network can be {kind}, not {sde!r}")
+        raise ValueError(
+            f"{path}: the sde of this network can be {kind}, not {sde!r}; give precond for all else"
+        )
     size, channels = settings["img_resolution"], settings["in_channels"]
+    assumed = {} if shape else {"image size": f"{size}, assumed: attention is at 16 x 16"}
     shape = shape or (channels, size, size)
     check_shape(shape, channels, 2 ** (len(settings["channel_mult"]) - 1))
     residual = settings["encoder_type"] == "residual"
     return Denoiser(
         torch_zip.fill(path, make, renamed, dtype),
-        PRECONDS[sde](tensors.get("sigmas")),
+        precond or PRECONDS[sde](tensors.get("sigmas")),
         shape=shape,
         name=path.stem,
         facts={
             "format": "score_sde_pytorch",
-            "weights": "the moving average (ema)",
+            **weighted,
             "network": f"{'NCSN++' if residual else 'DDPM++'}, from the tensors' shapes",
-            "parameterisation": f"{sde} ({reason})",
+            **assumed,
+            "parameterisation": "as told" if precond else f"{sde} ({reason})",
         },
     )
 
 
-def _tensors(saved: Any) -> dict[str, Tensor]:
-    """The moving average by the model's names; nothing if this is no such checkpoint. Buffers, and
-    Fourier features, which are not trained, are taken from the model."""
-    average = saved.get("ema") if isinstance(saved, dict) else None
-    shadow = average.get("shadow_params") if isinstance(average, dict) else None
-    model = torch_zip.tensors_under("", saved.get("model")) if isinstance(shadow, list) else {}
-    plain = {key.removeprefix("module."): value for key, value in model.items()}
-    fixed = {"sigmas", f"{PREFIX}0.W"}
-    trained = [key for key in plain if key not in fixed]
-    named = any(key.startswith(PREFIX) for key in trained)
-    if not named or not isinstance(shadow, list) or len(shadow) != len(trained):
-        return {}
-    tensors = {**plain, **dict(zip(trained, shadow, strict=True))}
-    return {key: value for key, value in tensors.items() if isinstance(value, Tensor)}
+def _tensors(path: Path, weights: str | None) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Those of the network, and what to say of the choice. The project's own files always have an
+    average: MissingSetting if it is not there, or does not fit."""
+    saved = unwrap.read(path)
+    lost = MissingSetting(
+        f"{path}: no ema.shadow_params for a model.{PREFIX}*: give weights=model to take the "
+        "network without its moving average"
+    )
+    try:
+        chosen, weighted = unwrap.take(saved, MARKS[:2], weights, fixed=FIXED)
+    except MissingSetting as error:
+        raise (lost if "does not fit" in str(error) else error) from error
+    if weights is None and not chosen.average and {"model", "optimizer"} <= saved.keys():
+        raise lost
+    return chosen.tensors, weighted
 
 
 def _modules(tensors: Mapping[str, Tensor]) -> list[Module]:

@@ -29,9 +29,9 @@ def preconditioner(value: Any) -> Record:
     return found
 
 
-def missing(path: Path, classes: Collection[str]) -> str | None:
-    """None if the file is a snapshot whose preconditioner is one of `classes`, else why it is not.
-    No tensor is read."""
+def missing(path: Path, classes: Collection[str], networks: Collection[str] = ()) -> str | None:
+    """None if the file is a snapshot whose preconditioner is one of `classes`, or has one of
+    `networks` in it, else why it is not. No tensor is read."""
     if not path.is_file():
         return "not a file"
     with open(path, "rb") as file:
@@ -39,10 +39,14 @@ def missing(path: Path, classes: Collection[str]) -> str | None:
             return "not a pickle"
     try:
         with opened(path) as pickle:
-            name = preconditioner(pickle.value).name
+            net = preconditioner(pickle.value)
+            inside = (net.state.get("_modules") or {}).get("model")
     except ValueError as error:
         return str(error).removeprefix(f"{path} was ")
-    return None if name in classes else f"its network is another than {', '.join(classes)}"
+    known = isinstance(inside, Record) and inside.name in networks
+    if net.name in classes or known:
+        return None
+    return f"its network is another than {', '.join(classes)}: {net.name[:80]}"
 
 
 def number(module: Record, name: str) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import re
 import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from kdiff.checkpoints.weights import load_weights
 
+OLD = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 MADV_PAGEOUT = 21  # Linux 5.4; it never loses data, and where it is unknown nothing happens
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -30,8 +32,11 @@ def read(path: Path) -> Any:
     if not path.is_file():
         raise ValueError("not a file")
     with open(path, "rb") as file:
-        if file.read(4) != b"PK\x03\x04":
-            raise ValueError("not a zip archive, which torch.save writes since 1.6")
+        head = file.read(len(OLD))
+    if head == OLD:
+        raise ValueError("of torch.save before its version 1.6: load it there, and save it again")
+    if not head.startswith(b"PK\x03\x04"):
+        raise ValueError("not a zip archive, which torch.save writes since 1.6")
     try:
         with zipfile.ZipFile(path) as archive:  # a compressed one could unpack to any size
             if any(m.compress_type != zipfile.ZIP_STORED for m in archive.infolist()):
@@ -41,8 +46,12 @@ def read(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # a damaged or hostile file may break the parser in any way
         reason = " ".join(str(error).split())[:80] or type(error).__name__
+        if isinstance(error, zipfile.BadZipFile):
+            reason = "its end is missing or damaged: download or write it again"
         if isinstance(error, UnpicklingError):  # whose text tells how to run it
-            reason = "it has other objects in it, such as a whole module"
+            named = re.search(r"GLOBAL ([\w.]{1,80}) ", str(error))
+            which = named[1] if named else "such as a whole module"
+            reason = f"it has other objects in it ({which}): save just the network's state_dict()"
         raise ValueError(f"not a torch.save file of tensors alone: {reason}") from error
 
 
@@ -73,15 +82,6 @@ def tensors_under(prefix: str, saved: Any) -> dict[str, Tensor]:
         for key, value in saved.items()
         if isinstance(key, str) and key.startswith(prefix) and isinstance(value, Tensor)
     }
-
-
-def state_dict(saved: Any) -> dict[str, Tensor]:
-    """The tensors of a state dict: bare, under the key `state_dict`, or of a network within
-    DataParallel, all of whose names begin with `module.`."""
-    inside = saved.get("state_dict", saved) if isinstance(saved, Mapping) else None
-    tensors = tensors_under("", inside)
-    parallel = "module." if all(key.startswith("module.") for key in tensors) else ""
-    return tensors_under(parallel, tensors)
 
 
 def fill(

@@ -7,6 +7,7 @@ of an archive run while it is loaded. So it is read only if it is trusted.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,15 +29,15 @@ def detect(path: Path) -> str | None:
     return None
 
 
-def load(path: Path, trust: bool | None = None) -> Denoiser:
-    """ValueError without settings, or unless trusted."""
-    sidecar.read(path)
+def load(path: Path, trust: bool | None = None, **told: Any) -> Denoiser:
+    """ValueError without settings, beside it or told, or unless trusted."""
+    sidecar.read(path, told)
     check_trusted(path, "a TorchScript archive", trust)
     try:
         program = torch.jit.load(path, map_location="cpu")
     except RuntimeError as error:
         raise ValueError(f"{path} is a damaged TorchScript archive: {_last_line(error)}") from error
-    return sidecar.wrapped(path, program)
+    return sidecar.wrapped(path, program, told)
 
 
 def _last_line(error: Exception) -> str:

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdiff.checkpoints import one_line
+from kdiff.checkpoints import MissingSetting, one_line
 
 MAX_OPCODES = 1_000_000  # the published networks have some 60 thousand
 MAX_TEXT = 1 << 24
@@ -339,6 +339,8 @@ def opened(path: str | Path) -> Iterator[Pickle]:
     try:
         with open(path, "rb") as file:
             yield Pickle(file)
+    except MissingSetting as error:
+        raise MissingSetting(f"{path}: {error}") from error
     except ValueError as error:
         reason = one_line(error, 200)
     except (

@@ -29,8 +29,8 @@ def settings_option(command: Callable[..., Any]) -> Callable[..., Any]:
         "settings",
         multiple=True,
         metavar="KEY=VALUE",
-        help="What the file lacks or says wrongly, as for kdiff.load: shape=3,64,64 or "
-        "prediction=v; may be repeated.",
+        help="What the model's file lacks or says wrongly, as for kdiff.load: shape=3,64,64, "
+        "prediction=v or weights=model; may be repeated.",
     )(command)
 
 
@@ -40,9 +40,11 @@ def load_with(path: Path, settings: Sequence[str]) -> Denoiser:
 
 
 def as_value(text: str) -> Any:
-    """`3,64,64` and `[3, 64, 64]` and `(3, 64, 64)` -> [3, 64, 64], `80.0` -> 80.0, `v` -> "v"."""
+    """`3,64,64` and `[3, 64, 64]` and `(3, 64, 64)` -> [3, 64, 64], `80.0` -> 80.0, `v` -> "v",
+    `{name: flow, data_at: 1}` -> {"name": "flow", "data_at": 1}."""
+    listed = "," in text and not text.startswith("{")
     try:
-        return parse_yaml(f"[{text.strip('[]()')}]" if "," in text else text, text)
+        return parse_yaml(f"[{text.strip('[]()')}]" if listed else text, text)
     except ValueError:
         return text
 

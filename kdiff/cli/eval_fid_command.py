@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,14 @@ import click
 import torch
 from tqdm import tqdm
 
-import kdiff
-from kdiff.cli.choices import DTYPES, choose_device, choose_labels, network_errors
+from kdiff.cli.choices import (
+    DTYPES,
+    choose_device,
+    choose_labels,
+    load_with,
+    network_errors,
+    settings_option,
+)
 from kdiff.cli.evaluating import choose_evaluation, choose_metrics, evaluation_options
 from kdiff.cli.outputs import check_free, writing
 from kdiff.cli.paths import UserPath
@@ -37,7 +43,17 @@ DEFAULT_NUM = 1000
 PAPERS_NUM = 50_000
 # Options that say how a model makes images, and nothing about images on disk.
 OF_MODELS = (
-    *("model_name", "sampler", "steps", "nfe", "schedule", "sigma_min", "sigma_max", "rho"),
+    *(
+        "model_name",
+        "settings",
+        "sampler",
+        "steps",
+        "nfe",
+        "schedule",
+        "sigma_min",
+        "sigma_max",
+        "rho",
+    ),
     *("final", "options", "num", "seed", "class_label", "dtype", "deterministic"),
 )
 
@@ -48,6 +64,7 @@ OF_MODELS = (
     help="Evaluate a folder, .zip, .npz, FILE.npz:ARRAY or cifar10:test.  [default: a model's]",
 )
 @click.option("--model", "model_name", default=DEFAULT_MODEL, help="A model's name or its file.")
+@settings_option
 @click.option("--sampler", default=DEFAULT_SAMPLER, help="Any name; see `kdiff list samplers`.")
 @grid_options
 @click.option(
@@ -139,9 +156,8 @@ def choose_source(
         return generated(where, **others)
     for name in OF_MODELS:
         if ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
-            option = "--" + name.removesuffix("_name").replace("_", "-").replace(
-                "options", "option"
-            )
+            option = name.removesuffix("_name").replace("_", "-")
+            option = "--" + {"options": "option", "settings": "set"}.get(option, option)
             raise click.UsageError(f"{option} is for images that a model makes, not for --images")
     pictures = open_pictures(images, data)
     about = {"kind": "images", "source": pictures.name, "n": len(pictures)}
@@ -151,6 +167,7 @@ def choose_source(
 def generated(
     where: torch.device,
     model_name: str,
+    settings: Sequence[str],
     sampler: str,
     num: int,
     seed: int,
@@ -160,7 +177,7 @@ def generated(
     **grid: Any,
 ) -> tuple[Generated, dict[str, Any]]:
     path = find_model(model_name)
-    model = kdiff.load(path)
+    model = load_with(path, settings)
     check_pictures(model)
     plan = make_plan(model, sampler, **grid)
     labels, how = every_class(model, num)
@@ -172,6 +189,7 @@ def generated(
         "source": model_name,
         "n": num,
         "model_sha256": sha256(path),
+        **({"model_settings": list(settings)} if settings else {}),
         **plan.record(),
         "seeds": {"first": seed, "n": num},
         "class_labels": how,

@@ -27,7 +27,10 @@ def usage_errors() -> Iterator[None]:
     except UnknownName as error:
         raise click.UsageError(f"{error} (see `kdiff list`)") from error
     except MissingSetting as error:
-        told = "`kdiff convert --set KEY=VALUE` writes a file that says it"
+        told = (
+            "as --set KEY=VALUE; for `kdiff sweep`, in a file that `kdiff convert --set KEY=VALUE` "
+            "writes"
+        )
         raise click.UsageError(f"{error} ({told})") from error
     except ValueError as error:
         raise click.UsageError(str(error)) from error

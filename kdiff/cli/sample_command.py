@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,14 @@ import numpy as np
 from tqdm import tqdm
 
 import kdiff
-from kdiff.cli.choices import DTYPES, choose_device, choose_labels, network_errors
+from kdiff.cli.choices import (
+    DTYPES,
+    choose_device,
+    choose_labels,
+    load_with,
+    network_errors,
+    settings_option,
+)
 from kdiff.cli.paths import UserPath
 from kdiff.cli.planning import CONTEXT, grid_options, make_plan, to_json, usage_errors
 from kdiff.denoiser import Denoiser
@@ -33,6 +40,7 @@ MOST_IMAGES = 1_000_000
 
 @click.command("sample", context_settings=CONTEXT)
 @click.option("--model", "model_name", default=DEFAULT_MODEL, help="A model's name or its file.")
+@settings_option
 @click.option("--sampler", default=DEFAULT_SAMPLER, help="Any name; see `kdiff list samplers`.")
 @grid_options
 @click.option("--num", type=int, help="How many images.  [default: 16, or one a seed]")
@@ -59,6 +67,7 @@ MOST_IMAGES = 1_000_000
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(
     model_name: str,
+    settings: Sequence[str],
     sampler: str,
     num: int | None,
     seed: int | None,
@@ -82,7 +91,7 @@ def command(
     check_trajectory(trajectory, out, overwrite)
     with usage_errors():
         path = find_model(model_name)
-        model, digest = kdiff.load(path), sha256(path)
+        model, digest = load_with(path, settings), sha256(path)
         check_pictures(model)
     plan = make_plan(model, sampler, **grid)
     labels = choose_labels(model, class_label, len(chosen))
@@ -104,6 +113,7 @@ def command(
             record = {
                 "model": model_name,
                 "model_sha256": digest,
+                **({"model_settings": list(settings)} if settings else {}),
                 **plan.record(),
                 "seeds": chosen,
                 "trajectory": beside(out, trajectory),

@@ -1,0 +1,280 @@
+"""State dicts out of what training scripts put around them.
+
+A network is found by the names of its tensors, wherever in the file they are: in dicts within dicts
+(`{"model": .., "ema": ..}`, Lightning's `state_dict`), behind prefixes (`module.`, `_orig_mod.`,
+`ema_model.`), as the list of an average's `shadow_params`, or under names without dots, as latent
+diffusion's `LitEma` keeps them. Of several, the moving average is taken, unless `weights` says
+which. Nothing is guessed: two that are equally good are an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from kdiff.checkpoints import MissingSetting, torch_zip
+
+DEPTH, MOST = 4, 200_000  # of dicts in dicts, and of what is in them all
+MANY = 32  # networks of one kind in one dict
+# What torch.compile, FSDP, activation checkpointing and DeepSpeed put anywhere into names.
+INSIDE = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"}
+SILENT = {*INSIDE, "module", "_module"}  # of names in front that say nothing
+AVERAGE = re.compile(r"(?:^|[._])(?:ema|averag|avg|swa|shadow)", re.IGNORECASE)
+
+Path_ = tuple[str, ...]
+
+
+class Found(NamedTuple):
+    """A network in a file: where it is (`ema.module`), the tensors under the network's own names,
+    those beside it, under the names of what owns it, and what was taken off the names."""
+
+    label: str
+    tensors: dict[str, Tensor]
+    owner: dict[str, Tensor]
+    wrapper: str
+
+    @property
+    def average(self) -> bool:
+        """Whether its place says that it is a moving average."""
+        return bool(AVERAGE.search(self.label)) and "online" not in self.label
+
+
+def read(path: Path) -> Any:
+    """What torch.save or safetensors wrote to `path`, tensors mapped. ValueError if neither did."""
+    if path.is_file():
+        with open(path, "rb") as file:
+            safetensors = file.read(9)[8:] == b"{"
+        if safetensors:
+            try:
+                return load_file(path)
+            except (SafetensorError, OSError) as error:
+                told = f"not a whole safetensors file, as of a download that stopped: {error}"
+                raise ValueError(told) from error
+    return torch_zip.read(path)
+
+
+def find(
+    saved: Any, marks: Sequence[str], *, inner: str = "", fixed: Collection[str] = ()
+) -> list[Found]:
+    """Every network that has tensors of the names `marks`. `inner`: the name under which a wrapper
+    of the project's own may hold it (`model.`). `fixed`: tensors that are no parameters, which a
+    list of averages leaves out."""
+    found: list[Found] = []
+    for path, tensors in _state_dicts(saved, fixed):
+        tensors, removed = _without_inside(tensors)
+        prefixes = _prefixes(tensors, marks)
+        for prefix in prefixes:
+            within = tuple(p for p in prefixes if p != prefix and p.startswith(prefix))
+            kept = {k: v for k, v in tensors.items() if not k.startswith(within)}
+            found.append(_found(path, kept, prefix, inner, removed))
+            average = _without_dots(tensors, prefix)
+            if average is not None:
+                found.append(_found(path, average[1], average[0], inner, removed))
+    return found
+
+
+def missing(saved: Any, marks: Sequence[str], **how: Any) -> str | None:
+    """None if there is such a network (see `find`), else which of the marks is nowhere."""
+    if find(saved, marks, **how):
+        return None
+    nowhere = (mark for mark in marks if not find(saved, [mark], **how))
+    return f"no {next(nowhere, marks[0])}"
+
+
+def take(
+    saved: Any,
+    marks: Sequence[str],
+    weights: str | None = None,
+    *,
+    inner: str = "",
+    fixed: Collection[str] = (),
+) -> tuple[Found, dict[str, str]]:
+    """The network to load, and what to say of the choice in `Denoiser.facts`. `weights` names one
+    by its place, or a part of it; `ema` and `model` are also any average, and any other.
+
+    MissingSetting if there are several of a kind, or an average that cannot be read. ValueError if
+    there is none, or none of that name.
+    """
+    found = find(saved, marks, inner=inner, fixed=fixed)
+    if not found:
+        raise ValueError(f"no {marks[0]}")
+    if weights is None:
+        averages = [one for one in found if one.average]
+        lost = None if averages else _unread_average(saved)
+        if lost:
+            raise MissingSetting(
+                f"its moving average, {lost}, does not fit the network: give weights=model to take "
+                "the network without it"
+            )
+        matching = averages or found
+    else:
+        matching = _named(found, weights)
+    # Nothing to choose between a network and itself, saved under two names.
+    different: dict[int, Found] = {}
+    for one in matching:
+        different.setdefault(id(next(iter(one.tensors.values()))), one)
+    matching = list(different.values())
+    if len(matching) > 1:
+        places = ", ".join(one.label or "the file's own" for one in matching)
+        raise MissingSetting(f"it has several networks of this kind: give weights= one of {places}")
+    return matching[0], _facts(matching[0], weights is not None, len(found))
+
+
+class Contents(NamedTuple):
+    """The largest state dict in a file: the names of its tensors, and what is around it, in words
+    (`ema, behind module.`)."""
+
+    names: list[str]
+    around: str
+
+
+def contents(saved: Any) -> Contents:
+    """What there is in a file of a network that is not known."""
+    every = _state_dicts(saved, ())
+    path, tensors = max(every, key=lambda pair: len(pair[1]), default=((), {}))
+    levels = zip(*(key.split(".")[:-1] for key in tensors), strict=False)
+    common = [level[0] for level in takewhile(lambda level: len(set(level)) == 1, levels)]
+    behind = f"behind {'.'.join(common)}." if common and len(tensors) > 1 else ""
+    return Contents(list(tensors), ", ".join(filter(None, (".".join(path), behind))))
+
+
+def _state_dicts(saved: Any, fixed: Collection[str]) -> Iterator[tuple[Path_, dict[str, Tensor]]]:
+    """The tensors of each dict that has some, with the keys that lead there."""
+    for path, mapping in _mappings(saved):
+        tensors = torch_zip.tensors_under("", mapping)
+        if tensors:
+            yield path, tensors
+        for key, value in mapping.items():
+            listed = value.get("shadow_params") if isinstance(value, Mapping) else None
+            if isinstance(key, str) and isinstance(listed, list):
+                yield from _listed((*path, key), listed, mapping, fixed)
+
+
+def _mappings(saved: Any) -> Iterator[tuple[Path_, Mapping]]:
+    """Every dict in dicts, with the keys that lead there, the outer ones first."""
+    pending: deque[tuple[Path_, Any]] = deque([((), saved)] if isinstance(saved, Mapping) else [])
+    left = MOST  # one dict can be in itself, or in many
+    while pending and left > 0:
+        path, value = pending.popleft()
+        left -= 1 + len(value)
+        yield path, value
+        pending += [
+            ((*path, key), inside)
+            for key, inside in value.items()
+            if type(key) is str and isinstance(inside, Mapping) and len(path) < DEPTH
+        ]
+
+
+def _listed(
+    path: Path_, listed: Sequence[Any], beside: Mapping, fixed: Collection[str]
+) -> Iterator[tuple[Path_, dict[str, Tensor]]]:
+    """The list of an average, by the names of the network beside it that has as many tensors."""
+    for value in beside.values():
+        tensors = torch_zip.tensors_under("", value)
+        trained = [k for k in tensors if not any(f".{k}".endswith(f".{f}") for f in fixed)]
+        if trained and len(trained) == len(listed) and all(isinstance(t, Tensor) for t in listed):
+            yield path, {**tensors, **dict(zip(trained, listed, strict=True))}
+
+
+def _without_inside(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """With shorter names, unless two would be the same, and what these no longer have."""
+    renamed = {_cleaned(key, INSIDE): value for key, value in tensors.items()}
+    if renamed.keys() == tensors.keys() or len(renamed) < len(tensors):
+        return tensors, ""
+    return renamed, ", ".join(part for part in sorted(INSIDE) if any(part in k for k in tensors))
+
+
+def _cleaned(name: str, silent: Collection[str]) -> str:
+    return ".".join(part for part in name.split(".") if part not in silent)
+
+
+def _prefixes(tensors: Mapping[str, Tensor], marks: Sequence[str]) -> list[str]:
+    """What may stand before all of the marks."""
+    first = marks[0]
+    candidates = [k.removesuffix(first) for k in tensors if f".{k}".endswith(f".{first}")]
+    prefixes = [p for p in candidates if all(p + mark in tensors for mark in marks)]
+    if len(prefixes) > MANY:
+        raise ValueError(f"it has {len(prefixes)} networks of one kind in one dict")
+    return prefixes
+
+
+def _found(path: Path_, tensors: dict[str, Tensor], prefix: str, inner: str, removed: str) -> Found:
+    owner = prefix.removesuffix(inner) if f".{prefix}".endswith(f".{inner}") else prefix
+    label = ".".join(filter(None, (*path, _cleaned(owner.rstrip("."), SILENT))))
+    around = (".".join((*path, prefix)).rstrip("."), removed and f"without {removed}")
+    return Found(
+        label,
+        torch_zip.tensors_under(prefix, tensors),
+        torch_zip.tensors_under(owner, tensors),
+        ", ".join(filter(None, around)),
+    )
+
+
+def _without_dots(
+    tensors: Mapping[str, Tensor], prefix: str
+) -> tuple[str, dict[str, Tensor]] | None:
+    """LitEma's average of what is behind `prefix`: of `model.a.b` it is `model_ema.ab`. Under the
+    prefix that it would have with dots; what is not averaged is the network's."""
+    parts = prefix.split(".")[:-1]
+    inside = [key for key in tensors if key.startswith(prefix)]
+    for i in range(len(parts)):
+        outer = ".".join(parts[: i + 1]) + "."
+        average = ".".join((*parts[:i], f"{parts[i]}_ema")) + "."
+        names = {k: average + k.removeprefix(outer).replace(".", "") for k in inside}
+        kept = {k: tensors[name] for k, name in names.items() if name in tensors}
+        if 2 * len(kept) > len(inside):
+            whole = {**{k: tensors[k] for k in inside}, **kept}
+            return average + prefix.removeprefix(outer), {
+                average + k.removeprefix(outer): value for k, value in whole.items()
+            }
+    return None
+
+
+def _named(found: Sequence[Found], weights: str) -> list[Found]:
+    kinds = {"ema": True, "model": False}
+    for matches in (
+        lambda one: one.label == weights,
+        lambda one: (
+            weights in one.label.split(".") and one.average is kinds.get(weights, one.average)
+        ),
+        lambda one: one.average is kinds.get(weights),
+    ):
+        matching = [one for one in found if matches(one)]
+        if matching:
+            return matching
+    places = ", ".join(one.label or "one without a name" for one in found)
+    raise ValueError(f"weights={weights!r} is not in it; its networks of this kind: {places}")
+
+
+def _unread_average(saved: Any) -> str | None:
+    for key, value in saved.items() if isinstance(saved, Mapping) else ():
+        if isinstance(key, str) and AVERAGE.search(key) and _holds_tensors(value):
+            return key
+    return None
+
+
+def _holds_tensors(value: Any) -> bool:
+    """Whether there are any, in dicts or in lists in these; a single one is a setting."""
+    values = [inside for _, mapping in _mappings(value) for inside in mapping.values()]
+    lists = [inside for inside in (value, *values) if isinstance(inside, list)]
+    return any(isinstance(v, Tensor) for v in [*values, *(v for inside in lists for v in inside)])
+
+
+def _facts(chosen: Found, told: bool, count: int) -> dict[str, str]:
+    """What to say of a choice; nothing if there was neither one nor a wrapper."""
+    how = ", as told" if told else ""
+    if chosen.average:
+        average = next(part for part in chosen.label.split(".") if AVERAGE.search(part))
+        return {"weights": f"the moving average ({average}){how}"}
+    if not chosen.wrapper and not told:
+        return {}
+    none = "" if told or count > 1 else "; there is no moving average beside them"
+    return {"weights": f"those in {chosen.wrapper or 'the file'}{how}{none}"}
