@@ -259,6 +259,7 @@ def test_a_large_flat_picture_is_no_bomb(tmp_path):
 @pytest.mark.parametrize(
     "suffix", [".png", ".jpg", ".gif", ".bmp", ".webp", ".tif", ".ppm", ".tga"]
 )
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of what Pillow repairs
 def test_mutated_pictures_are_read_or_refused(suffix, tmp_path):
     stream = io.BytesIO()
     image = Image.fromarray(IMAGES[0])
