@@ -86,10 +86,8 @@ class Denoiser:
 
     @property
     def dtype(self) -> torch.dtype | None:
-        """The network's dtype, of its first parameter to compute with: quantised ones are whole
-        numbers or of one byte. None if it has none (it then gets the dtype of `x`)."""
-        dtypes = (p.dtype for p in _parameters(self.network))
-        return next((d for d in dtypes if d.is_floating_point and d.itemsize > 1), None)
+        """The network's dtype; None if it has no parameters (it then gets the dtype of `x`)."""
+        return computing_dtype(self.network)
 
     @property
     def device(self) -> torch.device:
@@ -136,6 +134,13 @@ def _check_takes_labels(model: Denoiser, labels: Tensor, n: int) -> None:
         raise ValueError(f"{model.name} has no classes: leave out class_labels")
     if labels.ndim == 0 or len(labels) != n:
         raise ValueError(f"class_labels must have one row for each of the {n} samples")
+
+
+def computing_dtype(network: Any) -> torch.dtype | None:
+    """That of the network's first parameter to compute with; quantised ones, which are whole
+    numbers or of one byte, are none. None if there is no other."""
+    dtypes = (p.dtype for p in _parameters(network))
+    return next((d for d in dtypes if d.is_floating_point and d.itemsize > 1), None)
 
 
 def _parameters(network: Any) -> Iterator[nn.Parameter]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdiff.denoiser import Denoiser
+from kdiff.denoiser import Denoiser, computing_dtype
 from kdiff.samplers.counts import whole_number
 
 
@@ -44,8 +44,9 @@ class LatentDenoiser(Denoiser):
         """Latents `[N, *shape]` -> images `[N, channels, height, width]`, in about [-1, 1], in the
         dtype of the latents; `batch` at a time."""
         batch = whole_number("batch", batch, 1)
-        config, parameter = self.vae.config, next(self.vae.parameters())
-        z = (latents / config.scaling_factor + (config.shift_factor or 0)).to(parameter)
+        config, device = self.vae.config, next(self.vae.parameters()).device
+        dtype = computing_dtype(self.vae) or latents.dtype
+        z = (latents / config.scaling_factor + (config.shift_factor or 0)).to(device, dtype)
         images = [self.vae.decode(part, return_dict=False)[0] for part in z.split(batch)]
         return torch.cat(images).to(latents.dtype)
 

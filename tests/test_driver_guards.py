@@ -2,6 +2,7 @@
 another batch, networks in training mode, results that overflow."""
 
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 import kdiff
+from kdiff.latent import LatentDenoiser
 from kdiff.lockstep import lockstep
 from kdiff.samplers import REGISTRY
 
@@ -178,6 +180,22 @@ def test_x_is_never_cast_to_whole_numbers(dtypes, expected):
     x = torch.full((1, 3), 0.3, dtype=torch.float64)
     torch.testing.assert_close(model(x, 1.0), x, rtol=1e-3, atol=0)
     assert network.seen == expected
+
+
+class Autoencoder(Quantised):
+    config = SimpleNamespace(scaling_factor=0.5, shift_factor=None)
+
+    def decode(self, z, return_dict):
+        return (self(z, None),)
+
+
+def test_latents_are_never_cast_to_whole_numbers():
+    vae = Autoencoder(torch.uint8, torch.float32)
+    network = nn.Identity()
+    model = LatentDenoiser(network, "denoised", shape=(3,), vae=vae)
+    assert torch.equal(model.decode(torch.full((2, 3), 0.3), np.int64(1)), torch.full((2, 3), 0.6))
+    with pytest.raises(ValueError, match="batch must be a whole number"):
+        model.decode(torch.zeros(2, 3), True)
 
 
 def test_a_network_in_training_mode_is_told_of():
