@@ -156,6 +156,8 @@ def load(path: str | Path, /, *, trust: bool | None = None, **overrides: Any) ->
         if str(path) in str(error):
             raise
         raise type(error)(f"{path}: {error}") from error
+    except OSError as error:  # a disk without room for a library's temporary files, say
+        raise ValueError(f"{path} cannot be read: {one_line(error)}") from error
     except Exception as error:  # see _detect
         kind = f"damaged {module.NAME} file: {type(error).__name__}"
         raise ValueError(f"{path}: {kind}: {one_line(error)}") from error

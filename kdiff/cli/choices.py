@@ -58,7 +58,7 @@ def network_errors(name: str) -> Iterator[None]:
         raise
     except (kdiff.NonFiniteError, OSError) as error:
         raise click.ClickException(told(error)) from error
-    except (ValueError, RuntimeError) as error:  # kdiff's own, torch's
+    except (ValueError, TypeError, RuntimeError, AssertionError) as error:
         raise click.ClickException(f"{name}: {one_line(error, 300)}") from error
     except Exception as error:
         raise click.ClickException(f"{name}: {told(error)}") from error
