@@ -202,8 +202,9 @@ def test_a_name_is_found_for_its_network_and_mode(tmp_path, packaged):
     there = "inception (clean), inception (legacy_tensorflow), toy"
     refused(lambda: find("cifar10", resize="legacy_pytorch"), there, "inception (legacy_pytorch)")
     (own / "broken.safetensors").write_bytes(b"1")  # which does not stand in the way of others
+    assert find("cifar10").resize == "clean"  # a packaged one, for which nobody looks there
     with pytest.warns(UserWarning, match=r"passed over: .*broken.safetensors"):
-        assert find("cifar10").resize == "clean"
+        assert find("cifar10", "toy", None).features == "toy"
 
 
 def test_a_name_is_never_a_folder(packaged, tmp_path, monkeypatch):
