@@ -10,6 +10,7 @@ from typing import Any
 from kdiff.files import parse_json
 
 NUMBERS = (int, float)
+OF_CELL = {"options": dict, "features": dict, "reference": dict, "sigmas": list}
 OPTIONAL = {"noise_floor": dict, "environment": dict, "converged": dict, "grid": str, "error": str}
 
 
@@ -45,6 +46,13 @@ def _problems(line: Any) -> Iterator[str]:
         yield "its model or its seeds are not described"
     if not isinstance(cell["sampler"], str):
         yield f"its sampler is {cell['sampler']!r:.80}"
+    for name, kind in OF_CELL.items():
+        if not isinstance(cell.get(name), kind | None):
+            yield f"its {name} is {cell[name]!r:.80}"
+    if not all(type(sigma) in NUMBERS for sigma in cell.get("sigmas") or ()):
+        yield "its sigmas are not numbers"
+    if type((cell.get("reference") or {}).get("n")) not in (int, type(None)):
+        yield f"its reference is of {cell['reference']['n']!r:.80} images"
     for name in ("nfe", "first", "n"):
         number = cell["nfe"] if name == "nfe" else cell["seeds"][name]
         if type(number) is not int:

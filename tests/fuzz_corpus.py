@@ -15,10 +15,12 @@ import numpy as np
 import small_checkpoints
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 
 from kdiff.eval.frechet import Gaussian
 from kdiff.eval.references import Reference, save_reference
+from kdiff.networks.song_unet import SongUNet
 
 SWEEP = """\
 model: mnist
@@ -37,11 +39,13 @@ SIDECAR = {"prediction": "eps", "shape": [3, 8, 8], "alphas_cumprod": "cosine", 
 
 @dataclass(frozen=True)
 class Sound:
-    """A file or folder that `write(path)` makes and returns, and how the worker reads it."""
+    """A file or folder that `write(path)` makes and returns, how the worker reads it, and whether
+    that is `read` or, though it is sound, `refused`."""
 
     surface: str
     write: Callable[[Path], Path]
     options: dict[str, Any] = field(default_factory=dict)
+    outcome: str = "read"
 
 
 def _pixels(n: int) -> np.ndarray:
@@ -124,6 +128,30 @@ def with_settings(write: Callable[[Path], Path]) -> Callable[[Path], Path]:
     return both
 
 
+def plain_weights(path: Path, width: int) -> Path:
+    network = SongUNet(8, model_channels=width, num_blocks=1)
+    save_file(network.state_dict(), path.with_suffix(".safetensors"))
+    return path.with_suffix(".safetensors")
+
+
+def wrapped_weights(path: Path, width: int) -> Path:
+    network = SongUNet(8, model_channels=width, num_blocks=1).state_dict()
+    tensors = {f"_orig_mod.module.{key}": value for key, value in network.items()}
+    torch.save({"epoch": 3, "model": tensors, "ema": {"state_dict": tensors}}, path)
+    return path
+
+
+def run_folder(path: Path) -> Path:
+    """As `kdiff sample` leaves it."""
+    image_folder(".png")(path)
+    record = {"model": "m", "sampler": "euler", "seeds": [0, 1, 2], "trajectory": None}
+    (path / "run.json").write_text(json.dumps(record))
+    for i in range(3):
+        (path / f"{i}.png").rename(path / f"{i:06d}.png")
+    shutil.copy(path / "000000.png", path / "grid.png")
+    return path
+
+
 class Net(nn.Module):
     def forward(self, x, t):
         return x * t.cos()[:, None, None, None]
@@ -167,12 +195,15 @@ CORPUS = {
     "k_diffusion_pth": Sound("checkpoint", _small(small_checkpoints.k_diffusion_training)),
     "k_diffusion": Sound("checkpoint", _small(small_checkpoints.k_diffusion_inference)),
     "diffusers": Sound("checkpoint", _small(small_checkpoints.diffusers_folder, "")),
-    "torchscript": Sound("checkpoint", with_settings(torchscript)),
+    "weights": Sound("checkpoint", _small(plain_weights), {**SHAPE, "precond": "edm"}),
+    "wrapped": Sound("checkpoint", _small(wrapped_weights), {**SHAPE, "precond": "edm"}),
+    "torchscript": Sound("checkpoint", with_settings(torchscript), outcome="refused"),
     "onnx": Sound("checkpoint", with_settings(onnx)),
     **{
         f"images{suffix}": Sound("images", image_folder(suffix))
         for suffix in (".png", ".jpg", ".bmp", ".webp", ".ppm", ".tif", ".gif")
     },
+    "run": Sound("images", run_folder),
     "zip": Sound("images", image_zip),
     "npy": Sound("images", npy),
     "npz": Sound("images", npz),

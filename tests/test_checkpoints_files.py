@@ -19,6 +19,7 @@ from test_checkpoints_memory import KINDS
 import kdiff
 from kdiff.checkpoints import files, find_format, formats
 from kdiff.models import sha256
+from kdiff.networks import SongUNet
 
 UNET = {
     "sample_size": 8,
@@ -210,6 +211,12 @@ def a_config_beside_it(folder):
     return path, {}
 
 
+def plain_weights(folder):
+    network = SongUNet(8, model_channels=32, num_blocks=1)
+    save_file(network.state_dict(), folder / "net.safetensors")
+    return folder / "net.safetensors", {"shape": (3, 8, 8), "precond": "edm"}
+
+
 PIPELINES = [a_pipeline, a_latent_pipeline, a_network_alone, a_flat_folder, pickled_weights, shards]
 FOLDERS = [
     *PIPELINES,
@@ -232,6 +239,7 @@ SINGLE = {  # kind -> format
 CASES = {
     **{kind: (name, of(kind)) for kind, name in SINGLE.items()},
     **{write.__name__: ("diffusers", write) for write in FOLDERS},
+    "plain weights": ("edm-weights", plain_weights),
     "a config beside it": ("k-diffusion", a_config_beside_it),
     "torchscript": ("torchscript", torchscript),
     "exported": ("exported", exported),

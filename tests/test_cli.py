@@ -106,8 +106,8 @@ BAD = {
     "device without numbers": (["--device", "meta"], "no device 'meta'"),
     "empty schedule": (["--schedule", ""], "unknown schedule ''"),
     "infinite noise": (["--sampler", "euler a", "--option", "s_noise=inf"], "s_noise must be"),
-    "rho nan": (["--rho", "nan"], "there is no karras schedule"),
-    "nan sigma": (["--sigma-max", "nan"], "sigma_min must be above 0"),
+    "rho nan": (["--rho", "nan"], "rho must be a number, not nan"),
+    "nan sigma": (["--sigma-max", "nan"], "sigma_max must be a number, not nan"),
 }
 
 

@@ -313,7 +313,7 @@ def test_a_file_that_is_not_the_data_is_one_line(tmp_path):
 def sweep_of(folder, metric, values):
     """Cells of one model and sampler at as many numbers of steps as there are values."""
     cell = dict.fromkeys(rank_agreement.SAME, 0)
-    cell |= {"model": {"sha256": "a"}, "seeds": {"first": 0, "n": 9}}
+    cell |= {"model": {"sha256": "a"}, "sampler": "euler", "seeds": {"first": 0, "n": 9}}
     folder.mkdir()
     lines = [
         {
@@ -354,7 +354,7 @@ def test_rank_agreement_of_some_samplers(tmp_path):
     second = sweep_of(tmp_path / "b", "FD (cifar10-classifier)", [61, 62, 63, 40])
     for folder in (fid, second):
         file = Path(folder) / "cells.jsonl"
-        *three, fourth = file.read_text().replace('"sampler": 0', '"sampler": "unipc"').splitlines()
+        *three, fourth = file.read_text().replace('"euler"', '"unipc"').splitlines()
         file.write_text("\n".join([*three, fourth.replace('"unipc"', '"euler"')]) + "\n")
     result = CliRunner().invoke(rank_agreement.main, [fid, second, "--sampler", "unipc"])
     assert "-1.000  (3 sets of images)" in result.output
