@@ -53,9 +53,9 @@ def _problems(line: Any) -> Iterator[str]:
         yield "its sigmas are not numbers"
     if type((cell.get("reference") or {}).get("n")) not in (int, type(None)):
         yield f"its reference is of {cell['reference']['n']!r:.80} images"
-    for name in ("nfe", "first", "n"):
+    for name, least in {"nfe": 1, "first": 0, "n": 1}.items():
         number = cell["nfe"] if name == "nfe" else cell["seeds"][name]
-        if type(number) is not int:
+        if type(number) is not int or number < least:
             yield f"its {name} is {number!r:.80}"
     if line.get("status") not in ("ok", "failed"):
         yield f"its status is {line.get('status')!r}, not ok or failed"

@@ -83,12 +83,20 @@ class SweepFolder:
             return {}
         except ValueError:
             found = None
-        earlier = found.get("earlier", []) if isinstance(found, dict) else None
-        if not isinstance(earlier, list) or not all(isinstance(old, dict) for old in earlier):
+        if not _are_commands(found):
             raise ValueError(
                 f"{path} is damaged; write {{}} into it, which loses a record of the commands only"
             )
         return found
+
+
+def _are_commands(found: Any) -> bool:
+    """Whether it is a command's record, with a list of others that came before it."""
+    earlier = found.get("earlier", []) if isinstance(found, dict) else None
+    return isinstance(earlier, list) and all(
+        isinstance(one, dict) and isinstance(one.get("command", ""), str)
+        for one in [found, *earlier]
+    )
 
 
 def _cells(path: Path, warn: Callable[[str], None]) -> Iterator[dict[str, Any]]:
