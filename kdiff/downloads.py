@@ -3,6 +3,7 @@ place."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 HEAD = 1024
@@ -10,7 +11,7 @@ POINTER = b"version https://git-lfs.github.com/spec/"
 ENDINGS = (".part", ".partial", ".crdownload", ".download", ".incomplete", ".aria2", ".opdownload")
 
 
-def check_file(path: str | Path) -> None:
+def check_file(path: str | os.PathLike[str]) -> None:
     """ValueError, which says what to do, if the file at `path` is a pointer of Git LFS, a web page
     that was saved in its place, or empty. What is no file, or cannot be read, passes."""
     try:

@@ -13,10 +13,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from kdiff.downloads import check_file
+
 LONGEST_NAME = 255  # bytes
 MOST_TEXT = 2**24  # bytes of a text file; configurations have thousands
 MOST_YAML = 2**20
 MOST_NODES = 100_000  # of YAML, with each alias counted as what it stands for
+EXPONENT = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$")
 
 FilePath = str | os.PathLike[str]
 
@@ -73,7 +76,8 @@ def parse_json(text: str, where: object, finite: bool = False) -> Any:
 
 
 def read_json(path: FilePath, most: int = MOST_TEXT) -> Any:
-    """The value in a JSON file. ValueError as `read_text` and `parse_json`."""
+    """The value in a JSON file. ValueError as `check_file`, `read_text` and `parse_json`."""
+    check_file(path)
     return parse_json(read_text(path, most), path)
 
 
@@ -99,6 +103,8 @@ def parse_yaml(text: str, where: object) -> Any:
                 sizes[id(node)] = self.nodes - before
             return node
 
+    # 1e-3, which YAML 1.1 takes for a text: it wants 1.0e-3.
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, list("-+.0123456789"))
     sizes: dict[int, int] = {}
     try:
         return yaml.load(text, Loader)

@@ -22,6 +22,6 @@ def sha256_of_file(path: str | Path) -> str:
 
 def sha256_of_files(paths: Iterable[Path], folder: Path) -> str:
     """Of the files' hashes and their names in `folder`. ValueError as `sha256_of_file`."""
-    named = {path: path.relative_to(folder).as_posix() for path in sorted(paths)}
+    named = {path: Path(os.path.relpath(path, folder)).as_posix() for path in sorted(paths)}
     lines = [f"{sha256_of_file(path)}  {name}\n" for path, name in named.items()]
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -52,12 +52,12 @@ def load(model: str | Path = DEFAULT_MODEL, /, **overrides: Any) -> Denoiser:
     return checkpoints.load(find_model(model), **overrides)
 
 
-def sha256(path: str | Path) -> str:
+def sha256(path: str | Path, /, **overrides: Any) -> str:
     """The hash that results carry, so that a number names its weights: of all files that
-    `kdiff.load(path)` reads. Of one file it is that file's; of several, or of a folder, it is of
-    the files' hashes and names. ValueError if `path` is no checkpoint."""
+    `kdiff.load(path, **overrides)` reads. Of one file it is that file's; of several, or of a
+    folder, it is of the files' hashes and names. ValueError if `path` is no checkpoint."""
     path = user_path(path)
-    files = checkpoints.files(path)
+    files = checkpoints.files(path, **overrides)
     if files == [path]:
         return sha256_of_file(path)
     return sha256_of_files(files, path if path.is_dir() else path.parent)

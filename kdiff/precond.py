@@ -29,6 +29,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from kdiff.betas import alphas_cumprod as make_alphas_cumprod
 from kdiff.betas import sigmas_of, timesteps
 from kdiff.rows import (
@@ -47,6 +49,7 @@ from kdiff.rows import (
     ve_clock,
     vp_clock,
 )
+from kdiff.samplers.counts import real_number, whole_number
 from kdiff.samplers.vp import BETA_D, BETA_MIN, vp_sigma
 
 
@@ -92,17 +95,34 @@ class Precond:
 
 
 def _recorded(build: Callable[..., Precond]) -> Callable[..., Precond]:
-    """`build`, whose preconditioners remember their settings."""
+    """`build`, whose preconditioners remember their settings. ValueError for settings of which
+    there is none."""
 
     @functools.wraps(build)
     def recording(*args: Any, **settings: Any) -> Precond:
-        made = build(*args, **settings)
         given = inspect.signature(build).bind(*args, **settings).arguments
         given |= given.pop("settings", {})  # those of a schedule of alphas_cumprod
+        _check(build, given)
+        try:
+            with np.errstate(over="raise"):
+                made = build(*args, **settings)
+        except ArithmeticError as error:
+            raise ValueError(f"{build.__name__} has no noise levels with these: {error}") from error
         plain = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in given.items()}
         return replace(made, config={"name": build.__name__, **plain})
 
     return recording
+
+
+def _check(build: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    """ValueError for a setting, which a file or a person gives, of another type than it must be."""
+    kinds = {p.name: p.annotation for p in inspect.signature(build).parameters.values()}
+    for name, value in given.items():
+        kind = kinds.get(name, "float")  # what is not there is of a schedule
+        if kind == "float":
+            real_number(name, value)
+        if kind == "bool" and value not in (True, False):
+            raise ValueError(f"{name} must be True or False, not {value!r:.80}")
 
 
 @_recorded
@@ -131,6 +151,7 @@ def vp(
     beta_d: float = BETA_D, beta_min: float = BETA_MIN, steps: int = 1000, eps_t: float = 1e-5
 ) -> Precond:
     """VP of Song et al. 2021 (Karras et al. 2022, table 1); c_noise = (steps - 1) t(sigma)."""
+    steps = whole_number("steps", steps, 1)
     return Precond(
         "vp",
         ROWS["eps"],

@@ -12,12 +12,14 @@ from types import SimpleNamespace
 import nvidia_pickles
 import pytest
 import torch
+from click.testing import CliRunner
 from opened_files import opened_files
 from safetensors.torch import save_file
 from test_checkpoints_memory import KINDS
 
 import kdiff
 from kdiff.checkpoints import files, find_format, formats
+from kdiff.cli import main
 from kdiff.models import sha256
 from kdiff.networks import SongUNet
 
@@ -332,6 +334,38 @@ def test_the_hash_of_a_unet_is_of_the_scheduler_beside_it_too(tmp_path):
     file = tmp_path / "pipeline" / "scheduler" / "scheduler_config.json"
     file.write_text(file.read_text().replace("epsilon", "v_prediction"))
     assert sha256(path) != before
+
+
+@on_linux
+def test_a_setting_that_names_other_files_is_followed(tmp_path):
+    network = unet()
+    for variant in (None, "fp16"):
+        network.save_pretrained(tmp_path / "unet", variant=variant)
+    named, options = a_config_beside_it(tmp_path)
+    config = tmp_path / "elsewhere" / "config.json"
+    config.parent.mkdir()
+    shutil.copy(named.with_suffix(".json"), config)
+    for path, told in ((tmp_path / "unet", {"variant": "fp16"}), (named, {"config": str(config)})):
+        hashed = sha256(path, **told)
+        assert hashed != sha256(path)
+        with opened_files(tmp_path) as opened:
+            kdiff.load(path, **told, **options)
+        listed = {file.resolve() for file in files(path, **told)}
+        beside = {named.with_suffix(".json")}  # by which a k-diffusion file is recognised
+        assert listed <= opened <= listed | beside
+        (file,) = {config, tmp_path / "unet" / "diffusion_pytorch_model.fp16.safetensors"} & listed
+        file.write_bytes(file.read_bytes() + b" ")
+        assert sha256(path, **told) != hashed
+
+
+def test_commands_hash_what_they_are_told_to_read(tmp_path):
+    unet().save_pretrained(tmp_path / "unet", variant="fp16")
+    out = ["--num", "1", "--steps", "1", "--out", str(tmp_path / "out")]
+    model = ["--model", str(tmp_path / "unet"), "--set", "variant=fp16"]
+    result = CliRunner().invoke(main, ["sample", *model, *out])
+    assert result.exit_code == 0, result.output
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["model_sha256"] == sha256(tmp_path / "unet", variant="fp16")
 
 
 def test_what_is_no_checkpoint_has_no_hash(tmp_path):

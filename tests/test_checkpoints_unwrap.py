@@ -103,6 +103,8 @@ TWO = {
     },
     "latent diffusion": {"state_dict": LDM},
     "torch_ema": {"model": RAW, "ema": torch_ema(AVERAGE)},
+    "a list": {"model": RAW, "ema": list(AVERAGE.values())},
+    "a tuple": {"model": RAW, "ema_params": tuple(AVERAGE.values())},
     "a dict of averages": {"model": RAW, "ema": {"decay": 0.99, "shadow": AVERAGE}},
     "AveragedModel": {"model": RAW, "averaged": {"n_averaged": 3, **behind("module.", AVERAGE)}},
     "compiled and parallel": {
@@ -176,6 +178,25 @@ def test_an_average_that_does_not_fit_is_not_passed_over(lost, path):
     assert is_network(kdiff.load(path, weights="model", **FLAGS), NET)
 
 
+def test_an_average_deep_inside_is_not_passed_over_either(path):
+    callbacks = {"EMA": {"ema_weights": list(AVERAGE.values())}}
+    optimizer = {"state": {"w": {"exp_avg": torch.ones(2)}}}
+    saved = {"state_dict": behind("model.", RAW), "callbacks": callbacks, "optimizer": optimizer}
+    torch.save(saved, path)
+    lost = r"moving average, callbacks\.EMA, does not fit .*weights=model"
+    with pytest.raises(MissingSetting, match=lost):
+        kdiff.load(path, **FLAGS)
+    assert is_network(kdiff.load(path, weights="model", **FLAGS), NET)
+    torch.save({**saved, "callbacks": {}}, path)
+    assert is_network(kdiff.load(path, **FLAGS), NET)
+
+
+def test_what_was_taken_out_of_names_is_said(path):
+    torch.save(ONE["torch.compile"], path)
+    told = kdiff.load(path, **FLAGS).facts["weights"]
+    assert told.startswith("those in the file, without _orig_mod; ")
+
+
 def test_one_network_under_two_names_is_no_choice(path):
     torch.save({"model": RAW, "ema": RAW}, path)
     assert kdiff.load(path, **FLAGS).facts["weights"] == "the moving average (ema)"
@@ -242,6 +263,16 @@ def nonzero(network):
         for parameter in network.parameters():
             nn.init.normal_(parameter, std=0.1)
     return network.eval()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_list_of_averages_has_no_buffers(kind, path):
+    network, average = nonzero(KINDS[kind]()), nonzero(KINDS[kind]())
+    listed = [parameter.detach() + 1 for parameter in average.parameters()]
+    torch.save({"model": network.state_dict(), "ema": {"shadow_params": listed}}, path)
+    model = kdiff.load(path, precond="edm")
+    assert model.facts["weights"] == "the moving average (ema)"
+    assert all(map(torch.equal, model.network.parameters(), listed))
 
 
 @pytest.mark.parametrize("kind", KINDS)

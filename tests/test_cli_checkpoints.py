@@ -309,6 +309,10 @@ def test_a_setting_that_is_missing_is_named_with_the_way_to_give_it(no_size, com
         ("colour=blue", "has no colour to replace"),
         ("prediction=w", "prediction='w' cannot replace"),
         ("precond=w", "w"),
+        ("precond={name: iddpm, c1: 0, c2: -1}", "iddpm has no noise levels with these"),
+        ("precond={name: edm, sigma_min: x}", "sigma_min must be a number, not 'x'"),
+        ("facts=x", "facts are what a file says"),
+        ("name=3", "name must be a name"),
     ],
 )
 def test_settings_that_make_no_sense_are_one_line(tiny, setting, message):
@@ -318,7 +322,31 @@ def test_settings_that_make_no_sense_are_one_line(tiny, setting, message):
     assert "Traceback" not in result.output
 
 
+@pytest.mark.parametrize("text, value", [("2e-3", 0.002), ("1e-4", 1e-4), ("3.E-03", 0.003)])
+def test_numbers_are_written_as_people_do(tiny, text, value):
+    result = kdiff_cli("inspect", tiny, "--no-health", "--json", "--set", f"sigma_min={text}")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["sigma_min"] == value
+
+
+def test_null_tells_nothing(tiny):
+    plain = kdiff_cli("inspect", tiny, "--no-health", "--json").stdout
+    told = ["precond=null", "prediction=null", "name=null", "sigma_max=null", "weights=null"]
+    options = [part for setting in told for part in ("--set", setting)]
+    assert kdiff_cli("inspect", tiny, "--no-health", "--json", *options).stdout == plain
+
+
 # --- networks that do not do what a command needs ---
+
+
+def test_what_is_not_finite_is_said_plainly(tiny, tmp_path):
+    model = kdiff.load(tiny)
+    model.network.map_layer0.bias.fill_(torch.nan)
+    native.save(tiny, model.network.state_dict(), native.describe(model), torch.float32)
+    result = kdiff_cli("sample", "--model", tiny, "--num", 1, "--steps", 2, "--out", tmp_path / "o")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: the model's output is not finite in step 1 of 2")
+    assert "KDIFF_TRACEBACK" not in result.stderr
 
 
 def test_names_of_classes_may_have_capitals(tiny, tmp_path):

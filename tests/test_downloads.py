@@ -45,6 +45,23 @@ def test_in_a_diffusers_folder(part, tmp_path):
         kdiff.load(tmp_path)
 
 
+def test_beside_a_model(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    w = onnx.TensorProto(name="w", data_type=1, dims=[1], data_location=1)
+    w.external_data.add(key="location", value="w.bin")
+    inputs = [onnx.helper.make_tensor_value_info(name, 1, None) for name in "xty"]
+    node = onnx.helper.make_node("Sum", ["x", "w", "t"], ["y"])
+    graph = onnx.helper.make_graph([node], "g", inputs[:2], inputs[2:], [w])
+    (tmp_path / "m.onnx").write_bytes(onnx.helper.make_model(graph).SerializeToString())
+    (tmp_path / "w.bin").write_text(POINTER)
+    with pytest.raises(ValueError, match=r"w\.bin is a Git LFS pointer"):
+        kdiff.load(tmp_path / "m.onnx", prediction="eps", shape=(1,))
+    (tmp_path / "m.onnx.json").write_text(POINTER)
+    with pytest.raises(ValueError, match=r"m\.onnx\.json is a Git LFS pointer"):
+        kdiff.load(tmp_path / "m.onnx")
+
+
 @pytest.mark.parametrize("name", ["ref.npz", "ref.safetensors", "images.npy", "images.zip"])
 def test_in_place_of_a_reference_or_images(name, tmp_path):
     (tmp_path / name).write_text(POINTER)

@@ -337,6 +337,25 @@ def test_wrong_names_and_settings():
         kdiff.precond("eps", beta_start=1)
 
 
+@pytest.mark.parametrize(
+    "name, settings, message",
+    [
+        ("edm", {"sigma_min": "x"}, "sigma_min must be a number, not 'x'"),
+        ("edm", {"sigma_max": [1]}, "sigma_max must be a number"),
+        ("edm", {"sigma_data": None}, "sigma_data must be a number"),
+        ("flow", {"time_scale": "1000"}, "time_scale must be a number, not '1000'"),
+        ("vp", {"steps": "x"}, "steps must be a whole number"),
+        ("vp", {"beta_d": 1e300}, "vp has no noise levels with these"),
+        ("iddpm", {"c1": 0, "c2": -1}, "iddpm has no noise levels with these"),
+        ("v", {"round": "maybe"}, "round must be True or False, not 'maybe'"),
+        ("eps", {"start": "x"}, "start must be a number, not 'x'"),
+    ],
+)
+def test_settings_of_another_type(name, settings, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        kdiff.precond(name, **settings)
+
+
 # --- the network's call ---
 
 

@@ -45,6 +45,8 @@ FORMATS = (
 )
 
 
+# What may be told of any model; None is as good as nothing.
+TOLD = ("precond", "prediction", "shape", "classes", "sigma_min", "sigma_max", "name", "weights")
 # What is replaced in any model, also where its format took it, for what the file lacks.
 REPLACED = {"precond", "shape", "sigma_min", "sigma_max"}
 
@@ -106,11 +108,13 @@ def _folder_around(path: Path) -> Path | None:
     return None
 
 
-def files(path: Path) -> list[Path]:
-    """All files that `load(path)` reads. ValueError if `path` is of no format, or a file lacks."""
+def files(path: Path, **overrides: Any) -> list[Path]:
+    """All files that `load(path, **overrides)` reads. ValueError if `path` is of no format, or a
+    file lacks."""
     module = find_format(path)
     if hasattr(module, "files"):
-        return module.files(path)
+        own = _taken(module.files, overrides)
+        return module.files(path, **{key: overrides[key] for key in own})
     if path.is_dir():
         raise ValueError(f"{path}: the format {module.NAME} does not say which files it reads")
     return [path]
@@ -142,8 +146,9 @@ def load(path: str | Path, /, *, trust: bool | None = None, **overrides: Any) ->
     supported; `MissingSetting`, which is one, if it lacks what a keyword can say.
     """
     path = user_path(path)
+    overrides = {k: v for k, v in overrides.items() if v is not None or k not in TOLD}
     _check(overrides)
-    if overrides.get("precond") is not None:
+    if "precond" in overrides:
         overrides["precond"] = as_precond(overrides["precond"])
     module = find_format(path)
     given = {"trust": trust, **overrides}
@@ -182,10 +187,13 @@ def _check(overrides: dict[str, Any]) -> None:
     dtype = overrides.get("dtype")
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ValueError(f"dtype must be None or one such as torch.bfloat16, not {dtype!r}")
-    if overrides.get("precond") is not None and overrides.get("prediction") is not None:
+    if {"precond", "prediction"} <= overrides.keys():
         raise ValueError("give precond or prediction, not both")
-    if not isinstance(overrides.get("weights", ""), str | None):
-        raise ValueError(f"weights must be a name, such as model, not {overrides['weights']!r}")
+    for key in ("name", "weights"):
+        if not isinstance(overrides.get(key, ""), str):
+            raise ValueError(f"{key} must be a name, such as model, not {overrides[key]!r:.80}")
+    if "facts" in overrides:
+        raise ValueError("facts are what a file says, and cannot be told")
     for key in ("sigma_min", "sigma_max"):
         if key in overrides:
             overrides[key] = real_number(key, overrides[key])

@@ -28,6 +28,7 @@ NAME = "edm-weights"
 EDM = ("map_layer0.weight", "map_layer1.weight")
 EDM2 = ("emb_noise.weight", "emb_fourier.freqs", "out_conv.weight")
 INNER = {EDM: "model.", EDM2: "unet."}  # the network within its preconditioner
+FIXED = ("resample_filter", "map_noise.freqs", "emb_fourier.freqs", "emb_fourier.phases")  # buffers
 FILTERS = {2: [1, 1], 4: [1, 3, 3, 1]}
 
 Shapes = Mapping[str, Sequence[int]]
@@ -58,7 +59,7 @@ def load(
     marks = _marks(saved)
     if marks is None:
         raise ValueError(f"no {EDM[0]}, and no {EDM2[0]}")
-    chosen, weighted = unwrap.take(saved, marks, weights, inner=INNER[marks])
+    chosen, weighted = unwrap.take(saved, marks, weights, inner=INNER[marks], fixed=FIXED)
     shapes = {key: tuple(value.shape) for key, value in chosen.tensors.items()}
     try:
         kind, settings = _architecture(shapes)

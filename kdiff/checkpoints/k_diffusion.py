@@ -50,8 +50,10 @@ def detect(path: Path) -> str | None:
     return f"no k-diffusion config in it or beside it, as {_beside(path).name}"
 
 
-def files(path: Path) -> list[Path]:
-    """The file, and the config beside it if it has none itself."""
+def files(path: Path, config: Mapping[str, Any] | str | Path | None = None) -> list[Path]:
+    """The file, and the config that is told; if none is, that beside it if it has none itself."""
+    if config is not None:
+        return [path, *([user_path(config)] if isinstance(config, str | Path) else [])]
     read_beside = _config_inside(path, unwrap.read(path)) is None and _beside(path).is_file()
     return [path, *([_beside(path)] if read_beside else [])]
 

@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from kdiff.downloads import check_file
+
 HOLDS: dict[str, dict[int, str]] = {  # message -> number of a field -> message in it
     "Model": {7: "Graph", 20: "TrainingInfo", 25: "Function"},
     "TrainingInfo": {1: "Graph", 2: "Graph"},
@@ -54,6 +56,7 @@ def _inside(path: Path, location: str) -> Path:
     elif not file.resolve().is_relative_to(path.parent.resolve()):
         wrong = "a link that leads out of the model's folder: put the file itself there"
     else:
+        check_file(file)
         return file
     raise ValueError(f"{path} has weights in {location[:200]!r}, {wrong}")
 

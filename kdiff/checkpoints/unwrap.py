@@ -153,8 +153,9 @@ def _state_dicts(saved: Any, fixed: Collection[str]) -> Iterator[tuple[Path_, di
         if tensors:
             yield path, tensors
         for key, value in mapping.items():
-            listed = value.get("shadow_params") if isinstance(value, Mapping) else None
-            if isinstance(key, str) and isinstance(listed, list):
+            listed = value.get("shadow_params") if isinstance(value, Mapping) else value
+            named = isinstance(key, str) and (listed is not value or AVERAGE.search(key))
+            if named and isinstance(listed, list | tuple):
                 yield from _listed((*path, key), listed, mapping, fixed)
 
 
@@ -209,7 +210,8 @@ def _prefixes(tensors: Mapping[str, Tensor], marks: Sequence[str]) -> list[str]:
 def _found(path: Path_, tensors: dict[str, Tensor], prefix: str, inner: str, removed: str) -> Found:
     owner = prefix.removesuffix(inner) if f".{prefix}".endswith(f".{inner}") else prefix
     label = ".".join(filter(None, (*path, _cleaned(owner.rstrip("."), SILENT))))
-    around = (".".join((*path, prefix)).rstrip("."), removed and f"without {removed}")
+    place = ".".join((*path, prefix)).rstrip(".") or (removed and "the file")
+    around = (place, removed and f"without {removed}")
     return Found(
         label,
         torch_zip.tensors_under(prefix, tensors),
@@ -255,16 +257,17 @@ def _named(found: Sequence[Found], weights: str) -> list[Found]:
 
 
 def _unread_average(saved: Any) -> str | None:
-    for key, value in saved.items() if isinstance(saved, Mapping) else ():
-        if isinstance(key, str) and AVERAGE.search(key) and _holds_tensors(value):
-            return key
+    for path, mapping in _mappings(saved):
+        for key, value in mapping.items():
+            if isinstance(key, str) and AVERAGE.search(key) and _holds_tensors(value):
+                return ".".join((*path, key))
     return None
 
 
 def _holds_tensors(value: Any) -> bool:
     """Whether there are any, in dicts or in lists in these; a single one is a setting."""
     values = [inside for _, mapping in _mappings(value) for inside in mapping.values()]
-    lists = [inside for inside in (value, *values) if isinstance(inside, list)]
+    lists = [inside for inside in (value, *values) if isinstance(inside, list | tuple)]
     return any(isinstance(v, Tensor) for v in [*values, *(v for inside in lists for v in inside)])
 
 

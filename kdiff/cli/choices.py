@@ -18,6 +18,7 @@ from kdiff.cli.errors import told
 from kdiff.cli.planning import key_value
 from kdiff.denoiser import Denoiser
 from kdiff.files import parse_yaml
+from kdiff.models import sha256
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -36,7 +37,16 @@ def settings_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def load_with(path: Path, settings: Sequence[str]) -> Denoiser:
     """`kdiff.load(path, **settings)`, with values as in YAML. ValueError if that fails."""
-    return kdiff.load(path, **{key: as_value(text) for key, text in map(key_value, settings)})
+    return kdiff.load(path, **as_keywords(settings))
+
+
+def hash_with(path: Path, settings: Sequence[str]) -> str:
+    """The hash of all files that `load_with` reads."""
+    return sha256(path, **as_keywords(settings))
+
+
+def as_keywords(settings: Sequence[str]) -> dict[str, Any]:
+    return {key: as_value(text) for key, text in map(key_value, settings)}
 
 
 def as_value(text: str) -> Any:
@@ -56,8 +66,10 @@ def network_errors(name: str) -> Iterator[None]:
         yield
     except click.ClickException:
         raise
-    except (kdiff.NonFiniteError, OSError) as error:
+    except OSError as error:
         raise click.ClickException(told(error)) from error
+    except kdiff.NonFiniteError as error:
+        raise click.ClickException(one_line(error, 300)) from error
     except (ValueError, TypeError, RuntimeError, AssertionError) as error:
         raise click.ClickException(f"{name}: {one_line(error, 300)}") from error
     except Exception as error:

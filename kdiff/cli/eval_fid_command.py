@@ -17,6 +17,7 @@ from kdiff.cli.choices import (
     DTYPES,
     choose_device,
     choose_labels,
+    hash_with,
     load_with,
     network_errors,
     settings_option,
@@ -36,7 +37,7 @@ from kdiff.eval.ranks import gather, ranks
 from kdiff.eval.references import Reference
 from kdiff.files import whole_file
 from kdiff.latent import check_pictures
-from kdiff.models import DEFAULT_MODEL, find_model, sha256
+from kdiff.models import DEFAULT_MODEL, find_model
 from kdiff.planning import DEFAULT_SAMPLER
 
 DEFAULT_NUM = 1000
@@ -188,7 +189,7 @@ def generated(
         "kind": "model",
         "source": model_name,
         "n": num,
-        "model_sha256": sha256(path),
+        "model_sha256": hash_with(path, settings),
         **({"model_settings": list(settings)} if settings else {}),
         **plan.record(),
         "seeds": {"first": seed, "n": num},

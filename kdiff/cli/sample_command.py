@@ -18,6 +18,7 @@ from kdiff.cli.choices import (
     DTYPES,
     choose_device,
     choose_labels,
+    hash_with,
     load_with,
     network_errors,
     settings_option,
@@ -31,7 +32,7 @@ from kdiff.files import whole_file
 from kdiff.images import grid as image_grid
 from kdiff.images import save_animation, save_image, to_uint8
 from kdiff.latent import check_pictures
-from kdiff.models import DEFAULT_MODEL, find_model, sha256
+from kdiff.models import DEFAULT_MODEL, find_model
 from kdiff.planning import DEFAULT_SAMPLER
 from kdiff.run_folder import OVERVIEW, RECORD, files_of_run, picture_name
 
@@ -91,7 +92,7 @@ def command(
     check_trajectory(trajectory, out, overwrite)
     with usage_errors():
         path = find_model(model_name)
-        model, digest = load_with(path, settings), sha256(path)
+        model, digest = load_with(path, settings), hash_with(path, settings)
         check_pictures(model)
     plan = make_plan(model, sampler, **grid)
     labels = choose_labels(model, class_label, len(chosen))
