@@ -64,7 +64,7 @@ class Answers:
         each image, as wide as in the earlier batches."""
         try:
             answer = self.function(images)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # `exit(0)` would pass for success
             reason = f"{type(error).__name__}: {one_line(error, 300)}"
             raise ValueError(f"feature network {self.name} failed: {reason}") from error
         parts = answer if isinstance(answer, tuple) else (answer,)

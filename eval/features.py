@@ -83,6 +83,8 @@ def feature_network(
     an attribute `weights`, a hash, if it has weights.
     ValueError if there is no such network, it cannot be imported, or its weights are not there.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"a feature network is a name, such as module:function, not {name!r:.80}")
     if name == "inception":
         return _inception(resize or DEFAULT_RESIZE, weights, torch.device(device), logits)
     if resize is not None or weights is not None:

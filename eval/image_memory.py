@@ -25,7 +25,9 @@ def from_memory(images: np.ndarray | Tensor) -> Pictures:
     0, which look like [0, 1], and floats farther outside of [-1, 1] than samples overshoot.
     """
     if isinstance(images, Tensor):
+        _check_tensor(images)
         if images.is_floating_point():
+            images = images.float() if images.dtype.itemsize == 1 else images  # 8 bits: no minimum
             return _from_floats(images.detach())
         images = images.cpu().numpy()
     if images.dtype.kind == "f":
@@ -47,6 +49,12 @@ def from_memory(images: np.ndarray | Tensor) -> Pictures:
         yield lambda numbers: array[np.asarray(numbers)]
 
     return Pictures("array", len(array), array.shape[1:3], (), reading)
+
+
+def _check_tensor(images: Tensor) -> None:
+    if images.layout != torch.strided or images.is_meta or images.is_quantized:
+        kind = "meta" if images.is_meta else "quantized" if images.is_quantized else "sparse"
+        raise ValueError(f"images must be a dense tensor that holds its values, not a {kind} one")
 
 
 def _to_rgb(shape: tuple[int, ...]) -> str:

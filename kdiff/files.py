@@ -18,6 +18,7 @@ from kdiff.downloads import check_file
 LONGEST_NAME = 255  # bytes
 MOST_TEXT = 2**24  # bytes of a text file; configurations have thousands
 MOST_YAML = 2**20
+MOST_DIGITS = 4300  # of a number in YAML, as of Python's own; longer ones take minutes
 MOST_NODES = 100_000  # of YAML, with each alias counted as what it stands for
 EXPONENT = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$")
 
@@ -36,6 +37,7 @@ def user_path(path: FilePath) -> Path:
         raise ValueError("a path is empty: the current folder is `.`")
     if "\0" in text:
         raise ValueError(f"a path cannot hold a NUL: {text!r:.100}")
+    text = _in_locale(text)
     if max(map(len, os.fsencode(text).split(b"/"))) > LONGEST_NAME:
         raise ValueError(f"a name in this path is too long: {text:.80}..")
     expanded = Path(os.path.expanduser(text))
@@ -44,6 +46,16 @@ def user_path(path: FilePath) -> Path:
     if text.partition("/")[0] == "~":
         raise ValueError(f"{text}: this user has no home folder; set HOME")
     return expanded.absolute()
+
+
+def _in_locale(text: str) -> str:
+    """A name from a UTF-8 file as Python spells it where the locale is not UTF-8: its same bytes.
+    ValueError if it has none."""
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return os.fsdecode(text.encode("utf-8", "surrogateescape"))
+    return text
 
 
 def read_text(path: FilePath, most: int = MOST_TEXT) -> str:
@@ -99,6 +111,9 @@ def parse_yaml(text: str, where: object) -> Any:
             self.nodes += sizes.get(id(node), MOST_NODES) if alias else 1
             if self.nodes > MOST_NODES:
                 raise yaml.YAMLError("it has too many values, or aliases without end")
+            number = isinstance(node, yaml.ScalarNode) and node.tag.endswith((":int", ":float"))
+            if number and len(node.value) > MOST_DIGITS:
+                raise yaml.YAMLError(f"a number has more than {MOST_DIGITS:,} digits")
             if not alias:
                 sizes[id(node)] = self.nodes - before
             return node

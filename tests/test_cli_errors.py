@@ -1,5 +1,6 @@
 """Whatever goes wrong, a person gets one line and a status that is not 0, and no traceback."""
 
+import json
 import os
 import resource
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -45,6 +47,15 @@ def test_a_full_standard_output_is_one_line(tmp_path):
         result = shell(f"$kdiff {words} > /dev/full", tmp_path)
         assert result.returncode == 1
         assert one_error(result) == "Error: cannot print: No space left on device"
+
+
+def test_what_cannot_be_printed_is_in_the_file(tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), np.uint8))
+    (tmp_path / "own.py").write_text("def mean(images): return images.mean((1, 2))\n")
+    words = "--images x.npy --ref x.npy --features own:mean --metrics kid --out record.json"
+    result = shell(f"$kdiff eval-fid {words} > /dev/full", tmp_path)
+    assert one_error(result) == "Error: cannot print: No space left on device"
+    assert "KID" in next(iter(json.loads((tmp_path / "record.json").read_text())["metrics"]))
 
 
 def test_a_reader_that_leaves_is_no_error(tmp_path):

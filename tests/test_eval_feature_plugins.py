@@ -77,6 +77,7 @@ WRONG = {
     "logits of some": (lambda x: (x.mean((1, 2)), np.zeros((4, 4))), "logits [4, 4]"),
     "four answers": (lambda x: (x, x, x, x), "a tuple of 4"),
     "an error": (broken, "failed: KeyError: 'no such key'"),
+    "an exit": (lambda x: sys.exit(0), "failed: SystemExit: 0"),
     "another error": (lambda x: 1 / 0, "failed: ZeroDivisionError"),
 }
 

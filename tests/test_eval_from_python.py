@@ -13,7 +13,7 @@ import kdiff
 from kdiff.cli import main
 from kdiff.eval import evaluate
 from kdiff.eval.evaluation import METRICS
-from kdiff.eval.features import FeatureNetwork, Features
+from kdiff.eval.features import FeatureNetwork, Features, feature_network
 from kdiff.eval.frechet import Gaussian, frechet_distance
 from kdiff.eval.metrics import check_metrics
 from kdiff.eval.pictures import open_pictures
@@ -222,6 +222,32 @@ def test_statistics_under_other_names_are_named(found, tmp_path, network):
     np.savez(tmp_path / "x.npz", **NAMES[found])
     with pytest.raises(ValueError, match=rf"x\.npz has {found}; statistics are a mean `mu` and"):
         evaluate(MADE, tmp_path / "x.npz", network=network)
+
+
+@pytest.mark.parametrize("kind", ["meta", "sparse", "quantized"])
+def test_a_tensor_that_holds_no_plain_values_is_refused(kind):
+    samples = torch.rand(4, 3, 8, 8) * 2 - 1
+    kinds = {
+        "meta": lambda: samples.to("meta"),
+        "sparse": samples.to_sparse,
+        "quantized": lambda: torch.quantize_per_tensor(samples, 0.1, 0, torch.qint8),
+    }
+    with pytest.raises(ValueError, match=f"not a {kind} one"):
+        open_pictures(kinds[kind]())
+
+
+def test_samples_of_eight_bits():
+    samples = (torch.rand(4, 3, 8, 8) * 2 - 1).to(torch.float8_e4m3fn)
+    read = next(open_pictures(samples).batches(4))
+    assert np.array_equal(read, to_uint8(samples.float()))
+
+
+@pytest.mark.parametrize("name", [None, 5, b"x", ["a"], len])
+def test_what_is_no_name_is_refused(name, network, reference):
+    with pytest.raises(ValueError, match="a feature network is a name"):
+        feature_network(name)
+    with pytest.raises(ValueError, match=r"metrics must be names|unknown metric"):
+        evaluate(MADE, reference, name, network=network)
 
 
 # Empty arguments

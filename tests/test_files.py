@@ -30,6 +30,18 @@ def test_a_tilde_is_the_home_folder(monkeypatch, tmp_path):
     assert user_path("~nobody-of-that-name/x") == tmp_path / "~nobody-of-that-name" / "x"
 
 
+def test_a_name_from_a_utf8_file_is_the_same_where_the_locale_is_not(tmp_path):
+    """It may name what is there already."""
+    (tmp_path / "süß").write_text("found")
+    code = "from kdiff.files import user_path; print(user_path('s\\xfc\\xdf').read_text())"
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    environment = {**os.environ, **ascii_only}
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert found.stdout == "found\n", found.stderr
+
+
 NOT_PATHS = {"": "is empty", "a\0b": "cannot hold a NUL", "ä" * 128: "too long"}
 
 
@@ -89,6 +101,7 @@ NOT_YAML = {
     **{f"nested {text!r}": text * 100_000 for text in ("[", "{a: ", "- ", "? ")},
     **{"aliases nine deep": LAUGHS, "merges nine deep": MERGES},
     **{"of itself": "&a [*a]", "its own value": "&a {b: *a}", "undefined alias": "*a"},
+    **{kind: "1" + 100_000 * ":1" + end for kind, end in (("base 60", ""), ("with a point", ".5"))},
     **{"no such day": "2024-99-99", "huge number": "9" * 5000, "hexadecimal": "0x_"},
     **{tag: f"!!{tag} foo" for tag in ("int", "float", "bool", "timestamp", "set", "omap")},
     **{"object": "!!python/object/apply:os.getcwd []", "two documents": "a\n---\nb"},

@@ -82,6 +82,10 @@ def test_in_a_file_of_a_sweep(at_home):
         ("steps: [[1]]\n", "steps takes a value, or a list of values"),
         ("steps: {a: 1}\n", "steps takes a value, or a list of values"),
         ("out: ''\n", "a path is empty"),
+        ("ref: ''\n", "'--ref': it is empty"),
+        ("schedule: [karras, '']\n", "none of them empty, not 'karras,'"),
+        ("model: [mnist, '']\n", "none of them empty, not 'mnist,'"),
+        (f"first-seed: {'x' * 99999}\n", "not '" + "x" * 99),
         ('out: "a\\0b"\n', "cannot hold a NUL"),
         ("a: &a [*a]\n", "aliases without end"),
         ("steps: 2024-99-99\n", "is not YAML: month must be in 1..12"),
@@ -92,6 +96,7 @@ def test_what_a_file_cannot_say_is_one_line(at_home, text, said):
     (at_home / "s.yaml").write_text(text)
     result = call("sweep", "--file", at_home / "s.yaml", *SWEEP)
     assert result.exit_code == 2 and said in result.stderr.splitlines()[-1]
+    assert len(result.stderr.splitlines()[-1]) < 400
 
 
 @pytest.mark.parametrize("path", ["", "a\0b", "n" * 300, "n" * 5000, "m.safetensors/below"])

@@ -143,10 +143,10 @@ def command(
         "environment": environment(where),
         "command": shlex.join(["kdiff", *sys.argv[1:]]),
     }
-    click.echo(to_json(record) if as_json else "\n".join(lines(record, figures)))
-    if out is not None:
+    if out is not None:  # first, as nothing that is printed can be relied on
         with writing(out), whole_file(out) as temporary:
             temporary.write_text(to_json(record) + "\n")
+    click.echo(to_json(record) if as_json else "\n".join(lines(record, figures)))
 
 
 def choose_source(

@@ -11,7 +11,7 @@ import click
 from tqdm import tqdm
 
 from kdiff.cli.lists import as_list
-from kdiff.cli.paths import UserPath
+from kdiff.cli.paths import UserPath, not_empty
 from kdiff.eval.evaluation import check_metrics, needs_logits, reference_for
 from kdiff.eval.features import DEFAULT_FEATURES, FeatureNetwork, feature_network
 from kdiff.eval.references import Reference, check_comparable
@@ -30,6 +30,7 @@ def evaluation_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--ref",
             default="cifar10",
+            callback=not_empty,
             help="A name (`kdiff ref list`), an .npz with mu and sigma, or images.",
         ),
         click.option(

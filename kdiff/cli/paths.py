@@ -25,3 +25,10 @@ class UserPath(click.Path):
             return super().convert(user_path(value), param, ctx)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+def not_empty(ctx: click.Context, param: click.Parameter, text: str) -> str:
+    """For an option that takes a path or a name: refused if empty, even where it is not used."""
+    if not text.strip():
+        raise click.BadParameter("it is empty", ctx=ctx, param=param)
+    return text
