@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kdiff.samplers.counts import MOST_STEPS, whole_number
+from kdiff.samplers.counts import MOST_STEPS, finite_number, whole_number
 
 # An alphas_cumprod of exactly zero (zero terminal SNR) has sigma = infinity, which the
 # variance-exploding frame cannot hold; 2^-24 puts it at sigma = 4096, where D no longer sees x. If
@@ -43,7 +43,8 @@ def alphas_cumprod(kind: str = "linear", steps: int = 1000, **settings: float) -
     steps = timesteps(steps)
     if kind not in BETAS:
         raise ValueError(f"unknown beta schedule {kind!r}; use one of {', '.join(BETAS)}")
-    betas = BETAS[kind](steps, **settings)
+    numbers = {key: finite_number(key, value) for key, value in settings.items()}
+    betas = BETAS[kind](steps, **numbers)
     if betas.max() > 1 + ROUNDING:
         raise ValueError(
             f"betas must be at most 1, but {kind} ones of {steps} steps go to {betas.max():.4g}"
@@ -63,7 +64,10 @@ def sigmas_of(alphas_cumprod: Sequence[float]) -> list[float]:
     ValueError unless `alphas_cumprod` decreases strictly within [0, 1).
     """
     wanted = "alphas_cumprod must be a list that decreases strictly within [0, 1)"
-    a = np.asarray(alphas_cumprod, dtype=np.float64).copy()
+    try:
+        a = np.array(alphas_cumprod, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{wanted}, not {alphas_cumprod!r:.80}") from None
     if a.ndim != 1 or len(a) < 2:
         raise ValueError(wanted)
     if -ROUNDING * a[-2] <= a[-1] <= 0:

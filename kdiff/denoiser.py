@@ -73,7 +73,7 @@ class Denoiser:
         clock = torch.promote_types(dtype, torch.float32)  # bfloat16 cannot tell t = 998 from 999
         c_noise = torch.full((len(x),), c.c_noise, dtype=clock, device=x.device)
         f = self.network((c.c_in * x).to(dtype), c_noise, **cond)
-        if f.shape[1] == 2 * x.shape[1]:
+        if f.ndim > 1 and x.ndim > 1 and f.shape[1] == 2 * x.shape[1]:
             f = f[:, : x.shape[1]]
         if f.shape != x.shape:
             raise ValueError(f"the network must answer with {tuple(x.shape)}, not {tuple(f.shape)}")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdiff.samplers.counts import seed_number, sizes
+from kdiff.samplers.counts import finite_number, seed_number, sizes
 
 _INITIAL, _WHITE, _BROWNIAN, _OCTAVE = range(4)
 
@@ -44,7 +44,7 @@ class Noise:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ):
-        if not dtype.is_floating_point:
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
             raise ValueError(f"noise needs a floating-point dtype, not {dtype}")
         self.seeds = [seed_number(seed) for seed in seeds]
         self.shape = sizes(shape)
@@ -57,6 +57,7 @@ class Noise:
 
     def white(self, s: float, t: float) -> Tensor:
         """Standard normal, independent for each different (s, t)."""
+        s, t = finite_number("a noise level", s), finite_number("a noise level", t)
         return self._tensor(self._normals(_WHITE, _bits(s), _bits(t)))
 
     def brownian(self, s: float, t: float) -> Tensor:
@@ -66,7 +67,7 @@ class Noise:
         against 2^-LEVELS, below which the path is straight (and what it is divided by is always
         its exact standard deviation). ValueError if s = t.
         """
-        terms = _increment(s, t)
+        terms = _increment(finite_number("a noise level", s), finite_number("a noise level", t))
         norm = math.sqrt(sum(c * c for c in terms.values()))
         if norm == 0:
             raise ValueError(f"no Brownian increment between equal noise levels {s} and {t}")

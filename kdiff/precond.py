@@ -49,7 +49,7 @@ from kdiff.rows import (
     ve_clock,
     vp_clock,
 )
-from kdiff.samplers.counts import real_number, whole_number
+from kdiff.samplers.counts import MOST_STEPS, finite_number, whole_number
 from kdiff.samplers.vp import BETA_D, BETA_MIN, vp_sigma
 
 
@@ -63,6 +63,7 @@ class Coefs(NamedTuple):
 
 
 LARGEST_SIGMA = 160.0  # leaves the linear table (157.4) and Stable Diffusion's (14.6) whole
+HUGE = 1e18  # squares of more leave float32
 INFINITY = 2.0**20  # the sigma of pure noise, to five digits; beyond, float32 loses the data
 
 
@@ -95,42 +96,44 @@ class Precond:
 
 
 def _recorded(build: Callable[..., Precond]) -> Callable[..., Precond]:
-    """`build`, whose preconditioners remember their settings. ValueError for settings of which
-    there is none."""
+    """`build`, which takes its numbers from any library, and whose preconditioners remember their
+    settings. ValueError if there is no such preconditioner."""
+    signature = inspect.signature(build)
+    defaults = {key: parameter.default for key, parameter in signature.parameters.items()}
 
     @functools.wraps(build)
     def recording(*args: Any, **settings: Any) -> Precond:
-        given = inspect.signature(build).bind(*args, **settings).arguments
-        given |= given.pop("settings", {})  # those of a schedule of alphas_cumprod
-        _check(build, given)
+        given = signature.bind(*args, **settings).arguments
+        given |= given.pop("settings", {})
+        # What is no argument of its own is one of a schedule of alphas_cumprod, a float.
+        plain = {key: _plain(key, value, defaults.get(key, 0.0)) for key, value in given.items()}
         try:
             with np.errstate(over="raise"):
-                made = build(*args, **settings)
+                made = build(**plain)
         except ArithmeticError as error:
-            raise ValueError(f"{build.__name__} has no noise levels with these: {error}") from error
-        plain = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in given.items()}
+            raise ValueError(f"there is no {build.__name__} with {plain!s:.80}: {error}") from error
         return replace(made, config={"name": build.__name__, **plain})
 
     return recording
 
 
-def _check(build: Callable[..., Any], given: Mapping[str, Any]) -> None:
-    """ValueError for a setting, which a file or a person gives, of another type than it must be."""
-    kinds = {p.name: p.annotation for p in inspect.signature(build).parameters.values()}
-    for name, value in given.items():
-        kind = kinds.get(name, "float")  # what is not there is of a schedule
-        if kind == "float":
-            real_number(name, value)
-        if kind == "bool" and value not in (True, False):
-            raise ValueError(f"{name} must be True or False, not {value!r:.80}")
+def _plain(key: str, value: Any, default: Any) -> Any:
+    """A setting as a plain value; a flag or a finite number if its default is one."""
+    if type(default) is bool and value not in (True, False):
+        raise ValueError(f"{key} must be True or False, not {value!r:.80}")
+    if type(default) is float:
+        return finite_number(key, value)
+    if type(default) is int:
+        return whole_number(key, value, 0, MOST_STEPS)
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 @_recorded
 def edm(sigma_data: float = 0.5, sigma_min: float = 0.002, sigma_max: float = 80.0) -> Precond:
     """EDM (Karras et al. 2022, table 1, "ours"): unit-variance input and training target for
     data of standard deviation `sigma_data`; c_noise = ln(sigma) / 4."""
-    if not 0 < sigma_data < math.inf:
-        raise ValueError(f"sigma_data must be above 0 and finite, not {sigma_data}")
+    if not 0 < sigma_data <= HUGE:
+        raise ValueError(f"sigma_data must be above 0 and at most {HUGE:g}, not {sigma_data}")
     return Precond(
         "edm",
         partial(edm_row, sigma_data=sigma_data),
@@ -241,6 +244,8 @@ def flow(
     """Rectified flow (Liu et al. 2022): the network sees x_t = (1 - t) x0 + t n and predicts the
     velocity dx_t / dt = n - x0; sigma = t / (1 - t), c_noise = `time_scale` t. With `data_at=1`
     time runs the other way, t = 1 at the data, and the velocity is x0 - n."""
+    if not 0 < time_scale <= HUGE:
+        raise ValueError(f"time_scale must be above 0 and at most {HUGE:g}, not {time_scale}")
     if data_at not in (0, 1):
         raise ValueError(f"data_at must be 0 or 1, not {data_at!r}")
     row = flow_to_data_row if data_at else ROWS["flow"]

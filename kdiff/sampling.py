@@ -52,7 +52,7 @@ def sample(
     if seed is not None and seeds is not None:
         raise ValueError("give only one of seed and seeds")
     first = 0 if seed is None else seed_number(seed)
-    seeds = range(first, first + count) if seeds is None else list(seeds)
+    seeds = range(first, first + count) if seeds is None else _listed(seeds)
     if n is not None and count != len(seeds):
         raise ValueError(f"n = {count}, but there are {len(seeds)} seeds")
     cond = {**(cond or {}), "class_labels": class_labels}
@@ -152,6 +152,13 @@ def _warn_of_training(model: Any) -> None:
         )
 
 
+def _listed(seeds: Any) -> list[Any]:
+    try:
+        return list(seeds)
+    except TypeError:
+        raise ValueError(f"seeds must be a list of whole numbers, not {seeds!r:.80}") from None
+
+
 def _check_seeds(seeds: Sequence[int]) -> Sequence[int]:
     """As Python ints, before anything is computed from the first of them."""
     if isinstance(seeds, range):
@@ -161,11 +168,21 @@ def _check_seeds(seeds: Sequence[int]) -> Sequence[int]:
 
 
 def _rows(cond: Mapping[str, Any], n: int, device) -> dict[str, Tensor]:
-    rows = {k: torch.as_tensor(v, device=device) for k, v in cond.items() if v is not None}
+    given = {key: value for key, value in cond.items() if value is not None}
+    rows = {key: _tensor(key, value).to(device) for key, value in given.items()}
     for key, value in rows.items():
         if value.ndim == 0 or len(value) != n:
             raise ValueError(f"{key} must have one row for each of the {n} samples")
     return rows
+
+
+def _tensor(key: str, value: Any) -> Tensor:
+    if key in ("x", "sigma"):
+        raise ValueError(f"cond must not have {key!r}: the sampler gives it")
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"{key} must be numbers, a row for each sample, not {value!r:.80}") from None
 
 
 def check_labels(labels: Tensor | None, classes: int) -> None:

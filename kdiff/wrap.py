@@ -61,11 +61,10 @@ def wrap(
     if betas is not None:
         if "alphas_cumprod" in settings:
             raise ValueError("give betas or alphas_cumprod, not both")
-        kept = 1 - torch.as_tensor(betas, dtype=torch.float64)
-        settings["alphas_cumprod"] = kept.cumprod(0).tolist()
+        settings["alphas_cumprod"] = _kept(betas)
     names = _names(classes)
     if null_class is not None:
-        null_class = whole_number("null_class", null_class, -1)
+        null_class = whole_number("null_class", null_class, -1, 2**63 - 1)
     if one_hot and not names:
         raise ValueError("one_hot needs classes: their names or their number")
     network = Adapter(
@@ -86,6 +85,13 @@ def wrap(
         facts={"parameterisation": f"{prediction}, as told"},
         channels_last=False,
     )
+
+
+def _kept(betas: Sequence[float] | Tensor) -> list[float]:
+    try:
+        return (1 - torch.as_tensor(betas, dtype=torch.float64)).cumprod(0).tolist()
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        raise ValueError(f"betas must be a list of numbers, not {betas!r:.80}") from None
 
 
 def _names(classes: Sequence[str] | int) -> tuple[str, ...]:

@@ -43,6 +43,14 @@ def real_number(name: str, value: Any) -> float:
     return number
 
 
+def finite_number(name: str, value: Any) -> float:
+    """`real_number`, and ValueError if it is infinite."""
+    number = real_number(name, value)
+    if math.isinf(number):
+        raise ValueError(f"{name} must be finite, not {number}")
+    return number
+
+
 def seed_number(seed: Any) -> int:
     """ValueError unless it is a whole number from 0 to 2^64 - 1."""
     try:

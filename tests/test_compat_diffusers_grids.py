@@ -226,6 +226,7 @@ def test_lambda_min_clipped():
         ({}, {"sigmas": []}, "one or more finite numbers"),
         ({}, {"sigmas": [1.0, math.nan]}, "one or more finite numbers"),
         ({}, {"sigmas": ["a"]}, "sigmas must be numbers"),
+        ({}, {"sigmas": [10**400]}, "sigmas must be numbers"),
         ({}, {"sigmas": [0.5, 0.5, 0.2]}, "strictly decreasing"),
         ({}, {"timesteps": [1001, 20]}, r"timesteps must be in \(0, 1000\]"),
         ({}, {"timesteps": [900, 20], "num_inference_steps": 3}, "is 3, and 2 are given"),

@@ -205,3 +205,14 @@ def test_settings_that_make_no_sense(settings, error, text):
 def test_every_prediction_takes_a_range_of_noise_levels():
     model = kdiff.wrap(flow, "v", alphas_cumprod="cosine", sigma_max=80, shape=SHAPE)
     assert (model.sigma_min, model.sigma_max) == (model.sigmas[0], 80)
+
+
+def test_samples_without_axes():
+    model = kdiff.wrap(lambda x, t: 0.1 * x, "eps", shape=())
+    assert kdiff.sample(model, "euler", steps=2, n=3).shape == (3,)
+
+
+def test_an_answer_without_axes():
+    model = kdiff.wrap(lambda x, t: x[:, 0], "eps", shape=(2,))
+    with pytest.raises(ValueError, match=r"must answer with \(1, 2\), not \(1,\)"):
+        kdiff.sample(model, "euler", steps=2)

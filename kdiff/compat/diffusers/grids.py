@@ -119,7 +119,7 @@ def flow_share(config: Config, sigma: float) -> float:
 def _numbers(name: str, given: Any) -> list[float]:
     try:
         numbers = [] if given is None else [float(value) for value in given]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name} must be numbers, not {given!r:.80}") from error
     if (given is not None and not numbers) or not all(map(math.isfinite, numbers)):
         raise ValueError(f"{name} must be one or more finite numbers, not {given!r:.80}")
