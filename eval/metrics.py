@@ -196,8 +196,8 @@ def check_metrics(names: str | Iterable[str]) -> list[str]:
 
     UnknownName, with the nearest, if one is none of METRICS, ValueError if one is no name.
     """
-    several = isinstance(names, Iterable) and not isinstance(names, str)
-    texts = list(names) if several else names.split(",") if isinstance(names, str) else [names]
+    texts = names.split(",") if isinstance(names, str) else names
+    texts = list(texts) if isinstance(texts, Iterable) else [None]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError(f"metrics must be names such as fid, not {names!r:.80}")
     return list(dict.fromkeys(_metric(text) for text in texts if text.strip()))

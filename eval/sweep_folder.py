@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kdiff.eval.cell_line import is_finished, parse
-from kdiff.files import read_json, to_json, whole_file, write_json
+from kdiff.files import parse_json, read_text, to_json, whole_file, write_json
 from kdiff.images import grid, save_image
 
 
@@ -78,7 +78,7 @@ class SweepFolder:
         """What sweep.json holds, nothing if there is none. ValueError if it is damaged."""
         path = self.path / "sweep.json"
         try:
-            found = read_json(path)
+            found = parse_json(read_text(path), path, finite=True)
         except FileNotFoundError:
             return {}
         except ValueError:

@@ -111,8 +111,8 @@ def parse_yaml(text: str, where: object) -> Any:
             self.nodes += sizes.get(id(node), MOST_NODES) if alias else 1
             if self.nodes > MOST_NODES:
                 raise yaml.YAMLError("it has too many values, or aliases without end")
-            number = isinstance(node, yaml.ScalarNode) and node.tag.endswith((":int", ":float"))
-            if number and len(node.value) > MOST_DIGITS:
+            number = node if node and node.tag.endswith((":int", ":float")) else None
+            if number and len(number.value) > MOST_DIGITS:
                 raise yaml.YAMLError(f"a number has more than {MOST_DIGITS:,} digits")
             if not alias:
                 sizes[id(node)] = self.nodes - before

@@ -727,7 +727,8 @@ def test_a_sweep_says_which_line_it_passes_over(kdiff_sweep, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["{bad", "[]", '{"earlier": 1}', '{"earlier": [1]}', '{"command": [1]}', "\0"]
+    "text",
+    ["{bad", "[]", '{"earlier": 1}', '{"earlier": [1]}', '{"command": [1]}', '{"a": NaN}', "\0"],
 )
 def test_a_damaged_record_of_commands_is_one_line_that_says_what_to_do(kdiff_sweep, tmp_path, text):
     file = tmp_path / "sweep.json"
