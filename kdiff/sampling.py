@@ -182,7 +182,9 @@ def _tensor(key: str, value: Any) -> Tensor:
     try:
         return torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"{key} must be numbers, a row for each sample, not {value!r:.80}") from None
+        raise ValueError(
+            f"{key} must be numbers, a row for each sample, not {value!r:.80}"
+        ) from None
 
 
 def check_labels(labels: Tensor | None, classes: int) -> None:

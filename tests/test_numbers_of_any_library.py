@@ -1,4 +1,4 @@
-"""Numbers of NumPy and torch mean what Python's do; what is none, or is too large, is a ValueError."""
+"""Numbers of NumPy and torch mean what Python's do; no numbers, and huge ones, are ValueErrors."""
 
 import numpy as np
 import pytest
