@@ -63,7 +63,9 @@ def test_a_beta_schedules_setting(key):
 
 
 @pytest.mark.parametrize("key", ["betas", "alphas_cumprod"])
-@pytest.mark.parametrize("wrong", [{}, object(), 1j, [HUGE, 0.1], ["a", "b"]], ids=str)
+@pytest.mark.parametrize(
+    "wrong", [{}, object(), 1j, [HUGE, 0.1], ["a", "b"]], ids="{} object 1j huge text".split()
+)
 def test_a_list_that_is_none(key, wrong):
     with pytest.raises(ValueError, match=f"{key} must be a list"):
         kdiff.wrap(network, "eps", shape=(2,), **{key: wrong})
