@@ -107,9 +107,7 @@ def _recorded(build: Callable[..., Precond]) -> Callable[..., Precond]:
         try:
             made = build(**plain)
         except ArithmeticError as error:
-            raise ValueError(
-                f"there is no {build.__name__} with {str(plain):.80}: {error}"
-            ) from error
+            raise ValueError(f"there is no {build.__name__} with {plain!s:.80}: {error}") from error
         return replace(made, config={"name": build.__name__, **plain})
 
     return recording

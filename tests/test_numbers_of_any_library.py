@@ -1,4 +1,4 @@
-"""Numbers of NumPy and torch mean what Python's do; what is none, or is too large, is a ValueError."""
+"""Numbers of NumPy and torch mean what Python's do; others, and huge ones, are a ValueError."""
 
 import numpy as np
 import pytest
