@@ -39,7 +39,9 @@ def test_round_trip_of_a_checkpoint(tmp_path):
 
 def test_other_safetensors_files_are_refused(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match="it holds 1 tensors, such as a"):
+    with pytest.raises(
+        ValueError, match="it holds 1 tensors, such as a"
+    ):
         kdiff.load(tmp_path / "other.safetensors")
 
 
