@@ -1,4 +1,8 @@
+<<<<<<< HEAD
 """Numbers of NumPy and torch mean what Python's do; no numbers, and huge ones, are ValueErrors."""
+=======
+"""Numbers of NumPy and torch mean what Python's do; others, and huge ones, are a ValueError."""
+>>>>>>> rev3
 
 import numpy as np
 import pytest
