@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """Numbers of NumPy and torch mean what Python's do; no numbers, and huge ones, are ValueErrors."""
-=======
-"""Numbers of NumPy and torch mean what Python's do; others, and huge ones, are a ValueError."""
->>>>>>> rev3
 
 import numpy as np
 import pytest
@@ -68,7 +64,9 @@ def test_a_beta_schedules_setting(key):
 
 @pytest.mark.parametrize("key", ["betas", "alphas_cumprod"])
 @pytest.mark.parametrize(
-    "wrong", [{}, object(), 1j, [HUGE, 0.1], ["a", "b"]], ids="{} object 1j huge text".split()
+    "wrong",
+    [{}, object(), 1j, [HUGE, 0.1], ["a", "b"]],
+    ids=["dict", "object", "complex", "huge", "text"],
 )
 def test_a_list_that_is_none(key, wrong):
     with pytest.raises(ValueError, match=f"{key} must be a list"):
