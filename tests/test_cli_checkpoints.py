@@ -309,7 +309,7 @@ def test_a_setting_that_is_missing_is_named_with_the_way_to_give_it(no_size, com
         ("colour=blue", "has no colour to replace"),
         ("prediction=w", "prediction='w' cannot replace"),
         ("precond=w", "w"),
-        ("precond={name: iddpm, c1: 0, c2: -1}", "iddpm has no noise levels with these"),
+        ("precond={name: iddpm, c1: 0, c2: -1}", "there is no iddpm with"),
         ("precond={name: edm, sigma_min: x}", "sigma_min must be a number, not 'x'"),
         ("facts=x", "facts are what a file says"),
         ("name=3", "name must be a name"),

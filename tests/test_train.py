@@ -312,7 +312,7 @@ def test_a_file_that_is_not_the_data_is_one_line(tmp_path):
 
 def sweep_of(folder, metric, values):
     """Cells of one model and sampler at as many numbers of steps as there are values."""
-    cell = dict.fromkeys(rank_agreement.SAME, 0)
+    cell = dict.fromkeys(rank_agreement.SAME)
     cell |= {"model": {"sha256": "a"}, "sampler": "euler", "seeds": {"first": 0, "n": 9}}
     folder.mkdir()
     lines = [
