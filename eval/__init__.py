@@ -2,9 +2,9 @@
 
 from kdiff.eval.evaluation import METRICS, Collector, Figure, evaluate
 from kdiff.eval.features import FeatureNetwork, Features, feature_network
-from kdiff.eval.frechet import Gaussian, frechet_distance
-from kdiff.eval.moments import Moments
+from kdiff.eval.metrics.frechet import Gaussian, frechet_distance
 from kdiff.eval.references import Reference, find_reference, make_reference
+from kdiff.eval.statistics.moments import Moments
 
 __all__ = [
     "METRICS",

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from kdiff.eval.features import FeatureNetwork
+from kdiff.eval.features.inception_weights import Layer, find_weights, read_weights
 from kdiff.eval.references import Reference
-from kdiff.eval.weights import Layer, find_weights, read_weights
 
 BATCH = 32  # their default
 

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from torch import Tensor
 
+from kdiff.counts import whole_number
 from kdiff.eval.features import FeatureNetwork, Features, feature_network
-from kdiff.eval.frechet import Gaussian
-from kdiff.eval.groups import GROUPS
+from kdiff.eval.images.pictures import Pictures, open_pictures
 from kdiff.eval.metrics import (
     METRICS,
     STREAMS,
@@ -26,7 +26,7 @@ from kdiff.eval.metrics import (
 )
 from kdiff.eval.metrics import Metric as Metric  # those who write one find it here too
 from kdiff.eval.metrics import all_metrics as all_metrics
-from kdiff.eval.pictures import Pictures, open_pictures
+from kdiff.eval.metrics.frechet import Gaussian
 from kdiff.eval.ranks import ranks
 from kdiff.eval.references import (
     Reference,
@@ -34,7 +34,7 @@ from kdiff.eval.references import (
     find_reference,
     make_reference,
 )
-from kdiff.samplers.counts import whole_number
+from kdiff.eval.statistics.grouped_moments import GROUPS
 
 
 class Figure(NamedTuple):

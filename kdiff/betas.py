@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kdiff.samplers.counts import MOST_STEPS, finite_number, whole_number
+from kdiff.counts import MOST_STEPS, finite_number, whole_number
 
 # An alphas_cumprod of exactly zero (zero terminal SNR) has sigma = infinity, which the
 # variance-exploding frame cannot hold; 2^-24 puts it at sigma = 4096, where D no longer sees x. If

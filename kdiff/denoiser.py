@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from kdiff.conditions import plain
+from kdiff.counts import real_number, sizes
 from kdiff.networks import classes_of
-from kdiff.precond import Precond
-from kdiff.precond import precond as make_precond
-from kdiff.samplers.counts import real_number, sizes
+from kdiff.preconditioners import Precond
+from kdiff.preconditioners import precond as make_precond
 
 
 class Denoiser:
@@ -48,10 +49,9 @@ class Denoiser:
         self.shape = sizes(shape)
         if isinstance(network, nn.Module):
             network.eval()
-        self.memory_format = torch.contiguous_format
         images = len(self.shape) == 3 and any(p.ndim == 4 for p in _parameters(network))
-        if images and channels_last:  # convolutions are faster so
-            self.memory_format = torch.channels_last
+        self.channels_last = images and channels_last  # convolutions are faster so
+        if self.channels_last:
             network.to(memory_format=torch.channels_last)
         self.network = network
         self.precond = make_precond(precond) if isinstance(precond, str) else precond
@@ -63,12 +63,13 @@ class Denoiser:
         self.sigmas = self.precond.sigmas
         self.name = name
         self.facts = dict(facts or {})
+        self.hashed: Callable[[], str] | None = None  # `kdiff.load` knows the files
 
     def __call__(self, x: Tensor, sigma: float, **cond: Any) -> Tensor:
         """`x` `[N, *shape]` at noise level `sigma`, one number -> the clean data, as `x`."""
         if cond.get("class_labels") is not None:
             _check_takes_labels(self, cond["class_labels"], len(x))
-        c = self.precond(real_number("sigma", sigma))
+        cond, c = plain(cond), self.precond(real_number("sigma", sigma))
         dtype = self.dtype or x.dtype
         clock = torch.promote_types(dtype, torch.float32)  # bfloat16 cannot tell t = 998 from 999
         c_noise = torch.full((len(x),), c.c_noise, dtype=clock, device=x.device)
@@ -84,10 +85,22 @@ class Denoiser:
         """Samples to images in [-1, 1]: those of a latent model's autoencoder, else `x` itself."""
         return x
 
+    def evaluations(self, sigma: float) -> int:
+        """Of the network, in one call."""
+        return 1
+
+    def record(self) -> dict[str, Any]:
+        """What names the model in results: `name`, and `sha256` of its files, None without any."""
+        return {"name": self.name, "sha256": None if self.hashed is None else self.hashed()}
+
     @property
     def dtype(self) -> torch.dtype | None:
         """The network's dtype; None if it has no parameters (it then gets the dtype of `x`)."""
         return computing_dtype(self.network)
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        return torch.channels_last if self.channels_last else torch.contiguous_format
 
     @property
     def device(self) -> torch.device:

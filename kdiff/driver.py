@@ -2,108 +2,156 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from kdiff.conditions import chosen
+from kdiff.editing import begin
+from kdiff.model import Denoise, Wrapper, as_model
 from kdiff.noise import Noise
-from kdiff.planning import Plan
-
-Denoise = Callable[..., Tensor]
+from kdiff.plans import Plan
+from kdiff.samplers.contract import Ask
+from kdiff.samplers.outline import step_of
 
 
 class NonFiniteError(ArithmeticError):
     """The denoiser answered with infinities or NaN, or a sampler made them of its answers."""
 
 
+class TooManyEvaluations(ArithmeticError):
+    """An adaptive sampler has not ended within its limit."""
+
+
 @dataclass(frozen=True)
 class State:
-    """One evaluation: at noise level `sigma`, in step `step` (from 0), `x` was denoised to
-    `denoised`; `nfe` evaluations have been made. The last state holds the result as `x`, at the
-    last sigma, with `step` the number of steps and the last `denoised` again."""
+    """One answer: at noise level `sigma`, in step `step` (from 0), `x` was denoised to `denoised`.
+    Each sample has had up to `asks` answers, which took `nfe` evaluations of the network. The last
+    state holds the result as `x`, at the last sigma, with `step` the number of steps and the last
+    `denoised` again."""
 
     step: int
     sigma: float
     x: Tensor
     denoised: Tensor
     nfe: int
+    asks: int = 0
 
 
-def drive(denoise: Denoise, plan: Plan, x: Tensor, noise: Noise, **cond: Any) -> Iterator[State]:
-    """Run the plan's sampler from `x` (at noise level plan.sigmas[0]); yield each evaluation, then
-    the result. Two drives never share state, and `denoise` may write into what it is given or
-    answered. Gradients are not followed.
+def drive(
+    denoise: Denoise, plan: Plan, x: Tensor, noise: Noise, *, grad: bool = False, **cond: Any
+) -> Iterator[State]:
+    """Run the plan from `x` (at noise level plan.sigmas[0]); yield each answer, then the result.
+    Two drives never share state, and `denoise` may write into what it is given or answered.
 
+    `cond` is as `kdiff.conditions` has it. Gradients are not followed unless `grad`: the result can
+    then be differentiated through the whole run.
     ValueError if `x` is not floating-point, or the answers or the noise are not of its shape;
-    NonFiniteError, which names the step and sigma, if the model breaks down.
+    NonFiniteError, which names the step and sigma, if the model breaks down; TooManyEvaluations if
+    an adaptive sampler does not end.
     """
     if not x.is_floating_point():
         raise ValueError(f"x must be of a floating-point dtype, not {x.dtype}")
-    x, denoise = x.detach(), isolated(denoise)
-    asks = plan.sampler.start(x, plan.sigmas, _source(plan, x, noise), plan.options)
-    calls = plan.sampler.calls_per_step(plan.steps, plan.final)
-    watch = FiniteWatch(plan)
-    nfe = 0
-    denoised: Any = None  # a coroutine starts on None
-    for step, n in enumerate(calls):
-        for _ in range(n):
-            try:
-                x, sigma = asks.send(denoised)
-            except StopIteration:
-                raise RuntimeError(
-                    f"{plan.sampler.name} asks less often than it declares"
-                ) from None
-            denoised = denoise(x, sigma, **cond)
-            nfe += 1
-            watch(denoised, step, sigma)
-            yield State(step, sigma, x, denoised, nfe)
-    try:
-        asks.send(denoised)
-    except StopIteration as stop:
-        watch.result(stop.value)
-        yield State(plan.steps, plan.sigmas[-1], stop.value, denoised, nfe)
-    else:
-        raise RuntimeError(f"{plan.sampler.name} asks more often than it declares")
+    denoise = isolated(denoise, grad)
+    walk = begin(plan, x if grad else x.detach(), Checked(noise, x), graph=grad)
+    count, watch = Count(plan, len(x)), FiniteWatch(plan)
+    denoised = x
+    while (ask := walk.ask) is not None:
+        count.another(ask, denoise.evaluations(ask.sigma))
+        told = cond if ask.rows is None else chosen(cond, ask.rows)
+        answer = denoise(ask.x, ask.sigma, graph=ask.graph, **told)
+        denoised = answer.detach() if ask.graph and not grad else answer
+        step = count.step(ask)
+        watch(denoised, step, ask.sigma)
+        yield State(step, ask.sigma, ask.x, denoised, count.nfe, count.asks)
+        walk.answer(answer)
+    result = walk.result if grad else walk.result.detach()
+    watch.result(result)
+    yield State(plan.steps, plan.sigmas[-1], result, denoised, count.nfe, count.asks)
 
 
-def _source(plan: Plan, x: Tensor, noise: Noise) -> Callable[[float, float], Tensor] | None:
-    """What the sampler draws from: a row for each of `x`, or else rows would be spread over it."""
-    if plan.sampler.noise is None:
-        return None
-    draw = getattr(noise, plan.sampler.noise)
+class Count:
+    """How many answers each of `n` samples has had, and evaluations of the network."""
 
-    def checked(s: float, t: float) -> Tensor:
-        drawn = draw(s, t)
-        if drawn.shape != x.shape:
-            raise ValueError(f"the noise is {tuple(drawn.shape)}, and x {tuple(x.shape)}")
+    def __init__(self, plan: Plan, n: int):
+        self.plan = plan
+        self.total = self.asks = self.nfe = 0
+        self._each = np.zeros((2, n), dtype=np.int64)  # answers and evaluations of each sample
+
+    def another(self, ask: Ask, evaluations: int) -> None:
+        """TooManyEvaluations beyond the limit of an adaptive sampler."""
+        rows = slice(None) if ask.rows is None else list(ask.rows)
+        self._each[:, rows] += [[1], [evaluations]]
+        self.asks, self.nfe = self._each.max(axis=1).tolist()
+        self.total += 1
+        limit = self.plan.limit
+        if limit is not None and self.asks > limit:
+            name = self.plan.sampler.name
+            raise TooManyEvaluations(
+                f"{name} has not ended after {limit} evaluations, at sigma = {ask.sigma:g}: allow "
+                "it more, or larger errors"
+            )
+
+    def step(self, ask: Ask) -> int:
+        """The interval of the grid that the newest ask belongs to."""
+        if ask.step is not None:
+            return ask.step
+        known = self.plan.outline
+        if known is not None and not self.plan.edits:
+            return known.steps[self.total - 1]
+        return step_of(self.plan.sigmas, ask.sigma)
+
+
+class Checked:
+    """Noise with a row for each of `x`, or else rows would be spread over it. ValueError if it is
+    of another shape."""
+
+    def __init__(self, noise: Any, x: Tensor):
+        self.noise, self.shape = noise, x.shape
+
+    def white(self, s: float, t: float, draw: int = 0, *, stream: str = "") -> Tensor:
+        return self._checked(self.noise.white(s, t, **_more(draw, stream)))
+
+    def brownian(self, s: float, t: float, draw: int = 0, *, stream: str = "") -> Tensor:
+        return self._checked(self.noise.brownian(s, t, **_more(draw, stream)))
+
+    def _checked(self, drawn: Tensor) -> Tensor:
+        if drawn.shape != self.shape:
+            raise ValueError(f"the noise is {tuple(drawn.shape)}, and x {tuple(self.shape)}")
         return drawn
 
-    return checked
+
+def _more(draw: int, stream: str) -> dict[str, Any]:
+    """What a plain draw does not say: sources of noise from elsewhere take (s, t) alone."""
+    return {**({"draw": draw} if draw else {}), **({"stream": stream} if stream else {})}
 
 
-class Isolated:
+class Isolated(Wrapper):
     """A denoiser that sees a copy of x, and whose answer is copied: samplers keep both, and
     networks write into what they are given, or answer into one buffer (as compiled ones do with
     CUDA graphs). ValueError if the answer is not a tensor like x."""
 
-    def __init__(self, denoise: Denoise):
-        self.denoise = denoise
+    def __init__(self, denoise: Denoise, grad: bool = False):
+        super().__init__(as_model(denoise))
+        self.grad = grad
 
-    def __call__(self, x: Tensor, sigma: float, **cond: Any) -> Tensor:
-        with torch.no_grad():
-            answer = self.denoise(x.clone(), sigma, **cond)
-        if not isinstance(answer, Tensor) or answer.shape != x.shape:
-            given = tuple(getattr(answer, "shape", ())) or type(answer).__name__
-            raise ValueError(f"the model must answer with {tuple(x.shape)}, not {given}")
-        return answer.to(x.dtype, copy=True)
+    def __call__(self, x: Tensor, sigma: float, /, *, graph: bool = False, **cond: Any) -> Tensor:
+        with torch.set_grad_enabled(self.grad or graph):
+            answer = self.model(x.clone(), sigma, **cond)
+            if not isinstance(answer, Tensor) or answer.shape != x.shape:
+                given = tuple(getattr(answer, "shape", ())) or type(answer).__name__
+                raise ValueError(f"the model must answer with {tuple(x.shape)}, not {given}")
+            answer = answer if self.grad or graph else answer.detach()
+            return answer.to(x.dtype, copy=True)
 
 
-def isolated(denoise: Denoise) -> Denoise:
+def isolated(denoise: Denoise, grad: bool = False) -> Isolated:
     """`denoise`, `Isolated` unless it is that already."""
-    return denoise if isinstance(denoise, Isolated) else Isolated(denoise)
+    return denoise if isinstance(denoise, Isolated) else Isolated(denoise, grad)
 
 
 class FiniteWatch:
@@ -117,7 +165,7 @@ class FiniteWatch:
     def __call__(self, denoised: Tensor, step: int, sigma: float) -> None:
         where = f"in step {step + 1} of {self.plan.steps} ({self.plan.sampler.name})"
         message = f"the model's output is not finite {where}, at sigma = {sigma:g}"
-        self.verdicts.append((denoised.isfinite().all(), message))
+        self.verdicts.append((denoised.detach().isfinite().all(), message))
         if denoised.device.type == "cpu":
             self.check()
 
@@ -132,5 +180,5 @@ class FiniteWatch:
         """The same for all answers, and then for the sample made of them."""
         name, dtype = self.plan.sampler.name, str(x.dtype).removeprefix("torch.")
         message = f"{name} left the range of {dtype}, though the model's output was finite"
-        self.verdicts.append((x.isfinite().all(), message))
+        self.verdicts.append((x.detach().isfinite().all(), message))
         self.check()

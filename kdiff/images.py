@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from kdiff.counts import whole_number
 from kdiff.files import user_path
-from kdiff.samplers.counts import whole_number
 
 
 def to_uint8(images: Tensor) -> np.ndarray:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdiff.counts import whole_number
 from kdiff.denoiser import Denoiser, computing_dtype
-from kdiff.samplers.counts import whole_number
 
 
 def data_of(model: Denoiser) -> str:

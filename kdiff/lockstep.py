@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdiff.driver import Denoise, State, drive, isolated
-from kdiff.planning import Plan
+from kdiff.driver import Isolated, State, drive
+from kdiff.plans import Plan
 from kdiff.sampling import Batch, batches
 
 
@@ -59,7 +59,7 @@ def lockstep(
     """
     errors: list[Exception | None] = [None] * len(plans)
     for part in batches(model, seeds, batch, shape, dtype, deterministic, cond):
-        answers, first = Answers(isolated(part.denoise)), part.noise()
+        answers, first = Answers(part.denoise), part.noise()
         starts = {s: part.start(s, first) for s in {plan.sigmas[0] for plan in plans}}
         lanes = [
             Lane(plan, part, starts[plan.sigmas[0]], answers, error)
@@ -95,7 +95,7 @@ class Answers:
     host, which on a GPU waits for each, does not wait for more.
     """
 
-    def __init__(self, denoise: Denoise):
+    def __init__(self, denoise: Isolated):
         self.denoise = denoise
         self.asked = self.computed = 0
         self._known: list[Answer] = []
@@ -137,7 +137,8 @@ class Lane:
         self.x: Tensor | None = None
         self.seconds = 0.0
         self._last: Tensor | None = None
-        self._states = drive(self._denoise, plan, start, part.noise(), **part.cond)
+        self.n = len(start)
+        self._states = drive(Isolated(self), plan, start, part.noise(), **part.cond)
 
     def advance(self) -> State | None:
         """The next state, None if there is none."""
@@ -156,11 +157,17 @@ class Lane:
         self.seconds += time.perf_counter() - began
         return state
 
-    def _denoise(self, x: Tensor, sigma: float, **cond: Any) -> Tensor:
-        answer = self.answers.find(self._last, x, sigma)
-        if answer is None:
-            answer = self.answers.compute(self._last, x, sigma, **cond)
+    def evaluations(self, sigma: float) -> int:
+        return self.answers.denoise.evaluations(sigma)
+
+    def record(self) -> dict[str, Any]:
+        return self.answers.denoise.record()
+
+    def __call__(self, x: Tensor, sigma: float, **cond: Any) -> Tensor:
+        known = self.answers.find(self._last, x, sigma)
+        if known is None or len(x) < self.n:  # of some samples only, which may be others
+            known = self.answers.compute(self._last, x, sigma, **cond)
         else:
-            self.seconds += answer.seconds
-        self._last = answer.denoised
-        return answer.denoised
+            self.seconds += known.seconds
+        self._last = known.denoised
+        return known.denoised

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,15 @@ def load(model: str | Path = DEFAULT_MODEL, /, **overrides: Any) -> Denoiser:
 
     ValueError if there is no such file or it is not a checkpoint that kdiff reads.
     """
-    return checkpoints.load(find_model(model), **overrides)
+    path = find_model(model)
+    loaded = checkpoints.load(path, **overrides)
+    loaded.hashed = partial(_sha256, path, tuple(overrides.items()))
+    return loaded
+
+
+@cache
+def _sha256(path: Path, overrides: tuple[tuple[str, Any], ...]) -> str:
+    return sha256(path, **dict(overrides))
 
 
 def sha256(path: str | Path, /, **overrides: Any) -> str:

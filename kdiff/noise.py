@@ -7,6 +7,7 @@ the device, on other seeds, or on what was drawn before, and no global generator
 
 from __future__ import annotations
 
+import hashlib
 import math
 import struct
 from collections.abc import Sequence
@@ -15,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdiff.samplers.counts import finite_number, seed_number, sizes
+from kdiff.counts import finite_number, seed_number, sizes, whole_number
 
 _INITIAL, _WHITE, _BROWNIAN, _OCTAVE = range(4)
+MOST_DRAWS = 2**24  # on one interval
 
 # The Brownian path is resolved to 2^-LEVELS of an octave of sigma and is linear below that; 1000
 # steps from 80 to 0.002 are a sixty-fifth of an octave on average.
@@ -55,19 +57,22 @@ class Noise:
         """Standard normal: the start, before it is scaled by the first sigma."""
         return self._tensor(self._normals(_INITIAL, 0, 0))
 
-    def white(self, s: float, t: float) -> Tensor:
-        """Standard normal, independent for each different (s, t)."""
+    def white(self, s: float, t: float, draw: int = 0, *, stream: str = "") -> Tensor:
+        """Standard normal, independent for each different (s, t), each `draw` (a whole number below
+        2^24) and each `stream`."""
         s, t = finite_number("a noise level", s), finite_number("a noise level", t)
-        return self._tensor(self._normals(_WHITE, _bits(s), _bits(t)))
+        return self._tensor(self._normals(_WHITE | _source(draw, stream), _bits(s), _bits(t)))
 
-    def brownian(self, s: float, t: float) -> Tensor:
+    def brownian(self, s: float, t: float, draw: int = 0, *, stream: str = "") -> Tensor:
         """(W(t) - W(s)) / sqrt(|lambda_t - lambda_s|) for one Brownian path W over
         lambda = -log2(sigma): standard normal, independent over disjoint intervals, and adding up
         over adjoining ones, however the steps are chosen; all this for intervals that are long
         against 2^-LEVELS, below which the path is straight (and what it is divided by is always
-        its exact standard deviation). ValueError if s = t.
+        its exact standard deviation). Each `draw` and each `stream` has a path of its own.
+        ValueError if s = t.
         """
-        terms = _increment(finite_number("a noise level", s), finite_number("a noise level", t))
+        s, t = finite_number("a noise level", s), finite_number("a noise level", t)
+        terms = _increment(s, t, _source(draw, stream))
         norm = math.sqrt(sum(c * c for c in terms.values()))
         if norm == 0:
             raise ValueError(f"no Brownian increment between equal noise levels {s} and {t}")
@@ -94,7 +99,18 @@ class Noise:
         return torch.from_numpy(draws).to(device=self.device, dtype=self.dtype)
 
 
-def _increment(s: float, t: float) -> dict[tuple[int, int, int], float]:
+def _source(draw: int, stream: str) -> int:
+    """What is added to the kind of noise in the counter: 0 for the first draw of the main stream,
+    else bits 2 to 25 for the draw, and 26 to 63 for the stream's name."""
+    draw = whole_number("a draw of noise", draw, 0, MOST_DRAWS - 1)
+    if not stream:
+        return draw << 2
+    digest = hashlib.sha256(stream.encode()).digest()
+    name = int.from_bytes(digest[:8], "little") >> 26 or 1
+    return name << 26 | draw << 2
+
+
+def _increment(s: float, t: float, source: int = 0) -> dict[tuple[int, int, int], float]:
     """W(t) - W(s) as a combination of independent standard normals, each named by a node.
 
     The path is a sum over octaves of sigma, and in each a Levy-Ciesielski series: the increment
@@ -106,19 +122,19 @@ def _increment(s: float, t: float) -> dict[tuple[int, int, int], float]:
     if high < low:
         high, low, sign = low, high, -1.0
     for octave in range(math.floor(low), math.floor(high)):
-        terms[_OCTAVE, octave, 0] = sign
+        terms[_OCTAVE | source, octave, 0] = sign
     for end, weight in ((high, sign), (low, -sign)):
-        for node, value in _within_octave(end):
+        for node, value in _within_octave(end, source):
             terms[node] = terms.get(node, 0.0) + weight * value
     return {node: c for node, c in terms.items() if c}
 
 
-def _within_octave(clock: float) -> list[tuple[tuple[int, int, int], float]]:
+def _within_octave(clock: float, source: int) -> list[tuple[tuple[int, int, int], float]]:
     octave = math.floor(clock)
     x = clock - octave
-    terms = [((_OCTAVE, octave, 0), x)]
+    terms = [((_OCTAVE | source, octave, 0), x)]
     for level in range(LEVELS):
         index, y = divmod(x * 2**level, 1.0)
-        node = (_BROWNIAN, octave, 2**level + int(index))
+        node = (_BROWNIAN | source, octave, 2**level + int(index))
         terms.append((node, 2 ** (-level / 2 - 1) * (1 - abs(2 * y - 1))))
     return terms

@@ -10,11 +10,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kdiff.driver import Denoise, State, drive, isolated
+from kdiff.conditions import Conditions, chosen, conditions, part
+from kdiff.counts import seed_number, sizes, whole_number
+from kdiff.driver import Isolated, State, drive, isolated
+from kdiff.guidance import guided
+from kdiff.model import Wrapper, as_model
+from kdiff.modifications import Modification
 from kdiff.noise import Noise
-from kdiff.planning import DEFAULT_SAMPLER, Plan
-from kdiff.planning import plan as make_plan
-from kdiff.samplers.counts import seed_number, sizes, whole_number
+from kdiff.plans import DEFAULT_SAMPLER, Plan
+from kdiff.plans import plan as make_plan
 
 MOST_SAMPLES = 10**9
 FIXED_BATCH = 16  # the one batch shape of `deterministic`
@@ -35,6 +39,7 @@ def sample(
     callback: Callable[[State], None] | None = None,
     cond: Mapping[str, Any] | None = None,
     class_labels: Sequence[int] | Tensor | None = None,
+    guide: str | Modification | Sequence[str | Modification] = (),
     **planned: Any,
 ) -> Tensor:
     """`n` samples `[n, *model.shape]` from `model`, a `Denoiser` or any callable like one.
@@ -44,8 +49,10 @@ def sample(
     `deterministic`, which gives the network one fixed batch shape). A seed may come twice: it then
     starts from the same noise, and differs only by its class or `cond`. `device` and `shape` are by
     default the model's, if it says them, and else the CPU. `dtype` is the solver's; the network
-    keeps its own. `class_labels` and every value in `cond` have one row a sample.
-    `callback` gets each `State`. All else (`steps`, `nfe`, `schedule`, `options`, ..) as in `plan`.
+    keeps its own. `class_labels`, and the arrays and lists in `cond`, have one row a sample; an
+    array for all of them is given as `kdiff.Shared(array)`. `guide`, such as `cfg:scale=2`, or a
+    list of these, guides the model (`kdiff.guide`). `callback` gets each `State`. All else
+    (`steps`, `nfe`, `schedule`, `options`, `edits`, ..) as in `plan`.
     ValueError on bad arguments, NonFiniteError if the model breaks down.
     """
     count = 1 if n is None else whole_number("n", n, 1, MOST_SAMPLES)
@@ -56,6 +63,7 @@ def sample(
     if n is not None and count != len(seeds):
         raise ValueError(f"n = {count}, but there are {len(seeds)} seeds")
     cond = {**(cond or {}), "class_labels": class_labels}
+    model = guided(model, [guide] if isinstance(guide, str | Modification) else guide)
     plan = make_plan(model, sampler, **planned)
     results = []
     for _, states in run(
@@ -90,18 +98,18 @@ def run(
 ) -> Iterator[tuple[Sequence[int], Iterator[State]]]:
     """What `sample` does, batch by batch: the seeds of each, and its states to iterate over.
     The last state of a batch has its samples. Errors as in `sample`."""
-    for part in batches(model, seeds, batch, shape, dtype, deterministic, cond, device):
-        noise = part.noise()
-        x = part.start(plan.sigmas[0], noise)
-        yield part.seeds, drive(part.denoise, plan, x, noise, **part.cond)
+    for some in batches(model, seeds, batch, shape, dtype, deterministic, cond, device):
+        noise = some.noise()
+        x = some.start(plan.sigmas[0], noise)
+        yield some.seeds, drive(some.denoise, plan, x, noise, **some.cond)
 
 
 class Batch(NamedTuple):
     """Seeds that are computed together, and all else that they are computed from."""
 
     seeds: Sequence[int]
-    denoise: Denoise
-    cond: Mapping[str, Tensor]
+    denoise: Isolated
+    cond: Conditions
     noise: Callable[[], Noise]
     memory_format: torch.memory_format
 
@@ -123,28 +131,25 @@ def batches(
     """The seeds in batches, with what belongs to each. Arguments and errors as in `sample`."""
     if len(seeds) < 1:
         raise ValueError("nothing to sample: give at least one image or seed")
-    seeds = _check_seeds(seeds)
+    seeds, model = _check_seeds(seeds), as_model(model)
     batch = min(whole_number("batch", batch, 1), len(seeds))
-    device = getattr(model, "device", "cpu") if device is None else device
-    shape = getattr(model, "shape", None) if shape is None else shape
+    device = model.device if device is None else device
+    shape = model.shape if shape is None else shape
     if shape is None:
         raise ValueError("the model does not say its shape: give shape")
     shape = sizes(shape)
-    rows = _rows(cond or {}, len(seeds), device)
-    check_labels(rows.get("class_labels"), len(getattr(model, "classes", ())))
-    denoise = fixed_batch(isolated(model)) if deterministic else model
+    rows = conditions(cond or {}, len(seeds), device)
+    check_labels(rows.get("class_labels"), len(model.classes))
+    denoise = isolated(FixedBatch(isolated(model)) if deterministic else model)
     _warn_of_training(model)
-    memory_format = getattr(model, "memory_format", torch.contiguous_format)
     for start in range(0, len(seeds), batch):
-        part = slice(start, start + batch)
-        noise = partial(Noise, seeds[part], shape, dtype, device)
-        yield Batch(
-            seeds[part], denoise, {k: v[part] for k, v in rows.items()}, noise, memory_format
-        )
+        some = slice(start, start + batch)
+        noise = partial(Noise, seeds[some], shape, dtype, device)
+        yield Batch(seeds[some], denoise, part(rows, some), noise, model.memory_format)
 
 
 def _warn_of_training(model: Any) -> None:
-    network = getattr(model, "network", model)
+    network = getattr(model, "network", getattr(model, "f", model))
     if isinstance(network, nn.Module) and any(part.training for part in network.modules()):
         warnings.warn(
             "the network is in training mode, with dropout and such: call its eval() to sample",
@@ -167,26 +172,6 @@ def _check_seeds(seeds: Sequence[int]) -> Sequence[int]:
     return [seed_number(seed) for seed in seeds]
 
 
-def _rows(cond: Mapping[str, Any], n: int, device) -> dict[str, Tensor]:
-    given = {key: value for key, value in cond.items() if value is not None}
-    rows = {key: _tensor(key, value).to(device) for key, value in given.items()}
-    for key, value in rows.items():
-        if value.ndim == 0 or len(value) != n:
-            raise ValueError(f"{key} must have one row for each of the {n} samples")
-    return rows
-
-
-def _tensor(key: str, value: Any) -> Tensor:
-    if key in ("x", "sigma"):
-        raise ValueError(f"cond must not have {key!r}: the sampler gives it")
-    try:
-        return torch.as_tensor(value)
-    except (TypeError, ValueError, RuntimeError):
-        raise ValueError(
-            f"{key} must be numbers, a row for each sample, not {value!r:.80}"
-        ) from None
-
-
 def check_labels(labels: Tensor | None, classes: int) -> None:
     """ValueError unless whole numbers from -1, the null class, to `classes` - 1 (0: unknown)."""
     if labels is None or labels.ndim > 1:  # rows may be one-hot or embeddings
@@ -197,20 +182,21 @@ def check_labels(labels: Tensor | None, classes: int) -> None:
         raise ValueError(f"class_labels must be whole numbers from -1 (none){last}")
 
 
-def fixed_batch(denoise: Denoise, size: int = FIXED_BATCH) -> Denoise:
-    """`denoise` in calls of exactly `size` samples, the last one padded with copies. A network's
+class FixedBatch(Wrapper):
+    """A denoiser in calls of exactly `size` samples, the last one padded with copies. A network's
     rounding depends on the shape of its batch; so with one shape, no sample depends on which
     others, or how many, are computed with it."""
 
-    def padded(rows: Tensor, start: int) -> Tensor:
-        part = rows[start : start + size]
-        return torch.cat([part, part[-1:].expand(size - len(part), *part.shape[1:])])
+    def __init__(self, denoise: Isolated, size: int = FIXED_BATCH):
+        super().__init__(denoise)
+        self.size = size
 
-    def wrapped(x: Tensor, sigma: float, **cond: Tensor) -> Tensor:
-        parts = [
-            denoise(padded(x, i), sigma, **{k: padded(v, i) for k, v in cond.items()})
-            for i in range(0, len(x), size)
-        ]
+    def __call__(self, x: Tensor, sigma: float, /, **cond: Any) -> Tensor:
+        parts = []
+        for start in range(0, len(x), self.size):
+            rows = [min(i, len(x) - 1) for i in range(start, start + self.size)]
+            some = x[start : start + self.size]
+            copies = some[-1:].expand(self.size - len(some), *x.shape[1:])
+            padded = torch.cat([some, copies])  # keeps the memory format, as indexing does not
+            parts.append(self.model(padded, sigma, **chosen(cond, rows)))
         return torch.cat(parts)[: len(x)]
-
-    return wrapped

@@ -12,9 +12,10 @@ from typing import Any, get_args
 
 import numpy as np
 
-from kdiff.samplers.counts import MOST_STEPS, real_number, whole_number
-from kdiff.samplers.plugins import plugins
-from kdiff.samplers.registry import Final, UnknownName, normalise, unknown_name
+from kdiff.counts import MOST_STEPS, real_number, whole_number
+from kdiff.names import UnknownName, normalise, unknown_name
+from kdiff.plugins import plugins
+from kdiff.samplers.registry import Final
 from kdiff.samplers.vp import BETA_D, BETA_MIN, vp_sigma, vp_time
 
 # Beyond these, squares leave float32, and Brownian paths have no octaves.

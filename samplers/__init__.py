@@ -8,14 +8,21 @@ import kdiff.samplers.exponential
 import kdiff.samplers.adams  # noqa: F401
 
 # isort: on
-from kdiff.samplers.registry import (
-    REGISTRY,
-    Option,
-    Resolved,
-    Sampler,
-    UnknownName,
-    resolve,
-    sampler,
-)
+from kdiff.names import UnknownName
+from kdiff.options import Option
+from kdiff.samplers.contract import Ask, Coroutine, Noise, Walk
+from kdiff.samplers.registry import REGISTRY, Resolved, Sampler, resolve, sampler
 
-__all__ = ["REGISTRY", "Option", "Resolved", "Sampler", "UnknownName", "resolve", "sampler"]
+__all__ = [
+    "REGISTRY",
+    "Ask",
+    "Coroutine",
+    "Noise",
+    "Option",
+    "Resolved",
+    "Sampler",
+    "UnknownName",
+    "Walk",
+    "resolve",
+    "sampler",
+]

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from kdiff.samplers.registry import Option
+from kdiff.options import Option
 
 LOWER = Option("take the last steps with lower order, as diffusers and DPM-Solver do")
 

@@ -1,7 +1,7 @@
 """What a sampler computes, exactly: its coroutine run on symbols instead of tensors.
 
 The symbols are `x_T` (the start), `D1, D2, ..` (the answers to its asks) and `n1, n2, ..` (the
-noises it draws). Every sampler is linear in them, so each ask, and the result, is a row of numbers.
+noises it draws). A linear sampler's asks, and its result, are rows of numbers in them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kdiff.samplers.outline import Draw, walk_through
 from kdiff.samplers.registry import Sampler
 
 
@@ -48,11 +49,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Tableau:
-    """All asks in order, the result as a combination, and the interval of each noise drawn."""
+    """All asks in order, the result as a combination, and each noise drawn."""
 
     asks: Sequence[Row]
     result: Linear
-    noises: Sequence[tuple[float, float]]
+    draws: Sequence[Draw]
+
+    @property
+    def noises(self) -> list[tuple[float, float]]:
+        """The interval of each noise."""
+        return [(draw.s, draw.t) for draw in self.draws]
 
     @property
     def nfe(self) -> int:
@@ -62,23 +68,15 @@ class Tableau:
 def trace(
     sampler: Sampler, sigmas: Sequence[float], options: Mapping[str, Any] | None = None
 ) -> Tableau:
-    """The tableau of `sampler` on the decreasing grid `sigmas`."""
-    intervals: list[tuple[float, float]] = []
-
-    def noise(s: float, t: float) -> Linear:
-        intervals.append((s, t))
-        return Linear({f"n{len(intervals)}": 1.0})
-
-    final = "zero" if sigmas[-1] == 0 else "sigma_min"
-    calls = sampler.calls_per_step(len(sigmas) - 1, final)
-    steps = [i for i, n in enumerate(calls) for _ in range(n)]
-    coroutine = sampler.start(Linear({"x_T": 1.0}), sigmas, noise, options)
-    rows: list[Row] = []
-    answer = None
-    while True:
-        try:
-            x, sigma = coroutine.send(answer)
-        except StopIteration as stop:
-            return Tableau(rows, stop.value, intervals)
-        rows.append(Row(steps[len(rows)], sigma, x))
-        answer = Linear({f"D{len(rows)}": 1.0})
+    """The tableau of `sampler` on the decreasing grid `sigmas`. ValueError if it is not linear."""
+    if not sampler.linear:
+        raise ValueError(f"{sampler.name} is not linear in what it is given: it has no tableau")
+    asks, result, draws = walk_through(
+        sampler,
+        sigmas,
+        options,
+        x=Linear({"x_T": 1.0}),
+        answer=lambda i, x: Linear({f"D{i}": 1.0}),
+        noise=lambda i: Linear({f"n{i}": 1.0}),
+    )
+    return Tableau([Row(step, ask.sigma, ask.x) for step, ask in asks], result, draws)

@@ -28,9 +28,9 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 
 from kdiff.eval.backends import CleanFid, TorchMetrics, torch_fidelity_state
 from kdiff.eval.features import CPU_BATCH, FeatureNetwork, Features, feature_network
-from kdiff.eval.frechet import Gaussian, frechet_distance
-from kdiff.eval.resize import resize
-from kdiff.eval.weights import find_weights, load_inception, read_weights
+from kdiff.eval.features.inception_weights import find_weights, load_inception, read_weights
+from kdiff.eval.features.resize import resize
+from kdiff.eval.metrics.frechet import Gaussian, frechet_distance
 
 DIM = 2048
 PEERS_BATCH = 32  # clean-fid's and torch-fidelity's default

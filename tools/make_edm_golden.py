@@ -118,12 +118,13 @@ def edm2() -> None:
 
 def adm_attention() -> None:
     """What the ADM network answers at 128 channels, so with two heads, with the closed-form weights
-    of tests/test_networks.py."""
+    of tests/core/test_networks.py."""
     from training import networks
 
-    sys.path.insert(0, str(GOLDEN.parent))
-    from test_checkpoints_edm import ADM, adm_inputs
-    from test_networks import fill
+    sys.path[:0] = [str(GOLDEN.parent / folder) for folder in ("checkpoints", "support")]
+    from test_edm import ADM, adm_inputs
+
+    from small_networks import fill
 
     network = networks.DhariwalUNet(in_channels=3, out_channels=3, **ADM).eval().double()
     fill(network)

@@ -1,6 +1,6 @@
 """Writes tests/golden/k_diffusion_compat.json: k-diffusion's signatures, and what its functions
 compute, in float32 and float64, with noise from torch's global generator. In the environment of
-tools/make_k_diffusion_golden.py; tests/test_compat_k_diffusion.py holds kdiff.compat against it.
+tools/make_k_diffusion_golden.py; tests/compat/test_k_diffusion.py holds kdiff.compat against it.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """Writes tests/golden/k_diffusion.json: what k-diffusion's samplers and schedules compute in
-float64 on a small Gaussian mixture. tests/test_parity_k_diffusion.py holds kdiff against it.
+float64 on a small Gaussian mixture. tests/samplers/test_parity_k_diffusion.py holds kdiff against
+it.
 
 k-diffusion cannot be installed beside current packages, so this runs in an environment of its own:
 

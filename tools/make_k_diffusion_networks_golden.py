@@ -6,7 +6,7 @@ of `fill`.
     K_DIFFUSION_USE_COMPILE=0 python tools/make_k_diffusion_networks_golden.py k-diffusion
 
 What only training needs is stubbed; neighbourhood attention, which needs NATTEN there, is done one
-token at a time. tests/test_checkpoints_k_diffusion.py holds kdiff against it.
+token at a time. tests/checkpoints/test_k_diffusion.py holds kdiff against it.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ edit, its adaptive solvers, distributions, configs, losses, figures.
     K_DIFFUSION_USE_COMPILE=0 python tools/make_k_diffusion_programs_golden.py k-diffusion
 
 Made with its commit 4601bf0; sampling.py and utils.py are those of 0.1.1.post1.
-tests/test_compat_k_diffusion_programs.py holds kdiff.compat against it.
+tests/compat/test_k_diffusion_programs.py holds kdiff.compat against it.
 """
 
 from __future__ import annotations

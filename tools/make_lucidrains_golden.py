@@ -1,5 +1,5 @@
 """Writes tests/golden/lucidrains.pt.gz, a checkpoint that denoising-diffusion-pytorch's own Trainer
-saved, and lucidrains.json, what its moving average computes: tests/test_checkpoints_lucidrains.py
+saved, and lucidrains.json, what its moving average computes: tests/checkpoints/test_lucidrains.py
 holds kdiff's reader against them. Needs denoising-diffusion-pytorch (made with 2.3.4).
 """
 

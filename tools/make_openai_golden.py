@@ -1,6 +1,6 @@
 """Writes tests/golden/openai_unet.json: what OpenAI's own networks compute, at small sizes with
 weights in closed form, and the names, shapes and noise levels of the published models, built by
-OpenAI's own scripts from the flags in their READMEs. tests/test_checkpoints_openai.py holds kdiff's
+OpenAI's own scripts from the flags in their READMEs. tests/checkpoints/test_openai.py holds kdiff's
 network and reader against it.
 
     python tools/make_openai_golden.py CHECKOUT_OF_GUIDED_DIFFUSION CHECKOUT_OF_IMPROVED_DIFFUSION

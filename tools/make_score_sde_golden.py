@@ -4,7 +4,7 @@ and what its code computes in float64 with tiny networks of weights in the close
     git clone https://github.com/yang-song/score_sde_pytorch && pip install ml-collections
     python tools/make_score_sde_golden.py score_sde_pytorch
 
-tests/test_checkpoints_score_sde.py holds kdiff against it.
+tests/checkpoints/test_score_sde.py holds kdiff against it.
 """
 
 from __future__ import annotations

@@ -22,11 +22,11 @@ from typing import Any
 import click
 from scipy.stats import spearmanr
 
+from kdiff.cli.grid_options import usage_errors
 from kdiff.cli.lists import as_budgets, as_list
 from kdiff.cli.paths import UserPath
-from kdiff.cli.planning import usage_errors
 from kdiff.eval.report.cells import WITHOUT_NETWORK, higher_is_better
-from kdiff.eval.sweep_folder import SweepFolder
+from kdiff.eval.sweep.folder import SweepFolder
 
 SAME = ("sampler", "options", "schedule", "sigmas", "seeds", "class_labels", "dtype")
 

@@ -34,7 +34,7 @@ from kdiff.files import whole_file
 from kdiff.images import grid, save_image, to_uint8
 from kdiff.networks import NETWORKS
 from kdiff.networks.song_unet import UNetBlock
-from kdiff.precond import Precond, precond
+from kdiff.preconditioners import Precond, precond
 from muon import Muon
 from recipes import RECIPES, Recipe
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from kdiff.cli.outputs import check_free, writing
 from kdiff.cli.paths import UserPath
-from kdiff.eval.cifar10_classifier import Classifier, to_input
+from kdiff.eval.features.cifar10_classifier import Classifier, to_input
 from kdiff.files import whole_file
 from muon import Muon
 from training_data import load_cifar10

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kdiff.eval.evaluation import all_metrics
-from kdiff.eval.sweep_folder import SweepFolder
+from kdiff.eval.sweep.folder import SweepFolder
 from kdiff.files import user_path
 
 WITHOUT_NETWORK = {

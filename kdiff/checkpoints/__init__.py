@@ -19,14 +19,14 @@ from typing import Any
 
 import torch
 
+from kdiff.counts import real_number, sizes
 from kdiff.denoiser import Denoiser
 from kdiff.downloads import check_file
 from kdiff.files import user_path
 from kdiff.networks import classes_of
-from kdiff.precond import Precond, precond
-from kdiff.samplers.counts import real_number, sizes
-from kdiff.samplers.plugins import plugins
-from kdiff.wrap import Adapter
+from kdiff.plugins import plugins
+from kdiff.preconditioners import Precond, precond
+from kdiff.wrapping import Adapter
 
 # Tried in this order: the exact ones before those that go by the names of tensors.
 FORMATS = (

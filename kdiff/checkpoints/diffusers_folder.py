@@ -20,7 +20,7 @@ from kdiff.checkpoints.diffusers_model import build, class_name, files_of, is_th
 from kdiff.denoiser import Denoiser
 from kdiff.latent import LatentDenoiser
 from kdiff.networks.diffusers_models import ADAPTERS, DiffusersNetwork
-from kdiff.precond import PRECONDS, Precond
+from kdiff.preconditioners import PRECONDS, Precond
 
 NAME = "diffusers"
 NETWORKS = ("unet", "transformer")  # a pipeline's names for the network that denoises

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from kdiff.precond import INFINITY, Precond, flow, precond
-from kdiff.samplers.counts import whole_number
+from kdiff.counts import whole_number
+from kdiff.preconditioners import INFINITY, Precond, flow, precond
 
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 DISCRETE = (  # of `DDPMScheduler`: what its alphas_cumprod depend on

@@ -19,9 +19,9 @@ from kdiff.checkpoints.unpickle import Pickle, Record, opened
 from kdiff.denoiser import Denoiser
 from kdiff.networks.dhariwal_unet import DhariwalUNet
 from kdiff.networks.song_unet import SongUNet
-from kdiff.precond import PRECONDS as ROWS
-from kdiff.precond import Precond
-from kdiff.precond import precond as make
+from kdiff.preconditioners import PRECONDS as ROWS
+from kdiff.preconditioners import Precond
+from kdiff.preconditioners import precond as make
 
 NAME = "edm"
 NETWORKS = ("SongUNet", "DhariwalUNet")

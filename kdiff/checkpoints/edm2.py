@@ -18,7 +18,7 @@ from kdiff.checkpoints.snapshot import build, missing, number, preconditioner
 from kdiff.checkpoints.unpickle import Pickle, Record, opened
 from kdiff.denoiser import Denoiser
 from kdiff.networks.edm2_unet import EDM2UNet, MPBlock
-from kdiff.precond import precond
+from kdiff.preconditioners import precond
 
 NAME = "edm2"
 PRECOND = "Precond"

@@ -22,7 +22,7 @@ from kdiff.networks import at_most
 from kdiff.networks.dhariwal_unet import DhariwalUNet
 from kdiff.networks.edm2_unet import EDM2UNet
 from kdiff.networks.song_unet import SongUNet
-from kdiff.precond import PRECONDS, Precond, edm
+from kdiff.preconditioners import PRECONDS, Precond, edm
 
 NAME = "edm-weights"
 EDM = ("map_layer0.weight", "map_layer1.weight")

@@ -22,7 +22,7 @@ from kdiff.files import parse_json, read_json, user_path
 from kdiff.networks import at_most
 from kdiff.networks.k_diffusion_v1 import KDiffusionV1
 from kdiff.networks.k_diffusion_v2 import KDiffusionV2
-from kdiff.precond import Precond, edm
+from kdiff.preconditioners import Precond, edm
 
 NAME = "k-diffusion"
 INNER = "inner_model."  # of the wrapper that feeds it what augmentation was done

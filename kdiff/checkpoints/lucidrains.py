@@ -21,8 +21,8 @@ from torch import Tensor
 from kdiff.checkpoints import MissingSetting, check_shape, torch_zip, unwrap
 from kdiff.denoiser import Denoiser
 from kdiff.networks.lucidrains_unet import LucidrainsUNet
-from kdiff.precond import Precond
-from kdiff.precond import precond as make_precond
+from kdiff.preconditioners import Precond
+from kdiff.preconditioners import precond as make_precond
 
 NAME = "lucidrains"
 MARKS = ("init_conv.weight", "time_mlp.1.weight", "final_conv.weight")

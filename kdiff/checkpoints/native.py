@@ -21,8 +21,8 @@ from kdiff.checkpoints.weights import load_weights
 from kdiff.denoiser import Denoiser
 from kdiff.files import parse_json, user_path, whole_file
 from kdiff.networks import NETWORKS, at_most
-from kdiff.precond import Precond
-from kdiff.precond import precond as make_precond
+from kdiff.preconditioners import Precond
+from kdiff.preconditioners import precond as make_precond
 
 NAME = "kdiff"
 FORMAT = "kdiff/1"

@@ -18,10 +18,10 @@ import torch
 
 from kdiff.checkpoints import MissingSetting, check_shape, torch_zip, unwrap
 from kdiff.checkpoints.openai_models import IMAGE_SIZES, PUBLISHED
+from kdiff.counts import whole_number
 from kdiff.denoiser import Denoiser
 from kdiff.networks.openai_unet import OpenAIUNet
-from kdiff.precond import Precond, precond
-from kdiff.samplers.counts import whole_number
+from kdiff.preconditioners import Precond, precond
 
 NAME = "openai"
 MARKS = ("time_embed.0.weight", "input_blocks.0.0.weight", "middle_block.0.in_layers.2.weight")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from kdiff.checkpoints import MissingSetting, check_shape, torch_zip, unwrap
 from kdiff.denoiser import Denoiser
 from kdiff.networks.song_unet import FourierEmbedding, Resample, SongUNet, UNetBlock
-from kdiff.precond import Precond, eps, sub_vp, ve, vp
+from kdiff.preconditioners import Precond, eps, sub_vp, ve, vp
 
 NAME = "score_sde"
 PREFIX = "all_modules."

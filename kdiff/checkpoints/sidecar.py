@@ -12,7 +12,7 @@ from typing import Any
 from kdiff.checkpoints import MissingSetting, as_precond
 from kdiff.denoiser import Denoiser
 from kdiff.files import read_json
-from kdiff.wrap import wrap
+from kdiff.wrapping import wrap
 
 EXAMPLE = '{"prediction": "eps", "shape": [3, 32, 32]}'
 CALL = ("shape", "classes", "labels", "one_hot", "null_class", "name")  # not about noise levels

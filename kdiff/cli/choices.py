@@ -15,7 +15,7 @@ import torch
 import kdiff
 from kdiff.checkpoints import one_line
 from kdiff.cli.errors import told
-from kdiff.cli.planning import key_value
+from kdiff.cli.grid_options import key_value
 from kdiff.denoiser import Denoiser
 from kdiff.files import parse_yaml
 from kdiff.models import sha256

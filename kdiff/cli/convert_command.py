@@ -9,10 +9,10 @@ import click
 
 from kdiff.checkpoints import native
 from kdiff.cli.choices import DTYPES, load_with, settings_option
+from kdiff.cli.grid_options import CONTEXT, usage_errors
 from kdiff.cli.outputs import check_free
 from kdiff.cli.paths import UserPath
-from kdiff.cli.planning import CONTEXT, usage_errors
-from kdiff.health import named, not_finite
+from kdiff.model_check import named, not_finite
 from kdiff.models import find_model
 
 

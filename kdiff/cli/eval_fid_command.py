@@ -23,22 +23,22 @@ from kdiff.cli.choices import (
     settings_option,
 )
 from kdiff.cli.evaluating import choose_evaluation, choose_metrics, evaluation_options
+from kdiff.cli.grid_options import CONTEXT, grid_options, make_plan, to_json, usage_errors
 from kdiff.cli.outputs import check_free, writing
 from kdiff.cli.paths import UserPath
-from kdiff.cli.planning import CONTEXT, grid_options, make_plan, to_json, usage_errors
 from kdiff.environment import environment
 from kdiff.eval.backends import BACKENDS, Backend, CannotRun, second_opinion
 from kdiff.eval.evaluation import METRICS, Collector, Figure, Source, stream
 from kdiff.eval.features import FeatureNetwork
-from kdiff.eval.frechet import noise_floor
-from kdiff.eval.generated import MOST_IMAGES, Generated, every_class
-from kdiff.eval.pictures import open_pictures
+from kdiff.eval.images.from_model import MOST_IMAGES, Generated, every_class
+from kdiff.eval.images.pictures import open_pictures
+from kdiff.eval.metrics.frechet import noise_floor
 from kdiff.eval.ranks import gather, ranks
 from kdiff.eval.references import Reference
 from kdiff.files import whole_file
 from kdiff.latent import check_pictures
 from kdiff.models import DEFAULT_MODEL, find_model
-from kdiff.planning import DEFAULT_SAMPLER
+from kdiff.plans import DEFAULT_SAMPLER
 
 DEFAULT_NUM = 1000
 PAPERS_NUM = 50_000

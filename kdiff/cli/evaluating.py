@@ -14,8 +14,8 @@ from kdiff.cli.lists import as_list
 from kdiff.cli.paths import UserPath, not_empty
 from kdiff.eval.evaluation import check_metrics, needs_logits, reference_for
 from kdiff.eval.features import DEFAULT_FEATURES, FeatureNetwork, feature_network
+from kdiff.eval.features.resize import MODES
 from kdiff.eval.references import Reference, check_comparable
-from kdiff.eval.resize import MODES
 
 data_option = click.option(
     "--data",

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from kdiff.cli.planning import CONTEXT, grid_options, make_plan, to_json
-from kdiff.planning import Plan
+from kdiff.cli.grid_options import CONTEXT, grid_options, make_plan, to_json
+from kdiff.plans import Plan
 from kdiff.samplers.tableau import Linear, Tableau, trace
 
 MOST_STEPS = 1000

@@ -10,9 +10,9 @@ import numpy as np
 
 from kdiff.checkpoints import one_line
 from kdiff.cli.choices import choose_device, load_with, settings_option
-from kdiff.cli.planning import CONTEXT, to_json, usage_errors
+from kdiff.cli.grid_options import CONTEXT, to_json, usage_errors
 from kdiff.denoiser import Denoiser
-from kdiff.health import health, named, not_finite, to_model
+from kdiff.model_check import health, named, not_finite, to_model
 from kdiff.models import find_model
 from kdiff.ranges import beginning, suggest
 
@@ -79,7 +79,7 @@ def describe(model: Denoiser) -> dict[str, Any]:
 
 def first_pictures(path: str, n: int) -> np.ndarray:
     """The first `n` of them, or all if there are less."""
-    from kdiff.eval.pictures import open_pictures
+    from kdiff.eval.images.pictures import open_pictures
 
     pictures = open_pictures(path)
     (images,) = pictures.batches(n, range(min(n, len(pictures))))

@@ -9,12 +9,12 @@ from typing import Any
 import click
 
 from kdiff.checkpoints import formats
-from kdiff.cli.planning import CONTEXT, to_json
+from kdiff.cli.grid_options import CONTEXT, to_json
 from kdiff.eval.evaluation import all_metrics
 from kdiff.eval.features import feature_networks
 from kdiff.models import packaged_models, sha256
+from kdiff.plugins import plugins
 from kdiff.samplers import REGISTRY
-from kdiff.samplers.plugins import plugins
 from kdiff.schedules import DISCRETE, all_schedules, schedule_settings
 
 

@@ -12,12 +12,13 @@ from tqdm import tqdm
 
 from kdiff.cli.choices import choose_device
 from kdiff.cli.evaluating import data_option
+from kdiff.cli.grid_options import CONTEXT, usage_errors
 from kdiff.cli.list_command import table
 from kdiff.cli.outputs import check_free, writing
 from kdiff.cli.paths import UserPath
-from kdiff.cli.planning import CONTEXT, usage_errors
 from kdiff.eval.features import DEFAULT_FEATURES, DEFAULT_RESIZE, feature_network
-from kdiff.eval.pictures import open_pictures
+from kdiff.eval.features.resize import MODES
+from kdiff.eval.images.pictures import open_pictures
 from kdiff.eval.references import (
     Label,
     Reference,
@@ -27,7 +28,6 @@ from kdiff.eval.references import (
     save_reference,
     stored_references,
 )
-from kdiff.eval.resize import MODES
 from kdiff.files import to_json, whole_file
 
 HASH = 12  # characters of a hash that a table shows

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import click
 
+from kdiff.cli.grid_options import CONTEXT, usage_errors
 from kdiff.cli.lists import as_budgets, as_list
 from kdiff.cli.paths import UserPath
-from kdiff.cli.planning import CONTEXT, usage_errors
 from kdiff.eval.report import Sweep, Table, curves, formats, make_tables, page, read_sweep, within
 from kdiff.files import whole_file
+from kdiff.names import unknown_name
 from kdiff.samplers import UnknownName, resolve
-from kdiff.samplers.registry import unknown_name
 
 FORMATS = ("csv", "md", "latex", "svg", "png", "html")
 

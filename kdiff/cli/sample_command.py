@@ -23,8 +23,8 @@ from kdiff.cli.choices import (
     network_errors,
     settings_option,
 )
+from kdiff.cli.grid_options import CONTEXT, grid_options, make_plan, to_json, usage_errors
 from kdiff.cli.paths import UserPath
-from kdiff.cli.planning import CONTEXT, grid_options, make_plan, to_json, usage_errors
 from kdiff.denoiser import Denoiser
 from kdiff.driver import State
 from kdiff.environment import environment
@@ -33,7 +33,7 @@ from kdiff.images import grid as image_grid
 from kdiff.images import save_animation, save_image, to_uint8
 from kdiff.latent import check_pictures
 from kdiff.models import DEFAULT_MODEL, find_model
-from kdiff.planning import DEFAULT_SAMPLER
+from kdiff.plans import DEFAULT_SAMPLER
 from kdiff.run_folder import OVERVIEW, RECORD, files_of_run, picture_name
 
 MOST_IMAGES = 1_000_000
@@ -159,7 +159,8 @@ def draw(
     cond = {"class_labels": labels}
     runs = kdiff.run(model, plan, seeds, batch=batch, deterministic=deterministic, cond=cond)
     films = []
-    with tqdm(total=plan.nfe * math.ceil(len(seeds) / batch), unit="NFE", disable=None) as bar:
+    total = None if plan.nfe is None else plan.nfe * math.ceil(len(seeds) / batch)
+    with tqdm(total=total, unit="NFE", disable=None) as bar:
         for part, states in runs:
             film = []
             for state in watched(states, bar):
@@ -197,8 +198,8 @@ def watched(states: Iterator[State], bar: tqdm) -> Iterator[State]:
     """The same states, with their evaluations counted on the bar."""
     shown = 0
     for state in states:
-        bar.update(state.nfe - shown)
-        shown = state.nfe
+        bar.update(state.asks - shown)
+        shown = state.asks
         yield state
 
 

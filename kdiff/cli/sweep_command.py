@@ -19,22 +19,23 @@ import kdiff
 from kdiff.cli.choices import DTYPES, choose_device
 from kdiff.cli.errors import told
 from kdiff.cli.evaluating import choose_evaluation, evaluation_options
+from kdiff.cli.grid_options import CONTEXT, key_value, usage_errors
 from kdiff.cli.lists import as_list, as_numbers
 from kdiff.cli.paths import UserPath
-from kdiff.cli.planning import CONTEXT, key_value, usage_errors
 from kdiff.cli.sweep_file import from_file
 from kdiff.driver import State
-from kdiff.eval import converged, sweep
-from kdiff.eval.cell import RMSE, Cell, Judge, ModelFile
-from kdiff.eval.claims import WRITING, Claims
+from kdiff.eval import sweep
 from kdiff.eval.evaluation import METRICS, Collector, all_metrics
 from kdiff.eval.features import DEFAULT_FEATURES
 from kdiff.eval.ranks import ranks, share, wait_for_all
-from kdiff.eval.sweep_folder import SweepFolder
+from kdiff.eval.sweep import converged_solution as converged
+from kdiff.eval.sweep.cell import RMSE, Cell, Judge, ModelFile
+from kdiff.eval.sweep.claims import WRITING, Claims
+from kdiff.eval.sweep.folder import SweepFolder
 from kdiff.models import DEFAULT_MODEL, find_model, sha256
-from kdiff.planning import DEFAULT_SAMPLER, DEFAULT_STEPS
+from kdiff.names import unknown_name
+from kdiff.plans import DEFAULT_SAMPLER, DEFAULT_STEPS
 from kdiff.samplers import UnknownName
-from kdiff.samplers.registry import unknown_name
 from kdiff.schedules import FINALS
 
 

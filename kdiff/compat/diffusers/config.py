@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from kdiff.checkpoints.diffusers_scheduler import is_flow, precond_of
-from kdiff.precond import Precond
-from kdiff.samplers.counts import real_number
+from kdiff.counts import real_number
+from kdiff.preconditioners import Precond
 
 # Of KDiffScheduler itself.
 OWN = ("sampler", "schedule", "final", "options", "settings", "seeds", "clip")

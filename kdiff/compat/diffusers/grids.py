@@ -16,11 +16,11 @@ from kdiff.compat.diffusers.config import (
     training_times,
     without_lowest_snr,
 )
-from kdiff.planning import DEFAULT_STEPS, Plan
-from kdiff.planning import plan as make_plan
-from kdiff.precond import Precond
+from kdiff.counts import whole_number
+from kdiff.plans import DEFAULT_STEPS, Plan
+from kdiff.plans import plan as make_plan
+from kdiff.preconditioners import Precond
 from kdiff.samplers import resolve
-from kdiff.samplers.counts import whole_number
 from kdiff.samplers.registry import Final
 from kdiff.schedules import CONTINUOUS, exponential, find_schedule, karras
 

@@ -17,8 +17,8 @@ from kdiff.checkpoints.diffusers_scheduler import ddpm_of, is_flow
 from kdiff.compat.diffusers.config import precond_for, training_times
 from kdiff.compat.diffusers.grids import flow_share, level_at
 from kdiff.compat.diffusers.samples import noised, velocity
-from kdiff.planning import Plan
-from kdiff.precond import Precond
+from kdiff.plans import Plan
+from kdiff.preconditioners import Precond
 
 Times = float | Sequence[float] | Tensor
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdiff.precond import Precond
+from kdiff.preconditioners import Precond
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 

@@ -19,7 +19,7 @@ from kdiff.compat.diffusers.grids import evaluation_levels, make_grid, no_noise,
 from kdiff.compat.diffusers.levels import NoiseLevels
 from kdiff.compat.diffusers.samples import Generators, draw_seeds, limited
 from kdiff.noise import Noise
-from kdiff.planning import DEFAULT_SAMPLER, Plan
+from kdiff.plans import DEFAULT_SAMPLER, Plan
 from kdiff.samplers import resolve
 from kdiff.samplers.registry import Coroutine, Final
 

@@ -18,8 +18,8 @@ from tqdm.auto import tqdm
 
 from kdiff.compat.k_diffusion.step_size import PIDStepSizeController
 from kdiff.compat.k_diffusion.steps import get_ancestral_step
+from kdiff.counts import MOST_STEPS, whole_number
 from kdiff.driver import NonFiniteError
-from kdiff.samplers.counts import MOST_STEPS, whole_number
 
 Evaluations = dict[str, Tensor]
 NoiseSampler = Callable[[Tensor, Tensor], Tensor]

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from tqdm.auto import trange
 
 from kdiff.compat.k_diffusion.missing import says_what_is_missing
+from kdiff.counts import whole_number
 from kdiff.eval import Gaussian, Moments, frechet_distance
-from kdiff.eval.weights import load_inception
-from kdiff.samplers.counts import whole_number
+from kdiff.eval.features.inception_weights import load_inception
 
 __all__ = [
     "InceptionV3FeatureExtractor",

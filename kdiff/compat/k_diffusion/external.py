@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kdiff.compat.k_diffusion.layers import Preconditioned, v_scalings
 from kdiff.compat.k_diffusion.schedules import append_zero
-from kdiff.samplers.counts import whole_number
+from kdiff.counts import whole_number
 
 
 class VDenoiser(Preconditioned):

@@ -1,0 +1,86 @@
+"""The options that choose a sampler and a grid, for every command that has them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from kdiff.checkpoints import MissingSetting
+from kdiff.files import to_json as to_json  # every command gets it with the rest
+from kdiff.plans import DEFAULT_STEPS, Plan, plan
+from kdiff.ranges import beginning
+from kdiff.samplers import UnknownName
+from kdiff.schedules import FINALS
+
+CONTEXT = {"show_default": True, "help_option_names": ["-h", "--help"]}
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """The library's ValueErrors, as one line and exit status 2."""
+    try:
+        yield
+    except UnknownName as error:
+        raise click.UsageError(f"{error} (see `kdiff list`)") from error
+    except MissingSetting as error:
+        told = (
+            "as --set KEY=VALUE; for `kdiff sweep`, in a file that `kdiff convert --set KEY=VALUE` "
+            "writes"
+        )
+        raise click.UsageError(f"{error} ({told})") from error
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def grid_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --steps to --option; the command gets them as `**grid`, for `make_plan`."""
+    options = [
+        click.option(
+            "--steps", type=int, help=f"Steps of the sampler.  [default: {DEFAULT_STEPS}]"
+        ),
+        click.option("--nfe", type=int, help="Instead: the most steps for so many evaluations."),
+        click.option("--schedule", help="karras, exponential ..; see `kdiff list schedules`."),
+        click.option("--sigma-min", type=float, help="Lowest noise level.  [default: the model's]"),
+        click.option("--sigma-max", type=float, help="First noise level.  [default: the model's]"),
+        click.option("--rho", type=float, help="Curvature of the karras schedule.  [default: 7]"),
+        click.option(
+            "--final",
+            type=click.Choice(FINALS),
+            default="zero",
+            help="End at noise level zero, or at sigma-min.",
+        ),
+        click.option(
+            "--option",
+            "options",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="An option of the sampler, such as eta=0.5; may be repeated.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def make_plan(model: Any, sampler: str, rho: float | None, options: Any, **grid: Any) -> Plan:
+    """The plan that the options ask for; a line on stderr if it begins at the model's sigma_max and
+    this is below the end of its table. click.UsageError if they make no sense."""
+    settings: dict[str, Any] = {} if rho is None else {"rho": rho}
+    with usage_errors():
+        made = plan(model, sampler, options=dict(map(key_value, options)), **settings, **grid)
+    said = None if model is None else beginning(model)
+    if said and math.isclose(made.sigmas[0], model.sigma_max):
+        click.echo(f"Note: {said}", err=True)
+    return made
+
+
+def key_value(text: str) -> tuple[str, str]:
+    """`eta=0.5` -> ("eta", "0.5")."""
+    key, equals, value = text.partition("=")
+    if not (key and equals and value):
+        raise click.UsageError(f"an option is KEY=VALUE, such as eta=0.5, not {text!r}")
+    return key.strip(), value.strip()

@@ -1,0 +1,89 @@
+"""Conditions: what a model is told beside x and sigma, such as classes, prompts or masks.
+
+Each is for all samples of a call. It is a tensor with a row for each sample, a list with an object
+for each (prompts, say), or `Shared`: one value for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Conditions = Mapping[str, Any]
+GIVEN = ("x", "sigma")  # what the sampler itself says
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A condition that is the same for all samples; the model gets `value` as it is."""
+
+    value: Any
+
+
+def conditions(given: Mapping[str, Any], n: int, device: torch.device | str) -> dict[str, Any]:
+    """The conditions of `n` samples: numbers as tensors `[n, ..]` on the device, other objects in
+    lists of n, and `Shared`. What is None is left out; an object that is no list is shared.
+
+    ValueError, with the name, for numbers or a list without a row for each sample.
+    """
+    return {key: _one(key, value, n, device) for key, value in given.items() if value is not None}
+
+
+def _one(key: str, value: Any, n: int, device: torch.device | str) -> Any:
+    if key in GIVEN:
+        raise ValueError(f"cond must not have {key!r}: the sampler gives it")
+    if isinstance(value, Shared):
+        return Shared(value.value.to(device)) if isinstance(value.value, Tensor) else value
+    try:
+        rows: Any = torch.as_tensor(value).to(device)
+    except (TypeError, ValueError, RuntimeError):
+        if key == "class_labels":
+            message = f"{key} must be numbers, a row for each sample, not {value!r:.80}"
+            raise ValueError(message) from None
+        if not isinstance(value, list | tuple):
+            return Shared(value)
+        rows = list(value)
+    if getattr(rows, "ndim", 1) == 0 or len(rows) != n:
+        shared = "" if key == "class_labels" else "; one for all is kdiff.Shared(value)"
+        raise ValueError(f"{key} must have one row for each of the {n} samples{shared}")
+    return rows
+
+
+def _each(cond: Conditions, change: Callable[[Any], Any]) -> dict[str, Any]:
+    return {key: v if isinstance(v, Shared) else change(v) for key, v in cond.items()}
+
+
+def part(cond: Conditions, rows: slice) -> dict[str, Any]:
+    """The conditions of some of the samples."""
+    return _each(cond, lambda value: value[rows])
+
+
+def chosen(cond: Conditions, rows: Sequence[int]) -> dict[str, Any]:
+    """The conditions of the samples with these numbers."""
+    return _each(
+        cond,
+        lambda v: v[list(rows)] if isinstance(v, Tensor) else [v[i] for i in rows],
+    )
+
+
+def joined(*conds: Conditions) -> dict[str, Any]:
+    """The conditions of several calls as those of one: one after the other. They must have the same
+    names; what is shared must be the same in all."""
+
+    def join(values: Sequence[Any]) -> Any:
+        if isinstance(values[0], Shared):
+            return values[0]
+        if isinstance(values[0], Tensor):
+            return torch.cat(list(values))
+        return [one for value in values for one in value]
+
+    return {key: join([cond[key] for cond in conds]) for key in conds[0]}
+
+
+def plain(cond: Conditions) -> dict[str, Any]:
+    """As a network gets them."""
+    return {key: v.value if isinstance(v, Shared) else v for key, v in cond.items()}

@@ -1,0 +1,139 @@
+"""Everything in kdiff that has a name is in a `Registry`: samplers, schedules, preconditioners,
+networks, checkpoint formats, guidance, editing, metrics and feature networks."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from itertools import chain
+from types import ModuleType
+from typing import Any, Generic, TypeVar
+
+from kdiff.plugins import plugins
+
+T = TypeVar("T")
+
+
+class UnknownName(ValueError):
+    """Nothing has that name; the message suggests the nearest."""
+
+
+@dataclass(frozen=True)
+class Found(Generic[T]):
+    """What a name stands for: the thing, its own name, and the options that the name implies."""
+
+    name: str
+    thing: T
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Registry(MutableMapping[str, T]):
+    """Things of one kind by name, in the order in which they were registered.
+
+    A thing may have `aliases`, a list of other names, and `presets`, other names with the options
+    that each implies. Other packages add things through the entry points in `group`: an entry
+    point names a thing, registered under the entry point's name, or a module, whose things
+    register themselves when it is imported; `adopt(registry, name, object)` replaces this rule.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        group: str,
+        adopt: Callable[[Registry[T], str, Any], None] | None = None,
+    ):
+        self.kind, self.group = kind, group
+        self._things: dict[str, T] = {}
+        self._known: dict[str, Found[T]] = {}  # by normalised names; empty: to be made
+        self._adopt = adopt or _adopt
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """A decorator: register the thing below under `name`."""
+
+        def add(thing: T) -> T:
+            self[name] = thing
+            return thing
+
+        return add
+
+    def find(self, name: str) -> Found[T]:
+        """The thing that has this name, alias or preset; case, spaces and punctuation do not count.
+        Other packages are asked only if none of kdiff's own has it.
+
+        UnknownName, with the nearest names, if there is none. TypeError if `name` is not text.
+        """
+        wanted = normalise(name)
+        for known in (self._names, lambda: self.all()._names()):
+            found = known().get(wanted)
+            if found is not None:
+                return found
+        raise UnknownName(self.unknown(name))
+
+    def unknown(self, name: str) -> str:
+        """One line that suggests the nearest names."""
+        return unknown_name(self.kind, name, self._things, self._other_names())
+
+    def all(self) -> Registry[T]:
+        """The registry itself, with the things of other packages."""
+        for name, thing in plugins(self.group).items():
+            self._adopt(self, name, thing)
+        return self
+
+    def other_names(self, name: str) -> list[str]:
+        """The aliases and presets of a thing."""
+        thing = self._things[name]
+        return [*getattr(thing, "aliases", ()), *getattr(thing, "presets", {})]
+
+    def _names(self) -> dict[str, Found[T]]:
+        if not self._known:
+            for name, thing in self._things.items():
+                for alias in (name, *getattr(thing, "aliases", ())):
+                    self._known[normalise(alias)] = Found(name, thing)
+                for alias, options in getattr(thing, "presets", {}).items():
+                    self._known[normalise(alias)] = Found(name, thing, options)
+        return self._known
+
+    def _other_names(self) -> Iterable[str]:
+        return chain.from_iterable(self.other_names(name) for name in self._things)
+
+    def __getitem__(self, name: str) -> T:
+        return self._things[name]
+
+    def __setitem__(self, name: str, thing: T) -> None:
+        self._things[name] = thing
+        self._known = {}
+
+    def __delitem__(self, name: str) -> None:
+        del self._things[name]
+        self._known = {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._things)
+
+    def __len__(self) -> int:
+        return len(self._things)
+
+
+def _adopt(registry: Registry[Any], name: str, thing: Any) -> None:
+    if not isinstance(thing, ModuleType):
+        registry.setdefault(name, thing)
+
+
+def normalise(name: str) -> str:
+    """`DPM++ 2M` and `sample_dpmpp_2m` -> `dpmpp2m`."""
+    if not isinstance(name, str):
+        raise TypeError(f"a name must be text, not {name!r}")
+    plain = re.sub("[^a-z0-9]", "", name.lower().replace("+", "p"))
+    return plain.removeprefix("sample")
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str], aliases: Iterable[str] = ()) -> str:
+    """One line that suggests the nearest names, or lists the known ones if none is near."""
+    known = list(known)
+    by_key = {normalise(k): k for k in (*aliases, *known)}
+    nearest = difflib.get_close_matches(normalise(name), by_key, n=3, cutoff=0.5)
+    if nearest:
+        return f"unknown {kind} {name!r}; did you mean {' or '.join(by_key[k] for k in nearest)}?"
+    return f"unknown {kind} {name!r}; there is {', '.join(known) or 'none'}"

@@ -1,0 +1,129 @@
+"""A plan: which sampler, with which options, on which grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from kdiff.editing import EDITS, edited_levels
+from kdiff.modifications import Modification, chosen
+from kdiff.samplers import Sampler, UnknownName, resolve
+from kdiff.samplers.outline import Outline, outline
+from kdiff.samplers.registry import Final
+from kdiff.schedules import FINALS, check_sigmas
+from kdiff.schedules import schedule as make_schedule
+
+DEFAULT_SAMPLER, DEFAULT_STEPS, DEFAULT_SCHEDULE = "dpmpp_2m", 20, "karras"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which sampler with which options on which grid, and what edits its course (see
+    `kdiff.editing`): all that `sample` needs beside the model."""
+
+    sampler: Sampler
+    options: Mapping[str, Any]
+    sigmas: Sequence[float]
+    schedule: str
+    edits: Sequence[Modification] = ()
+
+    @property
+    def final(self) -> Final:
+        """Where the grid ends."""
+        return "zero" if self.sigmas[-1] == 0 else "sigma_min"
+
+    @property
+    def steps(self) -> int:
+        """The number of intervals of the grid."""
+        return len(self.sigmas) - 1
+
+    @property
+    def limit(self) -> int | None:
+        """The most evaluations of an adaptive sampler: its option `limit`, if it has one."""
+        limit = self.sampler.limit
+        return limit if limit is None else self.options.get("limit", limit)
+
+    @cached_property
+    def outline(self) -> Outline | None:
+        """What the sampler will ask and draw, without edits; None if it is adaptive."""
+        return outline(self.sampler, self.sigmas, self.options)
+
+    @cached_property
+    def levels(self) -> Sequence[float] | None:
+        """The noise level of each evaluation, in order; None if only the run will tell."""
+        return edited_levels(self)
+
+    @property
+    def nfe(self) -> int | None:
+        """The number of evaluations of the denoiser, exactly; None if only the run will tell."""
+        return None if self.levels is None else len(self.levels)
+
+    def record(self) -> dict[str, Any]:
+        """All of it as plain values, for results to carry."""
+        edits = {"edits": [edit.record() for edit in self.edits]} if self.edits else {}
+        return {
+            "sampler": self.sampler.name,
+            "options": dict(self.options),
+            "schedule": self.schedule,
+            "final": self.final,
+            "steps": self.steps,
+            "nfe": self.nfe,
+            "sigmas": list(self.sigmas),
+            **edits,
+        }
+
+
+def plan(
+    model: Any = None,
+    sampler: str = DEFAULT_SAMPLER,
+    *,
+    steps: int | None = None,
+    nfe: int | None = None,
+    schedule: str | None = None,
+    sigmas: Sequence[float] | None = None,
+    final: Final = "zero",
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+    options: Mapping[str, Any] | None = None,
+    edits: Sequence[str | Modification] = (),
+    **settings: Any,
+) -> Plan:
+    """Resolve names and build the grid.
+
+    `sampler`: any name that `kdiff.samplers.resolve` knows. Either `steps` (default 20), or `nfe`:
+    the most steps that this many evaluations pay for, or `sigmas`: the grid itself. `schedule`
+    (default karras, or what the sampler's name says, as in `DPM++ 2M Karras`), its range, `final`
+    and `settings` (rho ..) as in `kdiff.schedule`; `options` are the sampler's. `edits` are of
+    `kdiff.editing`, each a `Modification` or text such as `NAME:key=value`.
+    ValueError on anything wrong.
+    """
+    found, edited = resolve(sampler), tuple(chosen(EDITS, edit) for edit in edits)
+    options = found.sampler.with_defaults({**found.options, **(options or {})})
+    for key in settings:
+        if key in found.sampler.options:
+            raise UnknownName(f"{key} is an option of {found.sampler.name}: give it in options")
+    if final not in FINALS:
+        raise ValueError(f"final must be zero or sigma_min, not {final!r}")
+    if sum(given is not None for given in (steps, nfe, sigmas)) > 1:
+        raise ValueError("give only one of steps, nfe and sigmas")
+    if sigmas is not None:
+        ranged = {"schedule": schedule, "sigma_min": sigma_min, "sigma_max": sigma_max, **settings}
+        for key, value in ranged.items():
+            if value is not None:
+                raise ValueError(f"sigmas are the whole grid: leave out {key}")
+        return Plan(found.sampler, options, check_sigmas(sigmas), "given", edited)
+    if nfe is not None:
+        steps = found.sampler.steps(nfe, final, options)
+    name = next(s for s in (schedule, found.schedule, DEFAULT_SCHEDULE) if s is not None)
+    grid = make_schedule(
+        name,
+        DEFAULT_STEPS if steps is None else steps,
+        model,
+        final=final,
+        sigma_min=sigma_min,
+        sigma_max=sigma_max,
+        **settings,
+    )
+    return Plan(found.sampler, options, grid, name, edited)

@@ -1,0 +1,97 @@
+"""The conversation between a sampler and what drives it.
+
+A sampler is a coroutine. It asks for the denoised of `x` at noise level `sigma`, gets it as the
+value of its `yield`, and returns the sample:
+
+    d = yield x, sigma
+
+Where it asks several things at once it yields a list, and gets a list. What else an ask can say is
+in `Ask`. `Walk` is the other side: drivers answer through it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+# It yields an Ask, a tuple that begins like one, or a list of either; and is sent D, or a list.
+Coroutine = Generator[Any, Any, Any]
+
+
+class Ask(NamedTuple):
+    """One question: D(x; sigma).
+
+    `rows`: which samples of the batch `x` holds, all if None: samplers whose steps differ from
+    sample to sample ask about some at a time. `step`: the interval of the grid that it belongs to,
+    from 0, for samplers that do not have a fixed number of evaluations in a step. `graph`: answer
+    with a tensor that `x` can be differentiated through.
+    """
+
+    x: Any
+    sigma: float
+    rows: Sequence[int] | None = None
+    step: int | None = None
+    graph: bool = False
+
+
+class Noise(Protocol):
+    """Standard normal noise for the interval from noise level `s` to `t`, a pure function: the same
+    arguments give the same bits. `draw` numbers further independent draws on one interval, and
+    `stream` names an auxiliary noise that is independent of all others."""
+
+    def __call__(self, s: float, t: float, draw: int = 0, *, stream: str = "") -> Any: ...
+
+
+class Walk:
+    """A sampler under way: the only place from which coroutines are sent to.
+
+    `ask` is what it asks now, None once it has ended; then `result` is what it returned. Where it
+    asks several things at once, `asks` has all, and they are answered in their order. Answers are
+    detached from any graph, unless `graph`, or the ask itself, says otherwise.
+    """
+
+    def __init__(self, coroutine: Coroutine, graph: bool = False):
+        if not isinstance(coroutine, Generator):
+            kind = type(coroutine).__name__
+            raise TypeError(f"a sampler must be a generator: one that yields asks, not {kind}")
+        self._coroutine = coroutine
+        self._graph = graph
+        self._answers: list[Any] = []
+        self._one = True
+        self.asks: Sequence[Ask] = ()
+        self.result: Any = None
+        self._send(None)
+
+    @property
+    def ask(self) -> Ask | None:
+        """The next ask that has no answer yet; None if there is none."""
+        return self.asks[len(self._answers)] if self.asks else None
+
+    def answer(self, *denoised: Any) -> None:
+        """Answer the next ask, or several in their order. Once all have answers, the sampler goes
+        on to its next asks, or to its end."""
+        for one in denoised:
+            ask = self.asks[len(self._answers)]
+            follows = self._graph or ask.graph or not getattr(one, "requires_grad", False)
+            self._answers.append(one if follows else one.detach())
+        if len(self._answers) == len(self.asks):
+            answers, self._answers = self._answers, []
+            self._send(answers[0] if self._one else answers)
+
+    def _send(self, answer: Any) -> None:
+        self.asks = ()
+        while not self.asks:  # an empty list asks nothing
+            try:
+                said = self._coroutine.send(answer)
+            except StopIteration as stop:
+                self.result = stop.value
+                return
+            self._one = not isinstance(said, list)
+            self.asks = [_as_ask(one) for one in ([said] if self._one else said)]
+            answer = []
+
+
+def _as_ask(said: Any) -> Ask:
+    if isinstance(said, tuple) and 2 <= len(said) <= len(Ask._fields):
+        return Ask(*said)
+    raise TypeError(f"a sampler must yield (x, sigma), or a list of such, not {said!r:.80}")

@@ -1,0 +1,312 @@
+"""What samplers declare of themselves, and how they are found."""
+
+import collections
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import kdiff
+from kdiff.analytic import GaussianMixture
+from kdiff.names import normalise
+from kdiff.samplers import REGISTRY, Sampler, UnknownName, resolve
+from kdiff.schedules import FINALS, SCHEDULES
+
+MIXTURE = GaussianMixture(
+    torch.tensor([[-1.0, 0.5], [1.0, 0.0]], dtype=torch.float64),
+    torch.tensor([0.3, 0.5], dtype=torch.float64),
+)
+START = torch.tensor([[0.3, -1.2], [1.5, 0.4]], dtype=torch.float64)
+
+
+def discrete_model() -> kdiff.Denoiser:
+    """MIXTURE as a network that predicts eps at 1000 timesteps."""
+    table = torch.tensor(kdiff.precond("eps").sigmas, dtype=torch.float64).log()
+
+    def network(x, t):
+        low = t[0].floor().int()
+        log_sigma = torch.lerp(table[low], table[(low + 1).clamp(max=999)], t[0].double() % 1)
+        sigma = log_sigma.exp().item()
+        x = x * math.hypot(1, sigma)
+        return (x - MIXTURE(x, sigma)) / sigma
+
+    return kdiff.Denoiser(network, "eps", shape=(2,))
+
+
+DISCRETE_MODEL = discrete_model()
+
+
+def every_setting() -> list:
+    """Each sampler as it is by default, and, if that is another thing, as an ODE solver."""
+    return [
+        pytest.param(name, dict(options), id=f"{name}-{dict(options)}")
+        for name, s in REGISTRY.items()
+        for options in ([{}, s.ode] if s.ode else [{}])
+    ]
+
+
+@pytest.mark.parametrize("final", FINALS)
+@pytest.mark.parametrize(("name", "options"), every_setting())
+def test_the_evaluations_are_those_declared(run, name, options, final):
+    for steps in (1, 2, 3, 4, 7, 20):
+        asked = []
+
+        def count(x, sigma, asked=asked):
+            asked.append(sigma)
+            return MIXTURE(x, sigma)
+
+        sigmas = kdiff.schedule("karras", steps, final=final)
+        result = run(count, name, sigmas, sigmas[0] * START, **options)
+        assert len(asked) == REGISTRY[name].nfe(steps, final)
+        assert len(asked) == kdiff.plan(sampler=name, sigmas=sigmas, options=options).nfe
+        assert asked[0] == sigmas[0]
+        assert min(asked) > 0 and max(asked) == asked[0]
+        assert result.isfinite().all()
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(("name", "options"), every_setting())
+def test_few_steps_are_finite_on_every_schedule(run, name, options, schedule):
+    for steps in (1, 2, 3):
+        for final in FINALS:
+            sigmas = kdiff.schedule(schedule, steps, DISCRETE_MODEL, final=final)
+            x = run(DISCRETE_MODEL, name, sigmas, sigmas[0] * START, **options)
+            assert x.isfinite().all(), (steps, final)
+
+
+@pytest.mark.parametrize(("name", "options"), every_setting())
+def test_a_step_to_zero_gives_the_denoised(run, name, options):
+    result = run(MIXTURE, name, [7.0, 0.0], 7 * START, **options)
+    torch.testing.assert_close(result, MIXTURE(7 * START, 7.0), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("final", FINALS)
+@pytest.mark.parametrize("name", REGISTRY)
+def test_steps_is_the_inverse_of_nfe(name, final):
+    s = REGISTRY[name]
+    least = s.nfe(1, final)
+    for nfe in range(least, 42):
+        steps = s.steps(nfe, final)
+        assert s.nfe(steps, final) <= nfe < s.nfe(steps + 1, final)
+        assert s.steps(s.nfe(steps, final), final) == steps
+    with pytest.raises(ValueError, match=f"nfe of {name} must be a whole number, at least {least}"):
+        s.steps(least - 1, final)
+
+
+def test_the_table_of_evaluations():
+    """k-diffusion's Heun and DPM2 take 2 n - 1 for n steps down to zero; PLMS n + 1."""
+    for name in ("heun", "dpm_2", "dpmpp_2s_ancestral", "dpmpp_sde", "dpm_2_ancestral"):
+        assert [REGISTRY[name].nfe(n) for n in (1, 2, 18)] == [1, 3, 35]
+        assert [REGISTRY[name].nfe(n, "sigma_min") for n in (1, 2, 18)] == [2, 4, 36]
+    assert [REGISTRY["plms"].nfe(n) for n in (1, 2, 50)] == [1, 3, 51]
+    for name in ("euler", "ddim", "lms", "deis", "ipndm", "dpmpp_2m", "dpmpp_3m_sde", "unipc"):
+        assert [REGISTRY[name].nfe(n) for n in (1, 2, 50)] == [1, 2, 50]
+
+
+@pytest.mark.parametrize(
+    ("name", "sampler", "options", "schedule"),
+    [
+        ("dpmpp_2m", "dpmpp_2m", {}, None),
+        ("sample_dpmpp_2m", "dpmpp_2m", {}, None),
+        ("DPM++ 2M", "dpmpp_2m", {}, None),
+        ("DPM++ 2M Karras", "dpmpp_2m", {}, "karras"),
+        ("dpm++2m karras", "dpmpp_2m", {}, "karras"),
+        ("  DPM++_2M-KARRAS ", "dpmpp_2m", {}, "karras"),
+        ("dpmpp_2m polyexponential", "dpmpp_2m", {}, "polyexponential"),
+        ("DPMSolverMultistepScheduler", "dpmpp_2m", {"lower_order_final": True}, None),
+        ("DPMSolverSinglestepScheduler", "dpmpp_2s_ancestral", {"eta": 0.0}, None),
+        ("DPM++ 2S", "dpmpp_2s_ancestral", {"eta": 0.0}, None),
+        ("DPM++ 2M Heun", "dpmpp_2m", {"solver_type": "heun"}, None),
+        ("DPM++ 2M SDE", "dpmpp_2m_sde", {}, None),
+        ("DPM++ 2M SDE Karras", "dpmpp_2m_sde", {}, "karras"),
+        ("DPM++ 2M SDE Heun Exponential", "dpmpp_2m_sde", {"solver_type": "heun"}, "exponential"),
+        ("DPM++ 3M SDE Exponential", "dpmpp_3m_sde", {}, "exponential"),
+        ("DPM++ SDE Karras", "dpmpp_sde", {}, "karras"),
+        ("DPM++ 2S a Karras", "dpmpp_2s_ancestral", {}, "karras"),
+        ("Euler", "euler", {}, None),
+        ("Euler a", "euler_ancestral", {}, None),
+        ("sample_euler_ancestral", "euler_ancestral", {}, None),
+        ("EulerAncestralDiscreteScheduler", "euler_ancestral", {}, None),
+        ("EulerDiscreteScheduler", "euler", {}, None),
+        ("Heun", "heun", {}, None),
+        ("HeunDiscreteScheduler", "heun", {}, None),
+        ("DPM2", "dpm_2", {}, None),
+        ("DPM2 a Karras", "dpm_2_ancestral", {}, "karras"),
+        ("KDPM2AncestralDiscreteScheduler", "dpm_2_ancestral", {}, None),
+        ("LMS Karras", "lms", {}, "karras"),
+        ("sample_lms", "lms", {}, None),
+        ("DDIM", "ddim", {}, None),
+        ("DDIMScheduler", "ddim", {}, None),
+        ("DDPMScheduler", "ddim", {"eta": 1.0}, None),
+        ("PLMS", "plms", {}, None),
+        ("PNDMScheduler", "plms", {}, None),
+        ("UniPC", "unipc", {}, None),
+        ("uni_pc_bh2", "unipc", {"variant": "bh2"}, None),
+        (
+            "UniPCMultistepScheduler",
+            "unipc",
+            {"order": 2, "lower_order_final": True},
+            None,
+        ),
+        (
+            "DEISMultistepScheduler",
+            "deis",
+            {"order": 2, "variable": "log_rho", "lower_order_final": True},
+            None,
+        ),
+        ("IPNDMScheduler", "ipndm", {}, None),
+        ("DPMSolverSDEScheduler", "dpmpp_sde", {}, None),
+    ],
+)
+def test_names(name, sampler, options, schedule):
+    found = resolve(name)
+    assert (found.sampler.name, found.schedule) == (sampler, schedule)
+    defaults = found.sampler.with_defaults()
+    assert found.sampler.with_defaults(found.options) == defaults | options
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("eular", "euler"),
+        ("dpmpp_2n", "dpmpp_2m"),
+        ("DPM++ 2M Karas", "DPM\\+\\+ 2M"),
+        ("unipcc", "uni_pc"),
+        ("zzz", "there is euler, "),
+        ("", "there is euler, "),
+        ("Karras", "there is euler, "),
+    ],
+)
+def test_an_unknown_name_suggests_the_nearest(name, nearest):
+    with pytest.raises(UnknownName, match=nearest):
+        resolve(name)
+
+
+def all_names() -> list[tuple[str, str]]:
+    return [
+        (alias, s.name)
+        for s in REGISTRY.values()
+        for alias in (s.name, f"sample_{s.name}", *s.aliases, *s.presets)
+    ]
+
+
+def test_no_two_samplers_claim_a_name():
+    owners = collections.defaultdict(set)
+    for alias, owner in all_names():
+        owners[normalise(alias)].add(owner)
+    assert [(alias, sorted(who)) for alias, who in owners.items() if len(who) > 1] == []
+
+
+@pytest.mark.parametrize(("alias", "owner"), all_names())
+def test_every_alias_leads_to_its_sampler(alias, owner):
+    found = resolve(alias)
+    assert (found.sampler.name, found.schedule) == (owner, None)
+    assert dict(found.options) == REGISTRY[owner].presets.get(alias, {})
+    assert resolve(f"{alias} Exponential").schedule == "exponential"
+
+
+def test_the_scheduler_aliases_are_classes_of_diffusers():
+    diffusers = pytest.importorskip("diffusers")
+    classes = [alias for alias, _ in all_names() if alias.endswith("Scheduler")]
+    assert len(classes) > 10
+    assert [name for name in classes if not hasattr(diffusers, name)] == []
+
+
+@pytest.mark.parametrize("s", REGISTRY.values(), ids=lambda s: s.name)
+def test_every_sampler_says_what_it_is(s: Sampler):
+    assert s.paper and s.function.__doc__
+    assert all(option.help for option in s.options.values())
+    assert (s.noise is None) == (not s.ode)
+    assert not s.stochastic(s.ode)
+    assert s.with_defaults() == {k: o.parse(str(o.default)) for k, o in s.options.items()}
+    for options in s.presets.values():
+        assert s.with_defaults(options).items() >= options.items()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("euler", {}, False),
+        ("euler", {"S_churn": 10}, True),
+        ("euler_ancestral", {}, True),
+        ("euler_ancestral", {"eta": 0}, False),
+        ("ddim", {}, False),
+        ("ddim", {"eta": 0.2}, True),
+        ("ddim", {"variance": "sigma_hat"}, True),
+        ("dpmpp_2m", {}, False),
+        ("dpmpp_sde", {}, True),
+    ],
+)
+def test_stochastic(name, options, expected):
+    assert REGISTRY[name].stochastic(options) is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "given", "parsed"),
+    [
+        ("euler_ancestral", "eta", "0.5", 0.5),
+        ("euler_ancestral", "eta", 1, 1.0),
+        ("euler", "S_tmax", "inf", math.inf),
+        ("lms", "order", "3", 3),
+        ("lms", "order", 3.0, 3),
+        ("lms", "order", np.int64(3), 3),
+        ("lms", "order", torch.tensor(3), 3),
+        ("ddim", "eta", np.float32(0.5), 0.5),
+        ("euler", "S_churn", torch.tensor(2.0), 2.0),
+        ("euler", "S_tmax", np.float64(math.inf), math.inf),
+        ("unipc", "variant", np.str_("bh1"), "bh1"),
+        ("dpmpp_3m", "as_published", np.bool_(True), True),
+        ("unipc", "variant", "bh1", "bh1"),
+        *[("dpmpp_3m", "as_published", v, True) for v in (True, "true", "True", "1", "yes", 1)],
+        *[("dpmpp_3m", "as_published", v, False) for v in (False, "false", "0", "no", 0)],
+    ],
+)
+def test_options_are_parsed(name, key, given, parsed):
+    value = REGISTRY[name].with_defaults({key: given})[key]
+    assert value == parsed
+    assert type(value) is type(parsed)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "given", "allowed"),
+    [
+        *[
+            ("ddim", "eta", v, "a number from 0 to 1")
+            for v in (-0.1, 1.1, math.nan, "nan", "x", "", True, np.bool_(False), [0.5])
+        ],
+        *[
+            ("euler", "S_churn", v, "a number, at least 0")
+            for v in (-1, math.nan, None, "1,5", "x", 10**400)
+        ],
+        *[
+            ("lms", "order", v, "1 or 2 or 3 or 4")
+            for v in (0, 5, 2.5, "2.5", "two", math.nan, True, math.inf)
+        ],
+        *[("unipc", "variant", v, "bh1 or bh2") for v in ("bh3", "", None, 1)],
+        *[("dpmpp_3m", "as_published", v, "true or false") for v in ("maybe", 2, None, "")],
+        ("dpmpp_sde", "r", 0, "a number from 0.05 to 1"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_the_right_ones(name, key, given, allowed):
+    with pytest.raises(ValueError) as error:
+        REGISTRY[name].with_defaults({key: given})
+    assert str(error.value) == f"{key} must be {allowed}, not {given!r}"
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "hint"),
+    [
+        ("euler", "s_chrn", "S_churn"),
+        ("dpmpp_2m", "solver", "solver_type"),
+        ("plms", "eta", "there is none"),
+    ],
+)
+def test_an_unknown_option_suggests_the_nearest(name, key, hint):
+    with pytest.raises(UnknownName, match=hint) as error:
+        REGISTRY[name].with_defaults({key: 1})
+    assert f"{name} option" in str(error.value)
+
+
+def test_the_case_of_an_option_does_not_count():
+    assert REGISTRY["heun"].with_defaults({"s_churn": 3, "S_NOISE": 2})["S_churn"] == 3.0
