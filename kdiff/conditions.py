@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,7 +37,7 @@ def conditions(given: Mapping[str, Any], n: int, device: torch.device | str) -> 
 def _one(key: str, value: Any, n: int, device: torch.device | str) -> Any:
     if key in GIVEN:
         raise ValueError(f"cond must not have {key!r}: the sampler gives it")
-    if isinstance(value, Shared):
+    if isinstance(value, Shared) and key != "class_labels":
         return Shared(value.value.to(device)) if isinstance(value.value, Tensor) else value
     try:
         rows: Any = torch.as_tensor(value).to(device)
@@ -44,7 +45,7 @@ def _one(key: str, value: Any, n: int, device: torch.device | str) -> Any:
         if key == "class_labels":
             message = f"{key} must be numbers, a row for each sample, not {value!r:.80}"
             raise ValueError(message) from None
-        if not isinstance(value, list | tuple):
+        if not isinstance(value, list | tuple | np.ndarray):
             return Shared(value)
         rows = list(value)
     if getattr(rows, "ndim", 1) == 0 or len(rows) != n:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kdiff.conditions import chosen
+from kdiff.counts import finite_number
 from kdiff.editing import begin
 from kdiff.model import Denoise, Wrapper, as_model
 from kdiff.noise import Noise
@@ -50,28 +51,47 @@ def drive(
 
     `cond` is as `kdiff.conditions` has it. Gradients are not followed unless `grad`: the result can
     then be differentiated through the whole run.
-    ValueError if `x` is not floating-point, or the answers or the noise are not of its shape;
-    NonFiniteError, which names the step and sigma, if the model breaks down; TooManyEvaluations if
-    an adaptive sampler does not end.
+    ValueError if `x` is not floating-point, or asks, answers, noise or the result are not of its
+    shape; TypeError if the sampler yields anything but asks; NonFiniteError, which names the step
+    and sigma, if the model breaks down; TooManyEvaluations if an adaptive sampler does not end.
     """
     if not x.is_floating_point():
         raise ValueError(f"x must be of a floating-point dtype, not {x.dtype}")
-    denoise = isolated(denoise, grad)
+    denoise = isolated(denoise)
     walk = begin(plan, x if grad else x.detach(), Checked(noise, x), graph=grad)
     count, watch = Count(plan, len(x)), FiniteWatch(plan)
     denoised = x
     while (ask := walk.ask) is not None:
+        check_ask(plan, ask, x)
         count.another(ask, denoise.evaluations(ask.sigma))
         told = cond if ask.rows is None else chosen(cond, ask.rows)
-        answer = denoise(ask.x, ask.sigma, graph=ask.graph, **told)
-        denoised = answer.detach() if ask.graph and not grad else answer
+        with torch.set_grad_enabled(grad or ask.graph):
+            answer = denoise(ask.x, ask.sigma, **told)
+        asked, denoised = (ask.x, answer) if grad else (ask.x.detach(), answer.detach())
         step = count.step(ask)
         watch(denoised, step, ask.sigma)
-        yield State(step, ask.sigma, ask.x, denoised, count.nfe, count.asks)
+        yield State(step, ask.sigma, asked, denoised, count.nfe, count.asks)
         walk.answer(answer)
+    check_like(f"{plan.sampler.name} must return", walk.result, x.shape)
     result = walk.result if grad else walk.result.detach()
     watch.result(result)
     yield State(plan.steps, plan.sigmas[-1], result, denoised, count.nfe, count.asks)
+
+
+def check_ask(plan: Plan, ask: Ask, x: Tensor) -> None:
+    """ValueError, or TypeError, unless it asks about samples like those of `x` at a noise level."""
+    n = len(x) if ask.rows is None else len(ask.rows)
+    check_like(f"{plan.sampler.name} must ask about", ask.x, (n, *x.shape[1:]))
+    if finite_number(f"the noise level that {plan.sampler.name} asks at", ask.sigma) < 0:
+        raise ValueError(f"{plan.sampler.name} asks at a noise level below 0, {ask.sigma}")
+
+
+def check_like(what: str, found: Any, shape: Sequence[int]) -> None:
+    """TypeError unless a tensor, ValueError unless of this `shape`."""
+    if not isinstance(found, Tensor):
+        raise TypeError(f"{what} a tensor {tuple(shape)}, not {type(found).__name__}")
+    if found.shape != torch.Size(shape):
+        raise ValueError(f"{what} a tensor {tuple(shape)}, not {tuple(found.shape)}")
 
 
 class Count:
@@ -79,15 +99,16 @@ class Count:
 
     def __init__(self, plan: Plan, n: int):
         self.plan = plan
-        self.total = self.asks = self.nfe = 0
+        self.asks = self.nfe = 0
         self._each = np.zeros((2, n), dtype=np.int64)  # answers and evaluations of each sample
 
     def another(self, ask: Ask, evaluations: int) -> None:
         """TooManyEvaluations beyond the limit of an adaptive sampler."""
-        rows = slice(None) if ask.rows is None else list(ask.rows)
-        self._each[:, rows] += [[1], [evaluations]]
+        if ask.rows is None:
+            self._each += [[1], [evaluations]]
+        else:  # which may have a sample several times
+            np.add.at(self._each.T, list(ask.rows), [1, evaluations])
         self.asks, self.nfe = self._each.max(axis=1).tolist()
-        self.total += 1
         limit = self.plan.limit
         if limit is not None and self.asks > limit:
             name = self.plan.sampler.name
@@ -101,8 +122,8 @@ class Count:
         if ask.step is not None:
             return ask.step
         known = self.plan.outline
-        if known is not None and not self.plan.edits:
-            return known.steps[self.total - 1]
+        if known is not None and not self.plan.edits and self.asks <= len(known.steps):
+            return known.steps[self.asks - 1]
         return step_of(self.plan.sigmas, ask.sigma)
 
 
@@ -135,23 +156,20 @@ class Isolated(Wrapper):
     networks write into what they are given, or answer into one buffer (as compiled ones do with
     CUDA graphs). ValueError if the answer is not a tensor like x."""
 
-    def __init__(self, denoise: Denoise, grad: bool = False):
+    def __init__(self, denoise: Denoise):
         super().__init__(as_model(denoise))
-        self.grad = grad
 
-    def __call__(self, x: Tensor, sigma: float, /, *, graph: bool = False, **cond: Any) -> Tensor:
-        with torch.set_grad_enabled(self.grad or graph):
-            answer = self.model(x.clone(), sigma, **cond)
-            if not isinstance(answer, Tensor) or answer.shape != x.shape:
-                given = tuple(getattr(answer, "shape", ())) or type(answer).__name__
-                raise ValueError(f"the model must answer with {tuple(x.shape)}, not {given}")
-            answer = answer if self.grad or graph else answer.detach()
-            return answer.to(x.dtype, copy=True)
+    def __call__(self, x: Tensor, sigma: float, /, **cond: Any) -> Tensor:
+        answer = self.model(x.clone(), sigma, **cond)
+        if not isinstance(answer, Tensor) or answer.shape != x.shape:
+            given = tuple(getattr(answer, "shape", ())) or type(answer).__name__
+            raise ValueError(f"the model must answer with {tuple(x.shape)}, not {given}")
+        return answer.to(x.dtype, copy=True)
 
 
-def isolated(denoise: Denoise, grad: bool = False) -> Isolated:
+def isolated(denoise: Denoise) -> Isolated:
     """`denoise`, `Isolated` unless it is that already."""
-    return denoise if isinstance(denoise, Isolated) else Isolated(denoise, grad)
+    return denoise if isinstance(denoise, Isolated) else Isolated(denoise)
 
 
 class FiniteWatch:

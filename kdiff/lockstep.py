@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdiff.conditions import Conditions
 from kdiff.driver import Isolated, State, drive
 from kdiff.plans import Plan
 from kdiff.sampling import Batch, batches
@@ -83,6 +84,7 @@ class Answer:
     before: Tensor | None
     x: Tensor
     sigma: float
+    cond: Conditions
     denoised: Tensor
     seconds: float
 
@@ -103,11 +105,19 @@ class Answers:
     def next_round(self) -> None:
         self._known = []
 
-    def find(self, before: Tensor | None, x: Tensor, sigma: float) -> Answer | None:
-        """The answer to an equal ask, if there was one in this round."""
+    def find(
+        self, before: Tensor | None, x: Tensor, sigma: float, cond: Conditions
+    ) -> Answer | None:
+        """The answer to an equal ask, if there was one in this round. An ask that is to be
+        differentiated has none: a graph leads to one x."""
         self.asked += 1
-        for known in self._known:
-            if known.before is before and known.sigma == sigma and _equal(known.x, x):
+        for known in [] if torch.is_grad_enabled() else self._known:
+            if (
+                known.before is before
+                and known.sigma == sigma
+                and all(known.cond.get(key) is value for key, value in cond.items())
+                and _equal(known.x, x)
+            ):
                 return known
         return None
 
@@ -117,7 +127,7 @@ class Answers:
         if x.device.type == "cuda":
             torch.cuda.synchronize(x.device)  # or it would be someone else's time
         self.computed += 1
-        answer = Answer(before, x, sigma, denoised, time.perf_counter() - began)
+        answer = Answer(before, x, sigma, cond, denoised, time.perf_counter() - began)
         self._known.append(answer)
         return answer
 
@@ -137,7 +147,6 @@ class Lane:
         self.x: Tensor | None = None
         self.seconds = 0.0
         self._last: Tensor | None = None
-        self.n = len(start)
         self._states = drive(Isolated(self), plan, start, part.noise(), **part.cond)
 
     def advance(self) -> State | None:
@@ -164,8 +173,8 @@ class Lane:
         return self.answers.denoise.record()
 
     def __call__(self, x: Tensor, sigma: float, **cond: Any) -> Tensor:
-        known = self.answers.find(self._last, x, sigma)
-        if known is None or len(x) < self.n:  # of some samples only, which may be others
+        known = self.answers.find(self._last, x, sigma, cond)
+        if known is None:
             known = self.answers.compute(self._last, x, sigma, **cond)
         else:
             self.seconds += known.seconds

@@ -8,7 +8,7 @@ noise, so what is stateful or noisy belongs there. A run is a model, modificatio
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, Protocol, TypeVar
@@ -56,6 +56,15 @@ def chosen(registry: Registry[N], what: str | Modification) -> Modification:
     found = registry.find(said.name)
     given = {**found.options, **said.options}
     return Modification(found.name, with_defaults(found.name, found.thing.options, given))
+
+
+def all_chosen(
+    registry: Registry[N], what: str | Modification | Iterable[str | Modification]
+) -> tuple[Modification, ...]:
+    """One or several of them, in their order. Errors as `chosen`."""
+    if isinstance(what, Iterable) and not isinstance(what, str):
+        return tuple(chosen(registry, one) for one in what)
+    return (chosen(registry, what),)
 
 
 def several(registry: Registry[N], text: str) -> list[Modification]:

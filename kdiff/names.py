@@ -88,11 +88,14 @@ class Registry(MutableMapping[str, T]):
 
     def _names(self) -> dict[str, Found[T]]:
         if not self._known:
+            # No thing's alias hides the name of another, and no plug-in's one of kdiff's own.
             for name, thing in self._things.items():
-                for alias in (name, *getattr(thing, "aliases", ())):
-                    self._known[normalise(alias)] = Found(name, thing)
+                self._known.setdefault(normalise(name), Found(name, thing))
+            for name, thing in self._things.items():
+                for alias in getattr(thing, "aliases", ()):
+                    self._known.setdefault(normalise(alias), Found(name, thing))
                 for alias, options in getattr(thing, "presets", {}).items():
-                    self._known[normalise(alias)] = Found(name, thing, options)
+                    self._known.setdefault(normalise(alias), Found(name, thing, options))
         return self._known
 
     def _other_names(self) -> Iterable[str]:

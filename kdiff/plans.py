@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from kdiff.editing import EDITS, edited_levels
-from kdiff.modifications import Modification, chosen
+from kdiff.modifications import Modification, all_chosen
 from kdiff.samplers import Sampler, UnknownName, resolve
 from kdiff.samplers.outline import Outline, outline
 from kdiff.samplers.registry import Final
@@ -87,7 +87,7 @@ def plan(
     sigma_min: float | None = None,
     sigma_max: float | None = None,
     options: Mapping[str, Any] | None = None,
-    edits: Sequence[str | Modification] = (),
+    edits: str | Modification | Sequence[str | Modification] = (),
     **settings: Any,
 ) -> Plan:
     """Resolve names and build the grid.
@@ -96,10 +96,10 @@ def plan(
     the most steps that this many evaluations pay for, or `sigmas`: the grid itself. `schedule`
     (default karras, or what the sampler's name says, as in `DPM++ 2M Karras`), its range, `final`
     and `settings` (rho ..) as in `kdiff.schedule`; `options` are the sampler's. `edits` are of
-    `kdiff.editing`, each a `Modification` or text such as `NAME:key=value`.
+    `kdiff.editing`: one, or a list, each a `Modification` or text such as `NAME:key=value`.
     ValueError on anything wrong.
     """
-    found, edited = resolve(sampler), tuple(chosen(EDITS, edit) for edit in edits)
+    found, edited = resolve(sampler), all_chosen(EDITS, edits)
     options = found.sampler.with_defaults({**found.options, **(options or {})})
     for key in settings:
         if key in found.sampler.options:

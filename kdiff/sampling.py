@@ -63,7 +63,7 @@ def sample(
     if n is not None and count != len(seeds):
         raise ValueError(f"n = {count}, but there are {len(seeds)} seeds")
     cond = {**(cond or {}), "class_labels": class_labels}
-    model = guided(model, [guide] if isinstance(guide, str | Modification) else guide)
+    model = guided(model, guide)
     plan = make_plan(model, sampler, **planned)
     results = []
     for _, states in run(

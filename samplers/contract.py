@@ -94,4 +94,5 @@ class Walk:
 def _as_ask(said: Any) -> Ask:
     if isinstance(said, tuple) and 2 <= len(said) <= len(Ask._fields):
         return Ask(*said)
-    raise TypeError(f"a sampler must yield (x, sigma), or a list of such, not {said!r:.80}")
+    shown = " ".join(repr(said).split())
+    raise TypeError(f"a sampler must yield (x, sigma), or a list of such, not {shown:.80}")

@@ -37,15 +37,22 @@ def outline(
     """The outline of `sampler` on the decreasing grid `sigmas`; None if it is adaptive."""
     if sampler.limit is not None:
         return None
-    zero: Any = 0.0
-    if not sampler.linear:  # it may do anything that tensors can
-        import torch
-
-        zero = torch.zeros(1, 1, dtype=torch.float64)
+    zero, answer = (0.0, _zero) if sampler.linear else _tensors()
     asks, _, draws = walk_through(
-        sampler, sigmas, options, x=zero, answer=lambda i, x: 0.0 * x, noise=lambda i: zero
+        sampler, sigmas, options, x=zero, answer=answer, noise=lambda i: zero
     )
     return Outline([ask.sigma for _, ask in asks], [step for step, _ in asks], draws)
+
+
+def _zero(i: int, x: Any) -> Any:
+    return 0.0 * x
+
+
+def _tensors() -> tuple[Any, Callable[[int, Any], Any]]:
+    """For a sampler that may do anything that tensors can, also differentiate its answers."""
+    import torch
+
+    return torch.zeros(1, 1, dtype=torch.float64), torch.enable_grad()(_zero)
 
 
 def walk_through(

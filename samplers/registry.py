@@ -61,7 +61,7 @@ class Sampler:
         full = self.with_defaults(options)
         if self.noise is None:
             return False
-        return self.ode is None or any(full[k] != v for k, v in self.ode.items())
+        return not self.ode or any(full[k] != v for k, v in self.ode.items())
 
     def calls_per_step(self, steps: int, final: Final = "zero") -> list[int]:
         """Evaluations in each of `steps` steps, as `calls` and `first_calls` claim.

@@ -1,7 +1,9 @@
 """Editing: functions from coroutine to coroutine, which see asks, answers and the run's own noise.
 
-An edit drives the sampler, and is driven like one. It gets `start`, which begins the sampler at any
-noise level on any grid, any number of times, and the start and grid of the run:
+An edit drives the sampler, and is driven like one. It gets the start and the grid of the run, and
+`start(x, sigmas, draw=0)`, which begins the sampler at any noise level on any grid, any number of
+times. Noise is a pure function of its interval, so whoever goes over one again, and wants other
+noise there, numbers the visits with `draw`.
 
     @edit("clamped", paper="the range of the data")
     def clamped(start, x, sigmas, *, noise, most: Annotated[float, Option("bound", 0)] = 1.0):
@@ -12,7 +14,8 @@ noise level on any grid, any number of times, and the start and grid of the run:
         return walk.result
 
 It holds its state in local variables, so it is right in lockstep and in any batch. `noise` is white
-and its own: independent of the sampler's, and of other edits'.
+and its own: independent of the sampler's, and of other edits'. What it gives to the sampler, or
+returns, is cut off from any graph.
 """
 
 from __future__ import annotations
@@ -22,7 +25,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from kdiff.modifications import Modification
 from kdiff.names import Registry
 from kdiff.options import Option, options_of
 from kdiff.samplers.contract import Coroutine, Noise, Walk
@@ -31,7 +33,7 @@ from kdiff.samplers.outline import outline
 if TYPE_CHECKING:
     from kdiff.plans import Plan
 
-Start = Callable[[Any, Sequence[float]], Walk]
+Start = Callable[..., Walk]
 # levels(levels of the sampler on a grid, the grid, options): those of the evaluations.
 Levels = Callable[
     [Callable[[Sequence[float]], Sequence[float]], Sequence[float], Mapping[str, Any]],
@@ -72,28 +74,42 @@ def edit(
 def begin(plan: Plan, x: Any, noise: Any, *, graph: bool = False) -> Walk:
     """The plan's sampler at `x`, edited: the last edit stands outermost. `noise` has `white` and
     `brownian` (see `kdiff.Noise`). Unless `graph`, no gradient gets through to the sampler."""
-    kind = plan.sampler.noise
-    source = None if kind is None else getattr(noise, kind)
-
-    def start(x: Any, sigmas: Sequence[float]) -> Walk:
-        return Walk(plan.sampler.start(x, sigmas, source, plan.options), graph)
-
-    for i, modification in enumerate(plan.edits):
-        own = partial(noise.white, stream=f"edit {i} {modification.name}")
-        start = partial(_start, modification, start, own, graph)
-    return start(x, plan.sigmas)
+    return _begin(plan, noise, graph, len(plan.edits), "", x, plan.sigmas)
 
 
-def _start(
-    modification: Modification,
-    start: Start,
-    noise: Noise,
+def _begin(
+    plan: Plan,
+    noise: Any,
     graph: bool,
+    depth: int,
+    visit: str,
     x: Any,
     sigmas: Sequence[float],
+    draw: int = 0,
 ) -> Walk:
-    function = EDITS[modification.name].function
-    return Walk(function(start, x, sigmas, noise=noise, **modification.options), graph)
+    """The sampler with the first `depth` edits. `visit` says which repetition it is part of."""
+    if draw:
+        visit = f"{visit}again {draw} "
+    if not graph and getattr(x, "requires_grad", False):
+        x = x.detach()
+    if depth == 0:
+        kind = plan.sampler.noise
+        source = None if kind is None else _streamed(getattr(noise, kind), visit)
+        return Walk(plan.sampler.start(x, sigmas, source, plan.options), graph)
+    said = plan.edits[depth - 1]
+    own = _streamed(noise.white, f"{visit}edit {depth - 1} {said.name} ")
+    start = partial(_begin, plan, noise, graph, depth - 1, visit)
+    function = EDITS.find(said.name).thing.function
+    return Walk(function(start, x, sigmas, noise=own, **said.options), graph)
+
+
+def _streamed(noise: Noise, name: str) -> Noise:
+    """`noise` with all its streams in one of that name; as it is, if the name is empty."""
+
+    def draws(s: float, t: float, draw: int = 0, *, stream: str = "") -> Any:
+        return noise(s, t, draw, stream=name + stream)
+
+    return draws if name else noise
 
 
 def edited_levels(plan: Plan) -> Sequence[float] | None:
@@ -106,7 +122,7 @@ def edited_levels(plan: Plan) -> Sequence[float] | None:
         return () if found is None else found.levels
 
     for modification in plan.edits:
-        own = EDITS[modification.name].levels
+        own = EDITS.find(modification.name).thing.levels
         if own is not None:
             levels = partial(own, levels, options=modification.options)  # type: ignore[call-arg]
     return plan.outline.levels if not plan.edits else levels(plan.sigmas)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from kdiff.model import Denoise, Model, Wrapper, as_model
-from kdiff.modifications import Modification, chosen
+from kdiff.modifications import Modification, all_chosen, chosen
 from kdiff.names import Registry
 from kdiff.options import Option, options_of
 
@@ -54,7 +54,7 @@ class Guided(Wrapper):
     def __init__(self, model: Model, modification: Modification):
         super().__init__(model)
         self.modification = modification
-        self.guidance = GUIDANCE[modification.name]
+        self.guidance = GUIDANCE.find(modification.name).thing
         self._denoise = self.guidance.function(model, **modification.options)
 
     def __call__(self, x: Tensor, sigma: float, /, **cond: Any) -> Tensor:
@@ -85,8 +85,8 @@ def guide(model: Any, what: str | Modification, /, **options: Any) -> Guided:
     return Guided(as_model(model), said)
 
 
-def guided(model: Any, guides: Iterable[str | Modification]) -> Any:
+def guided(model: Any, guides: str | Modification | Iterable[str | Modification]) -> Any:
     """`model` with all these, the first one innermost; the model itself if there are none."""
-    for one in guides:
+    for one in all_chosen(GUIDANCE, guides):
         model = guide(model, one)
     return model
