@@ -34,13 +34,22 @@ class Outline(NamedTuple):
 def outline(
     sampler: Sampler, sigmas: Sequence[float], options: Mapping[str, Any] | None = None
 ) -> Outline | None:
-    """The outline of `sampler` on the decreasing grid `sigmas`; None if it is adaptive."""
+    """The outline of `sampler` on the decreasing grid `sigmas`; None if it is adaptive. TypeError
+    if it is declared linear, but does not run on numbers."""
     if sampler.limit is not None:
         return None
     zero, answer = (0.0, _zero) if sampler.linear else _tensors()
-    asks, _, draws = walk_through(
-        sampler, sigmas, options, x=zero, answer=answer, noise=lambda i: zero
-    )
+    try:
+        asks, _, draws = walk_through(
+            sampler, sigmas, options, x=zero, answer=answer, noise=lambda i: zero
+        )
+    except (TypeError, AttributeError) as error:
+        if not sampler.linear:
+            raise
+        raise TypeError(
+            f"{sampler.name} does not run on plain numbers ({error}): declare linear=False if it "
+            "does more than to add multiples of what it is given"
+        ) from error
     return Outline([ask.sigma for _, ask in asks], [step for step, _ in asks], draws)
 
 
