@@ -119,10 +119,12 @@ class Count:
 
     def step(self, ask: Ask) -> int:
         """The interval of the grid that the newest ask belongs to."""
+        if self.plan.edits:  # they may begin the sampler on parts of the grid
+            return step_of(self.plan.sigmas, ask.sigma)
         if ask.step is not None:
             return ask.step
         known = self.plan.outline
-        if known is not None and not self.plan.edits and self.asks <= len(known.steps):
+        if known is not None and self.asks <= len(known.steps):
             return known.steps[self.asks - 1]
         return step_of(self.plan.sigmas, ask.sigma)
 

@@ -77,13 +77,14 @@ def several(registry: Registry[N], text: str) -> list[Modification]:
 
 
 def _parsed(kind: str, text: str) -> Modification:
+    kind = f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
     if not isinstance(text, str):
-        raise ValueError(f"a {kind} is a name such as NAME:key=value, not {text!r:.80}")
+        raise ValueError(f"{kind} is a name such as NAME:key=value, not {text!r:.80}")
     name, *pairs = re.split(r":(?=[^:=]*=)", text)
     options: dict[str, str] = {}
     for pair in pairs:
         key, _, value = pair.partition("=")
         if not (key.strip() and value.strip()) or key.strip() in options:
-            raise ValueError(f"a {kind} is NAME:key=value:key=value, each key once, not {text!r}")
+            raise ValueError(f"{kind} is NAME:key=value:key=value, each key once, not {text!r}")
         options[key.strip()] = value.strip()
     return Modification(name.strip(), options)
