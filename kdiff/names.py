@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from itertools import chain
@@ -122,6 +123,23 @@ class Registry(MutableMapping[str, T]):
 def _adopt(registry: Registry[Any], name: str, thing: Any) -> None:
     if not isinstance(thing, ModuleType):
         registry.setdefault(name, thing)
+
+
+def made_of_functions(kind: type) -> Callable[[Registry[Any], str, Any], None]:
+    """The `adopt` of things that a decorator makes of functions. A module, or such a function, has
+    registered what it has when it was imported; a warning tells of anything else that is not a
+    `kind`."""
+
+    def adopt(registry: Registry[Any], name: str, thing: Any) -> None:
+        if isinstance(thing, kind):
+            registry.setdefault(name, thing)
+        elif not isinstance(thing, ModuleType) and not any(
+            getattr(known, "function", None) is thing for known in registry.values()
+        ):
+            message = f"{name} of {registry.group} is left out: it does not register a"
+            warnings.warn(f"{message} {registry.kind}", stacklevel=4)
+
+    return adopt
 
 
 def normalise(name: str) -> str:

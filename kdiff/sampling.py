@@ -62,7 +62,10 @@ def sample(
     seeds = range(first, first + count) if seeds is None else _listed(seeds)
     if n is not None and count != len(seeds):
         raise ValueError(f"n = {count}, but there are {len(seeds)} seeds")
-    cond = {**(cond or {}), "class_labels": class_labels}
+    if class_labels is not None:
+        if (cond or {}).get("class_labels") is not None:
+            raise ValueError("give class_labels once, not in cond as well")
+        cond = {**(cond or {}), "class_labels": class_labels}
     model = guided(model, guide)
     plan = make_plan(model, sampler, **planned)
     results = []

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from kdiff.counts import MOST_STEPS, whole_number
-from kdiff.names import Registry, UnknownName, normalise
+from kdiff.names import Registry, UnknownName, made_of_functions, normalise
 from kdiff.options import Option, options_of, with_defaults
 from kdiff.samplers.contract import Coroutine, Noise
 
@@ -118,7 +118,7 @@ class Sampler:
         return super().__reduce_ex__(protocol)
 
 
-REGISTRY: Registry[Sampler] = Registry("sampler", "kdiff.samplers")
+REGISTRY: Registry[Sampler] = Registry("sampler", "kdiff.samplers", made_of_functions(Sampler))
 _BY_CALLS: Any = object()
 
 

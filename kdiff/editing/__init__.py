@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from kdiff.names import Registry
+from kdiff.names import Registry, made_of_functions
 from kdiff.options import Option, options_of
 from kdiff.samplers.contract import Coroutine, Noise, Walk
 from kdiff.samplers.outline import outline
@@ -55,7 +55,7 @@ class Edit:
     options: Mapping[str, Option] = field(default_factory=dict)
 
 
-EDITS: Registry[Edit] = Registry("edit", "kdiff.editing")
+EDITS: Registry[Edit] = Registry("edit", "kdiff.editing", made_of_functions(Edit))
 
 
 def edit(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kdiff.model import Denoise, Model, Wrapper, as_model
 from kdiff.modifications import Modification, all_chosen, chosen
-from kdiff.names import Registry
+from kdiff.names import Registry, made_of_functions
 from kdiff.options import Option, options_of
 
 
@@ -32,7 +32,7 @@ class Guidance:
     options: Mapping[str, Option] = field(default_factory=dict)
 
 
-GUIDANCE: Registry[Guidance] = Registry("guidance", "kdiff.guidance")
+GUIDANCE: Registry[Guidance] = Registry("guidance", "kdiff.guidance", made_of_functions(Guidance))
 
 
 def guidance(
