@@ -10,7 +10,6 @@ from torch import Tensor
 from kdiff.conditions import joined
 from kdiff.guidance.registry import guidance
 from kdiff.model import Denoise, Model
-from kdiff.networks import classes_of
 from kdiff.options import Option
 
 NONE = -1  # the null class
@@ -36,7 +35,7 @@ def cfg(
 
     ValueError for a model without classes, or a call without `class_labels`.
     """
-    if not (model.classes or classes_of(getattr(model, "network", None))):
+    if not model.classes:
         raise ValueError(f"{model.name} has no classes: leave out the guidance cfg")
 
     def denoise(x: Tensor, sigma: float, **cond: Any) -> Tensor:

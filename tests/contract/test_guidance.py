@@ -187,14 +187,6 @@ def test_guidance_of_a_guided_model():
     assert guided(inner, []) is inner
 
 
-def test_a_network_with_classes_that_have_no_names():
-    network = kdiff.networks.SongUNet(
-        8, model_channels=8, num_blocks=1, channel_mult=[1], label_dim=3
-    )
-    model = kdiff.Denoiser(network, "edm", shape=(3, 8, 8))
-    assert kdiff.sample(model, steps=1, class_labels=[1], guide="cfg").isfinite().all()
-
-
 @pytest.mark.parametrize(
     ("guide", "cond", "message"),
     [

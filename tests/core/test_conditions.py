@@ -69,7 +69,7 @@ def test_parts_choices_and_joins_go_together():
         ({"class_labels": [1, 2]}, "class_labels must have one row for each of the 3 samples"),
         ({"class_labels": 1}, "class_labels must have one row for each of the 3 samples"),
         ({"class_labels": ["a"] * 3}, "class_labels must be numbers, a row for each sample, not"),
-        ({"class_labels": Shared(1)}, "class_labels must be numbers, a row for each sample, not"),
+        ({"class_labels": Shared(1)}, "class_labels must have one row for each of the 3 samples"),
         ({"w": 2.5}, "w must have one row for each of the 3 samples; one for all is kdiff.Shared"),
         ({"prompts": ["a", "b"]}, "prompts must have one row for each of the 3 samples; one for"),
         ({"prompts": []}, "prompts must have one row for each of the 3 samples"),
