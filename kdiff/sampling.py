@@ -55,6 +55,8 @@ def sample(
     (`steps`, `nfe`, `schedule`, `options`, `edits`, ..) as in `plan`.
     ValueError on bad arguments, NonFiniteError if the model breaks down.
     """
+    if None not in (class_labels, (cond or {}).get("class_labels")):
+        raise ValueError("give class_labels once, not in cond as well")
     count = 1 if n is None else whole_number("n", n, 1, MOST_SAMPLES)
     if seed is not None and seeds is not None:
         raise ValueError("give only one of seed and seeds")
@@ -63,10 +65,8 @@ def sample(
     if n is not None and count != len(seeds):
         raise ValueError(f"n = {count}, but there are {len(seeds)} seeds")
     if class_labels is not None:
-        if (cond or {}).get("class_labels") is not None:
-            raise ValueError("give class_labels once, not in cond as well")
         cond = {**(cond or {}), "class_labels": class_labels}
-    model = guided(model, guide)
+    model = guided(model, [guide] if isinstance(guide, str | Modification) else guide)
     plan = make_plan(model, sampler, **planned)
     results = []
     for _, states in run(
