@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -114,16 +115,23 @@ def plan(
             if value is not None:
                 raise ValueError(f"sigmas are the whole grid: leave out {key}")
         return Plan(found.sampler, options, check_sigmas(sigmas), "given", edited)
+    name = next(s for s in (schedule, found.schedule, DEFAULT_SCHEDULE) if s is not None)
+
+    def in_steps(steps: int) -> Plan:
+        ends = {"final": final, "sigma_min": sigma_min, "sigma_max": sigma_max}
+        grid = make_schedule(name, steps, model, **ends, **settings)
+        return Plan(found.sampler, options, grid, name, edited)
+
     if nfe is not None:
         steps = found.sampler.steps(nfe, final, options)
-    name = next(s for s in (schedule, found.schedule, DEFAULT_SCHEDULE) if s is not None)
-    grid = make_schedule(
-        name,
-        DEFAULT_STEPS if steps is None else steps,
-        model,
-        final=final,
-        sigma_min=sigma_min,
-        sigma_max=sigma_max,
-        **settings,
-    )
-    return Plan(found.sampler, options, grid, name, edited)
+        steps = _paid(nfe, steps, in_steps) if edited else steps
+    return in_steps(DEFAULT_STEPS if steps is None else steps)
+
+
+def _paid(nfe: int, steps: int, in_steps: Callable[[int], Plan]) -> int:
+    """The most steps, up to `steps`, that `nfe` evaluations pay for. ValueError if not even one."""
+    paid = bisect_right(range(1, steps + 1), nfe, key=lambda n: in_steps(n).nfe or 0)
+    if not paid:
+        least = in_steps(1).nfe
+        raise ValueError(f"nfe = {nfe} does not pay for one step: as edited, it takes {least}")
+    return paid

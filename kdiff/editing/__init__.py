@@ -92,6 +92,8 @@ def _begin(
         visit = f"{visit}again {draw} "
     if not graph and getattr(x, "requires_grad", False):
         x = x.detach()
+    if len(sigmas) < 2:
+        return Walk(_stay(x), graph)
     if depth == 0:
         kind = plan.sampler.noise
         source = None if kind is None else _streamed(getattr(noise, kind), visit)
@@ -101,6 +103,12 @@ def _begin(
     start = partial(_begin, plan, noise, graph, depth - 1, visit)
     function = EDITS.find(said.name).thing.function
     return Walk(function(start, x, sigmas, noise=own, **said.options), graph)
+
+
+def _stay(x: Any) -> Coroutine:
+    """What any sampler does on a grid without an interval."""
+    yield []
+    return x
 
 
 def _streamed(noise: Noise, name: str) -> Noise:
@@ -118,7 +126,7 @@ def edited_levels(plan: Plan) -> Sequence[float] | None:
         return None
 
     def levels(sigmas: Sequence[float]) -> Sequence[float]:
-        found = outline(plan.sampler, sigmas, plan.options)
+        found = outline(plan.sampler, sigmas, plan.options) if len(sigmas) > 1 else None
         return () if found is None else found.levels
 
     for modification in plan.edits:

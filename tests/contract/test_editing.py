@@ -238,8 +238,25 @@ def test_a_part_of_the_grid_is_a_run_of_its_own():
     whole, cut = planned("euler_ancestral"), planned("euler_ancestral", "repeated:times=0")
     assert torch.equal(states_of(whole)[-1].x, states_of(cut)[-1].x)
     assert planned("dpmpp_2m", "repeated:times=2").nfe == 2 + 2 * 2 + 2
+    for sampler in REGISTRY:  # of two levels the rest is one, from which there is nowhere to go
+        *states, last = states_of(planned(sampler, "repeated:times=2", sigmas=[4.0, 0.0]))
+        assert len(states) == 3
+        torch.testing.assert_close(last.x, states[-1].denoised)
     steps = [state.step for state in states_of(planned("heun", "repeated"))]
     assert steps == [0, 1, 1, 2, 0, 1, 1, 2, 2, 3, 3, 4]
+
+
+@pytest.mark.parametrize("nfe", range(1, 20))
+def test_a_budget_pays_for_the_edits_too(nfe):
+    def made(**arguments):
+        return kdiff.plan(Pointwise(), "heun", edits="repeated:times=2", **arguments)
+
+    if nfe < made(steps=1).nfe:
+        with pytest.raises(ValueError, match=f"nfe = {nfe} does not pay for one step"):
+            made(nfe=nfe)
+    else:
+        plan = made(nfe=nfe)
+        assert plan.nfe <= nfe < made(steps=plan.steps + 1).nfe
 
 
 def test_a_gradient_through_the_denoiser():
