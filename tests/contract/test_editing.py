@@ -104,7 +104,7 @@ def registered():
         del EDITS[name]
 
 
-NAMES = ["clamped", "doubled", "shaken", "repeated", "pulled"]
+NAMES = [*EDITS, "clamped", "doubled", "shaken", "repeated", "pulled"]
 
 
 def states_of(plan, seeds=SEEDS, model=None, **arguments):

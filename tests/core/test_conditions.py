@@ -91,8 +91,9 @@ def test_labels_may_stand_in_cond_but_not_twice():
 
     arguments = {"n": 2, "sigmas": [1, 0], "shape": (1,), "cond": {"class_labels": [3, 4]}}
     assert kdiff.sample(model, "euler", **arguments).tolist() == [[3], [4]]
-    with pytest.raises(ValueError, match="give class_labels once, not in cond as well"):
-        kdiff.sample(model, "euler", class_labels=[3, 4], **arguments)
+    for labels in ([3, 4], np.array([3, 4]), torch.tensor([3, 4])):
+        with pytest.raises(ValueError, match="give class_labels once, not in cond as well"):
+            kdiff.sample(model, "euler", class_labels=labels, **arguments)
 
 
 def test_the_model_gets_what_belongs_to_its_batch():
