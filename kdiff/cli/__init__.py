@@ -6,11 +6,11 @@ import sys
 import traceback
 import warnings
 from importlib import import_module
-from importlib.metadata import version
 from typing import Any
 
 import click
 
+from kdiff import __version__
 from kdiff.cli.errors import close_output, open_streams, told, wants_traceback
 from kdiff.cli.memory import keep_freed_memory
 from kdiff.interrupt import STATUS, ExitAtOnce
@@ -23,7 +23,7 @@ COMMANDS = {
     "ref": "The statistics that images are compared with.",
     "inspect": "What a checkpoint is, and whether it denoises.",
     "convert": "Write a checkpoint of another format as kdiff's own.",
-    "list": "Show the samplers, schedules, models, formats and metrics there are.",
+    "list": "Show the samplers, schedules, guidance, models, metrics .. there are.",
     "explain": "Show exactly what a sampler computes.",
 }
 
@@ -68,7 +68,7 @@ class Commands(click.Group):
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(version("kdiff"), prog_name="kdiff")
+@click.version_option(__version__, prog_name="kdiff")
 def main() -> None:
     """Sample diffusion models with any sampler, and measure what comes out."""
     keep_freed_memory()

@@ -12,13 +12,13 @@ from typing import Any
 import click
 import torch
 
-import kdiff
-from kdiff.checkpoints import one_line
 from kdiff.cli.errors import told
 from kdiff.cli.grid_options import key_value
 from kdiff.denoiser import Denoiser
+from kdiff.driver import NonFiniteError, TooManyEvaluations
 from kdiff.files import parse_yaml
-from kdiff.models import sha256
+from kdiff.messages import one_line
+from kdiff.models import load
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -37,12 +37,7 @@ def settings_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def load_with(path: Path, settings: Sequence[str]) -> Denoiser:
     """`kdiff.load(path, **settings)`, with values as in YAML. ValueError if that fails."""
-    return kdiff.load(path, **as_keywords(settings))
-
-
-def hash_with(path: Path, settings: Sequence[str]) -> str:
-    """The hash of all files that `load_with` reads."""
-    return sha256(path, **as_keywords(settings))
+    return load(path, **as_keywords(settings))
 
 
 def as_keywords(settings: Sequence[str]) -> dict[str, Any]:
@@ -68,7 +63,7 @@ def network_errors(name: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise click.ClickException(told(error)) from error
-    except kdiff.NonFiniteError as error:
+    except (NonFiniteError, TooManyEvaluations) as error:
         raise click.ClickException(one_line(error, 300)) from error
     except (ValueError, TypeError, RuntimeError, AssertionError) as error:
         raise click.ClickException(f"{name}: {one_line(error, 300)}") from error

@@ -8,7 +8,7 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
-from kdiff.checkpoints import one_line
+from kdiff.messages import one_line
 
 VARIABLE = "KDIFF_TRACEBACK"
 

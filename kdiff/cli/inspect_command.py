@@ -8,10 +8,10 @@ from typing import Any
 import click
 import numpy as np
 
-from kdiff.checkpoints import one_line
 from kdiff.cli.choices import choose_device, load_with, settings_option
 from kdiff.cli.grid_options import CONTEXT, to_json, usage_errors
 from kdiff.denoiser import Denoiser
+from kdiff.messages import one_line
 from kdiff.model_check import health, named, not_finite, to_model
 from kdiff.models import find_model
 from kdiff.ranges import beginning, suggest
