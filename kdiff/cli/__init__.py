@@ -1,4 +1,4 @@
-"""The command line: one command a file, each read only when it is asked for."""
+"""The command line: one command a file, each imported only when it is asked for."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from kdiff.interrupt import STATUS, ExitAtOnce
 
 COMMANDS = {
     "sample": "Make pictures with a model.",
-    "eval-fid": "Compute FID and more, of a model's images or of any.",
-    "sweep": "Evaluate samplers over steps, and go on where it stopped.",
-    "report": "Tables, curves and a page of what a sweep found.",
-    "ref": "The statistics that images are compared with.",
-    "inspect": "What a checkpoint is, and whether it denoises.",
-    "convert": "Write a checkpoint of another format as kdiff's own.",
-    "list": "Show the samplers, schedules, guidance, models, metrics .. there are.",
+    "eval-fid": "Compute FID and other metrics, for a model's images or for any others.",
+    "sweep": "Evaluate samplers at several step counts; continues where it stopped.",
+    "report": "Make tables, curves and a page from a sweep.",
+    "ref": "Make, list and show the statistics that images are compared with.",
+    "inspect": "Show what a checkpoint is, and check that it denoises.",
+    "convert": "Convert a checkpoint to kdiff's own format.",
+    "list": "List samplers, schedules, guidance, models, metrics and more.",
     "explain": "Show exactly what a sampler computes.",
 }
 
 
 class Commands(click.Group):
-    """Each command is read when it is asked for, and whatever goes wrong is one line."""
+    """Each command is imported when it is asked for, and every error is one line."""
 
     def main(self, *arguments: Any, **settings: Any) -> Any:
         open_streams()

@@ -1,5 +1,4 @@
-"""What commands that run a model let one choose: its settings, its device, its dtype, its
-classes."""
+"""What all commands with a model let one choose: settings, device, dtype and classes."""
 
 from __future__ import annotations
 
@@ -30,8 +29,8 @@ def settings_option(command: Callable[..., Any]) -> Callable[..., Any]:
         "settings",
         multiple=True,
         metavar="KEY=VALUE",
-        help="What the model's file lacks or says wrongly, as for kdiff.load: shape=3,64,64, "
-        "prediction=v or weights=model; may be repeated.",
+        help="A setting that the model's file lacks or has wrong, as for kdiff.load: "
+        "shape=3,64,64, prediction=v or weights=model; may be repeated.",
     )(command)
 
 
@@ -56,7 +55,7 @@ def as_value(text: str) -> Any:
 
 @contextmanager
 def network_errors(name: str) -> Iterator[None]:
-    """What goes wrong while a network runs, which may be anybody's, as one line."""
+    """Whatever goes wrong while a network runs, as one line: it may be anybody's."""
     try:
         yield
     except click.ClickException:
@@ -72,7 +71,7 @@ def network_errors(name: str) -> Iterator[None]:
 
 
 def choose_labels(model: Denoiser, text: str | None, n: int) -> list[int] | None:
-    """One class for each image: those of the list, or all, in turn; -1 for none."""
+    """A class for each image: the listed ones, or all, in turn. The class none is -1."""
     if not model.classes:
         if text is not None:
             raise click.UsageError(f"{model.name} has no classes: leave out --class-label")
@@ -96,8 +95,8 @@ def class_index(model: Denoiser, name: str) -> int:
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The device of that name, tried; by default CUDA if there is any, and under torchrun the one
-    of this process."""
+    """The device of that name, once it has been tried. Default: CUDA if there is any; under
+    torchrun, the GPU of this process."""
     if name is None:
         own = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
         return torch.device(own if torch.cuda.is_available() else "cpu")

@@ -1,4 +1,4 @@
-"""`kdiff eval-fid`: figures for images on disk, or for what a model makes."""
+"""`kdiff eval-fid`: metrics of images on disk, or of images that a model makes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from kdiff.modifications import Modification
 from kdiff.plans import DEFAULT_SAMPLER
 
 DEFAULT_NUM = 1000
-# Options that say how a model makes images, and nothing about images on disk.
+# Options for images that a model makes, which mean nothing for images on disk.
 OF_MODELS = {
     *("model_name", "settings", "sampler", "steps", "nfe", "schedule", "sigma_min", "sigma_max"),
     *("rho", "final", "options", "guides", "edits", "num", "seed", "class_label", "dtype"),
@@ -76,14 +76,14 @@ OF_MODELS = {
     "--backend",
     type=click.Choice(["kdiff", *BACKENDS, "all"]),
     default="kdiff",
-    help="Compute it with other libraries too.",
+    help="Compute the metrics with other libraries too.",
 )
 @click.option("--batch", type=click.IntRange(1), default=64, help="Images computed together.")
 @click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: cuda if there is one]")
 @click.option("--dtype", type=click.Choice(list(DTYPES)), default="float32", help="The model's.")
-@click.option("--deterministic", is_flag=True, help="Same images to the bit in any batch.")
+@click.option("--deterministic", is_flag=True, help="The same bits in any batch; slightly slower.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole record as JSON.")
-@click.option("--out", type=UserPath(), help="Write it to a file.")
+@click.option("--out", type=UserPath(), help="Write the record to a file.")
 @click.option("--overwrite", is_flag=True, help="Replace that file, if there is one.")
 @click.pass_context
 def command(
@@ -98,7 +98,7 @@ def command(
     overwrite: bool,
     **others: Any,
 ) -> None:
-    """FID and more, of images on disk or of what a model makes, against a reference.
+    """Compare images on disk, or images that a model makes, with a reference: FID and more.
 
     Under torchrun, the processes share the images.
     """
@@ -140,7 +140,7 @@ def command(
         "environment": environment(where),
         "command": shlex.join(["kdiff", *sys.argv[1:]]),
     }
-    if out is not None:  # first, as nothing that is printed can be relied on
+    if out is not None:  # first: printing can fail
         with writing(out), whole_file(out) as temporary:
             temporary.write_text(to_json(record) + "\n")
     click.echo(to_json(record) if as_json else "\n".join(lines(record, figures)))
@@ -250,7 +250,7 @@ def judge(
     network: FeatureNetwork,
     reference: Reference,
 ) -> dict[str, Any]:
-    """A library's figures, each beside the reason why it is not there or differs."""
+    """A library's figures, and the reasons why some are missing or differ."""
     if isinstance(opinion, CannotRun):
         return {"figures": {}, "note": str(opinion)}
     figures, reasons = {}, []

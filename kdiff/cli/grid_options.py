@@ -43,7 +43,11 @@ def grid_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--steps", type=int, help=f"Steps of the sampler.  [default: {DEFAULT_STEPS}]"
         ),
-        click.option("--nfe", type=int, help="Instead: the most steps for so many evaluations."),
+        click.option(
+            "--nfe",
+            type=int,
+            help="Instead of --steps: as many steps as this many evaluations allow.",
+        ),
         click.option("--schedule", help="karras, exponential ..; see `kdiff list schedules`."),
         click.option("--sigma-min", type=float, help="Lowest noise level.  [default: the model's]"),
         click.option("--sigma-max", type=float, help="First noise level.  [default: the model's]"),
@@ -68,8 +72,8 @@ def grid_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def choose_plan(model: Any, sampler: str, rho: float | None, options: Any, **grid: Any) -> Plan:
-    """The plan that the options ask for; a line on stderr if it begins at the model's sigma_max and
-    this is below the end of its table. click.UsageError if they make no sense."""
+    """The plan that the options ask for. A line on stderr says if it begins at the model's
+    sigma_max, below the end of the model's table. click.UsageError if the options make no sense."""
     settings: dict[str, Any] = {} if rho is None else {"rho": rho}
     with usage_errors():
         made = plan(model, sampler, options=dict(map(key_value, options)), **settings, **grid)

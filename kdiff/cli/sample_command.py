@@ -50,7 +50,7 @@ from kdiff.sampling import run
 @click.option(
     "--seed", type=int, help="Seed of the first image; the next has the next.  [default: 0]"
 )
-@click.option("--seeds", help="Instead: which seeds, such as 0-63 or 3,5,8-10.")
+@click.option("--seeds", help="Instead of --seed: which seeds, such as 0-63 or 3,5,8-10.")
 @click.option("--batch", type=int, default=64, help="Images computed together.")
 @click.option(
     "--class-label",
@@ -60,12 +60,12 @@ from kdiff.sampling import run
 @click.option(
     "--overwrite",
     is_flag=True,
-    help="Write into a folder that is not empty: the run that is in it goes, other files stay.",
+    help="Write into a folder that is not empty. An earlier run is deleted, other files stay.",
 )
 @click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: cuda if there is one]")
-@click.option("--dtype", type=click.Choice(list(DTYPES)), default="float32", help="Network's.")
+@click.option("--dtype", type=click.Choice(list(DTYPES)), default="float32", help="The network's.")
 @click.option("--compile", "compile_", is_flag=True, help="torch.compile the network first.")
-@click.option("--deterministic", is_flag=True, help="Same bits whatever the batch; a bit slower.")
+@click.option("--deterministic", is_flag=True, help="The same bits in any batch; slightly slower.")
 @click.option("--trajectory", type=UserPath(), help="A GIF of the denoised images.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(

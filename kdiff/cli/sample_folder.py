@@ -1,4 +1,4 @@
-"""The folder of `kdiff sample`: known to be good before anything is computed."""
+"""The folder of `kdiff sample`: checked before anything is computed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kdiff.run_folder import OVERVIEW, RECORD, files_of_run
 
 
 def beside(out: Path, film: Path | None) -> str | None:
-    """The name of the trajectory, if it lies among the pictures."""
+    """The name of the trajectory if it is in the folder of the pictures, else None."""
     return film.name if film is not None and film.parent.resolve() == out.resolve() else None
 
 
@@ -27,8 +27,8 @@ def check_trajectory(film: Path | None, out: Path, overwrite: bool) -> None:
 
 
 def prepare_folder(out: Path, overwrite: bool) -> list[Path]:
-    """Make the folder, and make sure of it before anything is computed. The pictures of the run
-    that is in it, which are to go when this one's come."""
+    """Make the folder, and check that it can be written into. Return the files of an earlier run in
+    it, to be deleted when the first of this run are there."""
     if out.exists() and not out.is_dir():
         raise click.UsageError(f"--out {out} is a file, not a folder")
     if out.is_dir() and any(out.iterdir()) and not overwrite:
@@ -39,7 +39,7 @@ def prepare_folder(out: Path, overwrite: bool) -> list[Path]:
         raise click.UsageError(f"cannot make the folder {out}: {error.strerror}") from error
     check_writable(out)
     earlier = files_of_run(out)
-    for name in (RECORD, OVERVIEW):  # they would not speak of this run
+    for name in (RECORD, OVERVIEW):  # they are about the earlier run
         if (out / name).is_file():
             (out / name).unlink()
     return earlier

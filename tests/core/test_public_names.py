@@ -4,6 +4,7 @@ import ast
 import inspect
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,12 @@ USE = {
 @pytest.mark.parametrize("case", USE)
 def test_in_a_fresh_process(case, tmp_path):
     subprocess.run([sys.executable, "-c", USE[case]], cwd=tmp_path, check=True)
+
+
+def test_no_module_has_the_name_of_something_else():
+    """Or whichever is imported last would take the other's place."""
+    modules = [name for name in NAMES if find_spec(f"kdiff.{name}") is not None]
+    assert sorted(modules) == sorted(FACE["rooms"])
 
 
 def test_a_name_that_is_not_there():
