@@ -55,6 +55,8 @@ class Generated:
     def batches(self, batch: int, indices: Sequence[int]) -> Iterator[np.ndarray]:
         """uint8 `[n, H, W, 3]`, at most `batch` at a time, of the seeds with these numbers."""
         seeds = [self.seeds[i] for i in indices]
+        if not seeds:  # of several processes, some may have none
+            return
         labels = None if self.labels is None else [self.labels[i] for i in indices]
         runs = run(
             self.model,

@@ -27,7 +27,7 @@ from kdiff.cli.grid_options import CONTEXT, choose_plan, grid_options, to_json, 
 from kdiff.cli.modification_options import guided_model, modification_options
 from kdiff.cli.outputs import check_free, writing
 from kdiff.cli.paths import UserPath
-from kdiff.cli.taken import Taken, modified
+from kdiff.cli.run_record import Taken, modified
 from kdiff.environment import environment
 from kdiff.eval.backends import BACKENDS, Backend, CannotRun, second_opinion
 from kdiff.eval.evaluation import METRICS, Collector, Source, stream

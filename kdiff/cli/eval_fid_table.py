@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kdiff.cli.taken import how_made
+from kdiff.cli.run_record import how_made
 from kdiff.eval.evaluation import Figure
 
 PAPERS_NUM = 50_000

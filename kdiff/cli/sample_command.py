@@ -23,9 +23,9 @@ from kdiff.cli.choices import (
 from kdiff.cli.grid_options import CONTEXT, choose_plan, grid_options, to_json, usage_errors
 from kdiff.cli.modification_options import guided_model, modification_options
 from kdiff.cli.paths import UserPath
+from kdiff.cli.run_record import Taken, how_made, modified
 from kdiff.cli.sample_folder import beside, check_trajectory, prepare_folder
 from kdiff.cli.seeds import choose_seeds
-from kdiff.cli.taken import Taken, how_made, modified
 from kdiff.driver import State
 from kdiff.environment import environment
 from kdiff.files import whole_file

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 import kdiff
 from kdiff.cli import main, sample_command
+from kdiff.cli.run_record import Taken
 from kdiff.editing import EDITS, edit
 from kdiff.samplers import REGISTRY, Ask, sampler
 from small_checkpoints import native_file
@@ -205,3 +206,8 @@ def test_guidance_is_for_models_not_for_images(tmp_path):
     result = call("eval-fid", "--images", tmp_path, "--guide", "cfg")
     assert result.exit_code == 2
     assert "--guide is for images that a model makes, not for --images" in result.stderr
+
+
+def test_several_processes_say_what_the_one_that_took_most_did():
+    assert (Taken(6, 3) + Taken(4, 4)).record() == {"nfe": 6, "asks": 4}
+    assert (Taken() + Taken(4, 4)).record() == {"nfe": 4}

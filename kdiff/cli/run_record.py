@@ -1,4 +1,4 @@
-"""What a run took: how often each image was asked about, and the network evaluated."""
+"""What the record of a run says beside its plan: what it took, and what guided it."""
 
 from __future__ import annotations
 
