@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
 
 Conditions = Mapping[str, Any]
 GIVEN = ("x", "sigma")  # what the sampler itself says
@@ -36,10 +36,12 @@ def conditions(given: Mapping[str, Any], n: int, device: torch.device | str) -> 
 
 
 def _one(key: str, value: Any, n: int, device: torch.device | str) -> Any:
+    import torch
+
     if key in GIVEN:
         raise ValueError(f"cond must not have {key!r}: the sampler gives it")
     if isinstance(value, Shared):
-        return Shared(value.value.to(device)) if isinstance(value.value, Tensor) else value
+        return Shared(value.value.to(device)) if _is_tensor(value.value) else value
     try:
         rows: Any = torch.as_tensor(value).to(device)
     except (TypeError, ValueError, RuntimeError):
@@ -60,6 +62,12 @@ def _each(cond: Conditions, change: Callable[[Any], Any]) -> dict[str, Any]:
     return {key: v if isinstance(v, Shared) else change(v) for key, v in cond.items()}
 
 
+def _is_tensor(value: Any) -> bool:
+    import torch
+
+    return isinstance(value, torch.Tensor)
+
+
 def part(cond: Conditions, rows: slice) -> dict[str, Any]:
     """The conditions of some of the samples."""
     return _each(cond, lambda value: value[rows])
@@ -69,7 +77,7 @@ def chosen(cond: Conditions, rows: Sequence[int]) -> dict[str, Any]:
     """The conditions of the samples with these numbers."""
     return _each(
         cond,
-        lambda v: v[list(rows)] if isinstance(v, Tensor) else [v[i] for i in rows],
+        lambda v: v[list(rows)] if _is_tensor(v) else [v[i] for i in rows],
     )
 
 
@@ -80,7 +88,9 @@ def joined(*conds: Conditions) -> dict[str, Any]:
     def join(values: Sequence[Any]) -> Any:
         if isinstance(values[0], Shared):
             return values[0]
-        if isinstance(values[0], Tensor):
+        if _is_tensor(values[0]):
+            import torch
+
             return torch.cat(list(values))
         return [one for value in values for one in value]
 

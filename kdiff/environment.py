@@ -1,4 +1,4 @@
-"""What a result ran on, for it to carry."""
+"""What a result was computed on, for results to carry."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 def environment(device: torch.device | str = "cpu") -> dict[str, str]:
-    """Versions, the platform, and the device by its own name."""
+    """Versions, the platform, and the name of the device."""
     device = torch.device(device)
     return {
         "kdiff": version("kdiff"),

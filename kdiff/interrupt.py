@@ -1,6 +1,6 @@
-"""Ctrl-C while a command is only being loaded, which takes a second or more.
+"""Ctrl-C while modules are imported, which takes seconds if torch is among them.
 
-Imported before all else, so it imports nothing that takes time.
+This is imported first, so it imports nothing that takes time.
 """
 
 import os
@@ -11,9 +11,9 @@ STATUS = 128 + signal.SIGINT
 
 
 class ExitAtOnce:
-    """Ctrl-C in the block ends the process without a word: nothing has begun that needs an end, and
-    an exception amid an import is turned into others. A program that handles Ctrl-C itself, or
-    imports in another thread, keeps its way; so does one where it is not `wanted`."""
+    """In the block, Ctrl-C ends the process silently: there is nothing to clean up yet, and many
+    libraries turn an exception during their import into another. Programs that handle Ctrl-C
+    themselves, or import in another thread, are left alone, as are all if it is not `wanted`."""
 
     def __init__(self, wanted: bool = True):
         self.wanted = wanted and signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -31,6 +31,6 @@ class ExitAtOnce:
 
 
 def importing() -> ExitAtOnce:
-    """For the import of the package by `kdiff` or `python -m kdiff`, not by somebody's program."""
+    """Around the imports of the package, for `kdiff` and `python -m kdiff` but no other program."""
     caller = os.path.basename(getattr(sys, "argv", [""])[0])
     return ExitAtOnce(caller in ("kdiff", "kdiff.exe", "-m"))

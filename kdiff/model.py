@@ -8,17 +8,18 @@ change. A bare function becomes one through `as_model`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
-
-import torch
-from torch import Tensor
 
 from kdiff.conditions import plain
 
 if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
     from kdiff.plans import Plan
 
-Denoise = Callable[..., Tensor]
+Denoise = Callable[..., "Tensor"]
 
 
 @runtime_checkable
@@ -108,9 +109,10 @@ class Bare:
     def __getattr__(self, name: str) -> Any:
         if name == "f" or name.startswith("__"):
             raise AttributeError(name)
-        if name not in _UNSAID:
+        unsaid = _unsaid()
+        if name not in unsaid:
             return getattr(self.f, name)
-        return getattr(self.f, name, _UNSAID[name])
+        return getattr(self.f, name, unsaid[name])
 
     def decode(self, x: Tensor, /) -> Tensor:
         return self.f.decode(x) if hasattr(self.f, "decode") else x
@@ -122,18 +124,23 @@ class Bare:
         return {"name": self.name, "sha256": None}
 
 
-_UNSAID: Mapping[str, Any] = {
-    "name": "unnamed",
-    "shape": None,
-    "classes": (),
-    "sigma_min": None,
-    "sigma_max": None,
-    "sigmas": None,
-    "sigma_end": None,
-    "device": torch.device("cpu"),
-    "dtype": None,
-    "memory_format": torch.contiguous_format,
-}
+@cache
+def _unsaid() -> Mapping[str, Any]:
+    """What a function that does not say it is taken to have."""
+    import torch
+
+    return {
+        "name": "unnamed",
+        "shape": None,
+        "classes": (),
+        "sigma_min": None,
+        "sigma_max": None,
+        "sigmas": None,
+        "sigma_end": None,
+        "device": torch.device("cpu"),
+        "dtype": None,
+        "memory_format": torch.contiguous_format,
+    }
 
 
 def as_model(f: Any) -> Any:

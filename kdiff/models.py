@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from functools import cache, partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +52,21 @@ def load(model: str | Path = DEFAULT_MODEL, /, **overrides: Any) -> Denoiser:
     """
     path = find_model(model)
     loaded = checkpoints.load(path, **overrides)
-    loaded.hashed = partial(_sha256, path, tuple(overrides.items()))
+    loaded.hashed = _Hash(path, overrides)
     return loaded
 
 
-@cache
-def _sha256(path: Path, overrides: tuple[tuple[str, Any], ...]) -> str:
-    return sha256(path, **dict(overrides))
+class _Hash:
+    """The hash of the files that a model was loaded from, computed at the first call."""
+
+    def __init__(self, path: Path, overrides: Mapping[str, Any]):
+        self.path, self.overrides = path, overrides
+        self._known: str | None = None
+
+    def __call__(self) -> str:
+        if self._known is None:
+            self._known = sha256(self.path, **self.overrides)
+        return self._known
 
 
 def sha256(path: str | Path, /, **overrides: Any) -> str:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import inspect
 import math
 import typing
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 from kdiff.counts import real_number
@@ -74,11 +75,14 @@ class Option:
 def options_of(function: Callable[..., Any], given: Container[str] = ()) -> dict[str, Option]:
     """The options of a function: its keyword-only arguments but those that kdiff itself gives.
     TypeError for one that is not `name: Annotated[type, Option(help)]`."""
-    hints = typing.get_type_hints(function, include_extras=True)
+    parameters = {
+        key: parameter
+        for key, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and key not in given
+    }
+    hints = _hints(function, parameters)
     options = {}
-    for key, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind is not parameter.KEYWORD_ONLY or key in given:
-            continue
+    for key, parameter in parameters.items():
         kind, *notes = typing.get_args(hints.get(key)) or [Any]
         if not notes or not isinstance(notes[0], Option):
             raise TypeError(f"{function.__name__}: write {key}: Annotated[float, Option('help')]")
@@ -91,6 +95,15 @@ def options_of(function: Callable[..., Any], given: Container[str] = ()) -> dict
             choices=choices,
         )
     return options
+
+
+def _hints(function: Callable[..., Any], parameters: Iterable[str]) -> dict[str, Any]:
+    """The types of these parameters: others may name what only type checkers import."""
+    function = inspect.unwrap(function)
+    known = getattr(function, "__annotations__", {})
+    wanted = {key: known.get(key, Any) for key in parameters}
+    holder = SimpleNamespace(__annotations__=wanted)
+    return typing.get_type_hints(holder, getattr(function, "__globals__", None), None, True)
 
 
 def with_defaults(

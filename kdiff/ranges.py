@@ -14,15 +14,17 @@ quarter of one of 256 grey levels.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def suggest(clean: Tensor, model: Any) -> dict[str, float]:
     """The range for data like `clean` `[N, ..]`, within that of `model`: `sigma_min`, `sigma_max`,
     `few`, a sigma_max for 10 evaluations or fewer; and what it is made from, `rho` and `std`."""
+    import torch
+
     x = clean.flatten(1).double()
     rho, std = float(torch.linalg.matrix_norm(x, 2)) / len(x) ** 0.5, float(x.std())
     low, high = model.sigma_min, model.sigma_max

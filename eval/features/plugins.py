@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kdiff.checkpoints import one_line
+from kdiff.messages import one_line
 
 ENTRY_POINTS = "kdiff.features"
 MOST_FEATURES = 2**15  # an image: their covariance alone takes 8 GiB

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from kdiff.counts import whole_number
-from kdiff.denoiser import Denoiser
+from kdiff.driver import State
 from kdiff.images import to_uint8
+from kdiff.model import Model
 from kdiff.plans import Plan
 from kdiff.sampling import run
 
 MOST_IMAGES = 10_000_000
 
 
-def every_class(model: Denoiser, n: int) -> tuple[list[int] | None, str | None]:
+def every_class(model: Model, n: int) -> tuple[list[int] | None, str | None]:
     """The class of each of n images, and how it comes about: all classes "in turn"; for fewer
     images than classes some that are "spread" evenly, since the first of them may be all of one
     kind, as ImageNet's are animals; None for a model without classes. ValueError unless n is a
@@ -33,14 +34,16 @@ def every_class(model: Denoiser, n: int) -> tuple[list[int] | None, str | None]:
 
 @dataclass(frozen=True)
 class Generated:
-    """One image for each of `seeds`, of the class in `labels` (None: no classes). ValueError if a
-    seed comes twice: its images would not be independent, and count as if they were."""
+    """One image for each of `seeds`, of the class in `labels` (None: no classes). `ended` gets the
+    last state of each batch. ValueError if a seed comes twice: its images would not be independent,
+    and count as if they were."""
 
-    model: Denoiser
+    model: Model
     plan: Plan
     seeds: Sequence[int]
     labels: Sequence[int] | None = None
     deterministic: bool = False
+    ended: Callable[[State], None] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.seeds, range) and len(set(map(int, self.seeds))) < len(self.seeds):
@@ -52,6 +55,8 @@ class Generated:
     def batches(self, batch: int, indices: Sequence[int]) -> Iterator[np.ndarray]:
         """uint8 `[n, H, W, 3]`, at most `batch` at a time, of the seeds with these numbers."""
         seeds = [self.seeds[i] for i in indices]
+        if not seeds:  # of several processes, some may have none
+            return
         labels = None if self.labels is None else [self.labels[i] for i in indices]
         runs = run(
             self.model,
@@ -63,6 +68,8 @@ class Generated:
         )
         for _, states in runs:
             last = deque(states, maxlen=1)[0]
+            if self.ended is not None:
+                self.ended(last)
             yield three_channels(to_uint8(self.model.decode(last.x)))
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kdiff.checkpoints import one_line
 from kdiff.counts import whole_number
+from kdiff.messages import one_line
 
 GREYSCALE = "greyscale images: their one channel is repeated to three"
 PICKLED = "holds pickled Python objects, which kdiff never opens: save plain arrays"

@@ -23,6 +23,8 @@ from kdiff.counts import real_number, sizes
 from kdiff.denoiser import Denoiser
 from kdiff.downloads import check_file
 from kdiff.files import user_path
+from kdiff.messages import MissingSetting as MissingSetting
+from kdiff.messages import one_line as one_line
 from kdiff.networks import classes_of
 from kdiff.plugins import plugins
 from kdiff.preconditioners import Precond, precond
@@ -49,10 +51,6 @@ FORMATS = (
 TOLD = ("precond", "prediction", "shape", "classes", "sigma_min", "sigma_max", "name", "weights")
 # What is replaced in any model, also where its format took it, for what the file lacks.
 REPLACED = {"precond", "shape", "sigma_min", "sigma_max"}
-
-
-class MissingSetting(ValueError):
-    """The file does not say what `load` needs, and could be told in a keyword."""
 
 
 def formats() -> dict[str, Any]:
@@ -125,12 +123,6 @@ def _detect(module: Any, path: Path) -> str | None:
         return module.detect(path)
     except Exception as error:  # a damaged file may break any parser in any way
         return one_line(error)
-
-
-def one_line(error: BaseException, width: int = 120) -> str:
-    """An exception's message (its name, if it has none) on one line of at most `width`."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= width else text[: width - 2] + " …"
 
 
 def load(path: str | Path, /, *, trust: bool | None = None, **overrides: Any) -> Denoiser:

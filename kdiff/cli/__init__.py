@@ -1,4 +1,4 @@
-"""The command line: one command a file, each read only when it is asked for."""
+"""The command line: one command a file, each imported only when it is asked for."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ import sys
 import traceback
 import warnings
 from importlib import import_module
-from importlib.metadata import version
 from typing import Any
 
 import click
 
+from kdiff import __version__
 from kdiff.cli.errors import close_output, open_streams, told, wants_traceback
 from kdiff.cli.memory import keep_freed_memory
 from kdiff.interrupt import STATUS, ExitAtOnce
 
 COMMANDS = {
     "sample": "Make pictures with a model.",
-    "eval-fid": "Compute FID and more, of a model's images or of any.",
-    "sweep": "Evaluate samplers over steps, and go on where it stopped.",
-    "report": "Tables, curves and a page of what a sweep found.",
-    "ref": "The statistics that images are compared with.",
-    "inspect": "What a checkpoint is, and whether it denoises.",
-    "convert": "Write a checkpoint of another format as kdiff's own.",
-    "list": "Show the samplers, schedules, models, formats and metrics there are.",
+    "eval-fid": "Compute FID and other metrics, for a model's images or for any others.",
+    "sweep": "Evaluate samplers at several step counts; continues where it stopped.",
+    "report": "Make tables, curves and a page from a sweep.",
+    "ref": "Make, list and show the statistics that images are compared with.",
+    "inspect": "Show what a checkpoint is, and check that it denoises.",
+    "convert": "Convert a checkpoint to kdiff's own format.",
+    "list": "List samplers, schedules, guidance, models, metrics and more.",
     "explain": "Show exactly what a sampler computes.",
 }
 
 
 class Commands(click.Group):
-    """Each command is read when it is asked for, and whatever goes wrong is one line."""
+    """Each command is imported when it is asked for, and every error is one line."""
 
     def main(self, *arguments: Any, **settings: Any) -> Any:
         open_streams()
@@ -68,7 +68,7 @@ class Commands(click.Group):
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(version("kdiff"), prog_name="kdiff")
+@click.version_option(__version__, prog_name="kdiff")
 def main() -> None:
     """Sample diffusion models with any sampler, and measure what comes out."""
     keep_freed_memory()

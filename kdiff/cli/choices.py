@@ -1,5 +1,4 @@
-"""What commands that run a model let one choose: its settings, its device, its dtype, its
-classes."""
+"""What all commands with a model let one choose: settings, device, dtype and classes."""
 
 from __future__ import annotations
 
@@ -12,13 +11,13 @@ from typing import Any
 import click
 import torch
 
-import kdiff
-from kdiff.checkpoints import one_line
 from kdiff.cli.errors import told
 from kdiff.cli.grid_options import key_value
 from kdiff.denoiser import Denoiser
+from kdiff.driver import NonFiniteError, TooManyEvaluations
 from kdiff.files import parse_yaml
-from kdiff.models import sha256
+from kdiff.messages import one_line
+from kdiff.models import load
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -30,19 +29,14 @@ def settings_option(command: Callable[..., Any]) -> Callable[..., Any]:
         "settings",
         multiple=True,
         metavar="KEY=VALUE",
-        help="What the model's file lacks or says wrongly, as for kdiff.load: shape=3,64,64, "
-        "prediction=v or weights=model; may be repeated.",
+        help="A setting that the model's file lacks or has wrong, as for kdiff.load: "
+        "shape=3,64,64, prediction=v or weights=model; may be repeated.",
     )(command)
 
 
 def load_with(path: Path, settings: Sequence[str]) -> Denoiser:
     """`kdiff.load(path, **settings)`, with values as in YAML. ValueError if that fails."""
-    return kdiff.load(path, **as_keywords(settings))
-
-
-def hash_with(path: Path, settings: Sequence[str]) -> str:
-    """The hash of all files that `load_with` reads."""
-    return sha256(path, **as_keywords(settings))
+    return load(path, **as_keywords(settings))
 
 
 def as_keywords(settings: Sequence[str]) -> dict[str, Any]:
@@ -61,14 +55,14 @@ def as_value(text: str) -> Any:
 
 @contextmanager
 def network_errors(name: str) -> Iterator[None]:
-    """What goes wrong while a network runs, which may be anybody's, as one line."""
+    """Whatever goes wrong while a network runs, as one line: it may be anybody's."""
     try:
         yield
     except click.ClickException:
         raise
     except OSError as error:
         raise click.ClickException(told(error)) from error
-    except kdiff.NonFiniteError as error:
+    except (NonFiniteError, TooManyEvaluations) as error:
         raise click.ClickException(one_line(error, 300)) from error
     except (ValueError, TypeError, RuntimeError, AssertionError) as error:
         raise click.ClickException(f"{name}: {one_line(error, 300)}") from error
@@ -77,7 +71,7 @@ def network_errors(name: str) -> Iterator[None]:
 
 
 def choose_labels(model: Denoiser, text: str | None, n: int) -> list[int] | None:
-    """One class for each image: those of the list, or all, in turn; -1 for none."""
+    """A class for each image: the listed ones, or all, in turn. The class none is -1."""
     if not model.classes:
         if text is not None:
             raise click.UsageError(f"{model.name} has no classes: leave out --class-label")
@@ -101,8 +95,8 @@ def class_index(model: Denoiser, name: str) -> int:
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The device of that name, tried; by default CUDA if there is any, and under torchrun the one
-    of this process."""
+    """The device of that name, once it has been tried. Default: CUDA if there is any; under
+    torchrun, the GPU of this process."""
     if name is None:
         own = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
         return torch.device(own if torch.cuda.is_available() else "cpu")

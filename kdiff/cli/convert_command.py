@@ -1,4 +1,4 @@
-"""`kdiff convert`: a checkpoint of any format whose network kdiff can build, as kdiff's own."""
+"""`kdiff convert`: any checkpoint whose network kdiff can build, in kdiff's own format."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from kdiff.models import find_model
 @click.command("convert", context_settings=CONTEXT)
 @click.argument("source")
 @click.argument("target", type=UserPath(dir_okay=False))
-@click.option("--dtype", type=click.Choice(list(DTYPES)), default="float16", help="Of the weights.")
+@click.option(
+    "--dtype", type=click.Choice(list(DTYPES)), default="float16", help="The dtype of the weights."
+)
 @click.option("--overwrite", is_flag=True, help="Write even if TARGET is there.")
 @settings_option
 def command(
@@ -27,7 +29,8 @@ def command(
 ) -> None:
     """Write the checkpoint SOURCE to TARGET, a .safetensors file that needs no settings.
 
-    Only what samples is kept: network (of an EMA, that), preconditioner, shape, classes.
+    Only what sampling needs is kept: the network (its EMA, if there is one), the preconditioner,
+    the shape and the classes.
     """
     if target.suffix != ".safetensors":
         raise click.UsageError(f"the target must be a .safetensors file, not {target.name}")

@@ -1,4 +1,4 @@
-"""What a person is told when something goes wrong that no command foresaw: one line."""
+"""Errors that no command foresaw, in one line each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
-from kdiff.checkpoints import one_line
+from kdiff.messages import one_line
 
 VARIABLE = "KDIFF_TRACEBACK"
 
@@ -18,7 +18,8 @@ def wants_traceback() -> bool:
 
 
 def told(error: BaseException) -> str:
-    """What happened, in one line: for what is no fault of a program, without its name and place."""
+    """The error in one line. What is not a bug, such as a full disk, comes without the exception's
+    name and place."""
     if isinstance(error, OSError) and error.strerror:
         name = os.fsdecode(error.filename) if error.filename else ""
         named = f"{name:.200}: " if name else "cannot print: " if _printing(error) else ""
@@ -31,7 +32,7 @@ def told(error: BaseException) -> str:
 
 
 def unforeseen(error: BaseException) -> str:
-    """Its kind, what it says, where it comes from, and how to see more."""
+    """The error's type, what it says, where it comes from, and how to see more."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f", at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     text = one_line(error, 200)
@@ -41,8 +42,8 @@ def unforeseen(error: BaseException) -> str:
 
 
 def open_streams() -> None:
-    """Standard streams that were closed lead nowhere, so that no file that is opened takes their
-    place; and what a terminal cannot show, such as a name that is not text, is shown escaped."""
+    """Closed standard streams lead nowhere from now on, so that no file that is opened takes their
+    place. What a terminal cannot show, such as a name that is not text, is shown escaped."""
     while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(handle)
@@ -54,7 +55,7 @@ def open_streams() -> None:
 
 
 def close_output(error: BaseException) -> None:
-    """What could not be printed is lost, and is not tried again when the process ends."""
+    """If the error is of printing, drop what is left to print: Python would try again at exit."""
     if _printing(error):
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

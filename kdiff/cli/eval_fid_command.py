@@ -1,4 +1,4 @@
-"""`kdiff eval-fid`: figures for images on disk, or for what a model makes."""
+"""`kdiff eval-fid`: metrics of images on disk, or of images that a model makes."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ from kdiff.cli.choices import (
     DTYPES,
     choose_device,
     choose_labels,
-    hash_with,
     load_with,
     network_errors,
     settings_option,
 )
+from kdiff.cli.eval_fid_table import lines
 from kdiff.cli.evaluating import choose_evaluation, choose_metrics, evaluation_options
-from kdiff.cli.grid_options import CONTEXT, grid_options, make_plan, to_json, usage_errors
+from kdiff.cli.grid_options import CONTEXT, choose_plan, grid_options, to_json, usage_errors
+from kdiff.cli.modification_options import guided_model, modification_options
 from kdiff.cli.outputs import check_free, writing
 from kdiff.cli.paths import UserPath
+from kdiff.cli.run_record import Taken, modified
 from kdiff.environment import environment
 from kdiff.eval.backends import BACKENDS, Backend, CannotRun, second_opinion
-from kdiff.eval.evaluation import METRICS, Collector, Figure, Source, stream
+from kdiff.eval.evaluation import METRICS, Collector, Source, stream
 from kdiff.eval.features import FeatureNetwork
 from kdiff.eval.images.from_model import MOST_IMAGES, Generated, every_class
 from kdiff.eval.images.pictures import open_pictures
@@ -38,25 +40,16 @@ from kdiff.eval.references import Reference
 from kdiff.files import whole_file
 from kdiff.latent import check_pictures
 from kdiff.models import DEFAULT_MODEL, find_model
+from kdiff.modifications import Modification
 from kdiff.plans import DEFAULT_SAMPLER
 
 DEFAULT_NUM = 1000
-PAPERS_NUM = 50_000
-# Options that say how a model makes images, and nothing about images on disk.
-OF_MODELS = (
-    *(
-        "model_name",
-        "settings",
-        "sampler",
-        "steps",
-        "nfe",
-        "schedule",
-        "sigma_min",
-        "sigma_max",
-        "rho",
-    ),
-    *("final", "options", "num", "seed", "class_label", "dtype", "deterministic"),
-)
+# Options for images that a model makes, which mean nothing for images on disk.
+OF_MODELS = {
+    *("model_name", "settings", "sampler", "steps", "nfe", "schedule", "sigma_min", "sigma_max"),
+    *("rho", "final", "options", "guides", "edits", "num", "seed", "class_label", "dtype"),
+    "deterministic",
+}
 
 
 @click.command("eval-fid", context_settings=CONTEXT)
@@ -68,6 +61,7 @@ OF_MODELS = (
 @settings_option
 @click.option("--sampler", default=DEFAULT_SAMPLER, help="Any name; see `kdiff list samplers`.")
 @grid_options
+@modification_options
 @click.option(
     "--num", type=click.IntRange(2, MOST_IMAGES), default=DEFAULT_NUM, help="How many images."
 )
@@ -82,14 +76,14 @@ OF_MODELS = (
     "--backend",
     type=click.Choice(["kdiff", *BACKENDS, "all"]),
     default="kdiff",
-    help="Compute it with other libraries too.",
+    help="Compute the metrics with other libraries too.",
 )
 @click.option("--batch", type=click.IntRange(1), default=64, help="Images computed together.")
 @click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: cuda if there is one]")
 @click.option("--dtype", type=click.Choice(list(DTYPES)), default="float32", help="The model's.")
-@click.option("--deterministic", is_flag=True, help="Same images to the bit in any batch.")
+@click.option("--deterministic", is_flag=True, help="The same bits in any batch; slightly slower.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole record as JSON.")
-@click.option("--out", type=UserPath(), help="Write it to a file.")
+@click.option("--out", type=UserPath(), help="Write the record to a file.")
 @click.option("--overwrite", is_flag=True, help="Replace that file, if there is one.")
 @click.pass_context
 def command(
@@ -104,7 +98,7 @@ def command(
     overwrite: bool,
     **others: Any,
 ) -> None:
-    """FID and more, of images on disk or of what a model makes, against a reference.
+    """Compare images on disk, or images that a model makes, with a reference: FID and more.
 
     Under torchrun, the processes share the images.
     """
@@ -114,16 +108,19 @@ def command(
     where = choose_device(device)
     with usage_errors():
         wanted = choose_metrics(metrics)
-        source, about = choose_source(ctx, images, evaluating["data"], where, others)
+        taken = Taken()
+        source, about = choose_source(ctx, images, evaluating["data"], where, taken, others)
         network, reference, notes = choose_evaluation(wanted, where, **evaluating)
         collector = Collector(wanted, len(source), network, reference)
     opinions = ask_others(backend, network, evaluating["weights"])
 
     with network_errors(about["source"]):
         seconds = run(source, batch, collector, opinions)
-    collected = gather(collector)
+    collected, taken = gather(collector), gather(taken)
     if collected is None:  # the first process has it all
         return
+    if about["kind"] == "model":
+        about |= taken.record()
     with usage_errors():
         figures = collected.figures()
         floor = noise_floor(reference.gaussian, len(source)) if "fid" in wanted else None
@@ -143,23 +140,28 @@ def command(
         "environment": environment(where),
         "command": shlex.join(["kdiff", *sys.argv[1:]]),
     }
-    if out is not None:  # first, as nothing that is printed can be relied on
+    if out is not None:  # first: printing can fail
         with writing(out), whole_file(out) as temporary:
             temporary.write_text(to_json(record) + "\n")
     click.echo(to_json(record) if as_json else "\n".join(lines(record, figures)))
 
 
 def choose_source(
-    ctx: click.Context, images: str | None, data: Path | None, where: torch.device, others: Any
+    ctx: click.Context,
+    images: str | None,
+    data: Path | None,
+    where: torch.device,
+    taken: Taken,
+    others: Any,
 ) -> tuple[Source, dict[str, Any]]:
-    """What is evaluated, and what the record says of it."""
+    """What is evaluated, and what the record says of it; `taken` counts what it takes to make."""
     if images is None:
-        return generated(where, **others)
-    for name in OF_MODELS:
-        if ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
-            option = name.removesuffix("_name").replace("_", "-")
-            option = "--" + {"options": "option", "settings": "set"}.get(option, option)
-            raise click.UsageError(f"{option} is for images that a model makes, not for --images")
+        return generated(where, taken, **others)
+    for option in ctx.command.params:
+        source = ctx.get_parameter_source(option.name or "")
+        if option.name in OF_MODELS and source is not click.core.ParameterSource.DEFAULT:
+            name = option.opts[0]
+            raise click.UsageError(f"{name} is for images that a model makes, not for --images")
     pictures = open_pictures(images, data)
     about = {"kind": "images", "source": pictures.name, "n": len(pictures)}
     return pictures, {**about, "notes": list(pictures.notes)}
@@ -167,6 +169,7 @@ def choose_source(
 
 def generated(
     where: torch.device,
+    taken: Taken,
     model_name: str,
     settings: Sequence[str],
     sampler: str,
@@ -175,29 +178,32 @@ def generated(
     class_label: str | None,
     dtype: str,
     deterministic: bool,
+    guides: Sequence[Modification],
     **grid: Any,
 ) -> tuple[Generated, dict[str, Any]]:
-    path = find_model(model_name)
-    model = load_with(path, settings)
-    check_pictures(model)
-    plan = make_plan(model, sampler, **grid)
-    labels, how = every_class(model, num)
+    loaded = load_with(find_model(model_name), settings)
+    check_pictures(loaded)
+    plan = choose_plan(loaded, sampler, **grid)
+    labels, how = every_class(loaded, num)
     if class_label is not None:
-        labels, how = choose_labels(model, class_label, num), class_label
+        labels, how = choose_labels(loaded, class_label, num), class_label
+    model = guided_model(loaded, guides, labels)
     model.to(where, DTYPES[dtype])
     about = {
         "kind": "model",
         "source": model_name,
         "n": num,
-        "model_sha256": hash_with(path, settings),
+        "model_sha256": loaded.record()["sha256"],
         **({"model_settings": list(settings)} if settings else {}),
         **plan.record(),
+        **modified(guides),
         "seeds": {"first": seed, "n": num},
         "class_labels": how,
         "dtype": dtype,
         "deterministic": deterministic,
     }
-    return Generated(model, plan, range(seed, seed + num), labels, deterministic), about
+    seeds = range(seed, seed + num)
+    return Generated(model, plan, seeds, labels, deterministic, taken.see), about
 
 
 def run(source: Source, batch: int, collector: Collector, opinions: Mapping[str, Any]) -> float:
@@ -244,7 +250,7 @@ def judge(
     network: FeatureNetwork,
     reference: Reference,
 ) -> dict[str, Any]:
-    """A library's figures, each beside the reason why it is not there or differs."""
+    """A library's figures, and the reasons why some are missing or differ."""
     if isinstance(opinion, CannotRun):
         return {"figures": {}, "note": str(opinion)}
     figures, reasons = {}, []
@@ -254,38 +260,3 @@ def judge(
         except CannotRun as reason:
             reasons.append(str(reason))
     return {"figures": figures, "note": "; ".join([opinion.note, *reasons])}
-
-
-def lines(record: dict[str, Any], figures: Mapping[str, Figure]) -> list[str]:
-    """The record for people."""
-    images, reference = record["images"], record["reference"]
-    shown = [f"{name:12} {digits(f)}   N = {f.n:,}" for name, f in figures.items()]
-    for backend, found in record["backends"].items():
-        values = ", ".join(f"{name} {value:.6g}" for name, value in found["figures"].items())
-        shown.append(f"{backend:12} {values or 'no figure'} ({found['note']})")
-    how = f", {images['sampler']}, NFE {images['nfe']}" if "nfe" in images else ""
-    shown += [
-        f"images       {images['source']}{how}",
-        f"reference    {reference['name']}, N = {count(reference['n'])}",
-        f"features     {record['features']['name']}"
-        + (f", {record['features']['resize']}" if record["features"]["resize"] else ""),
-        f"speed        {record['images_per_second']:.1f} images/s"
-        + (", the other libraries included" if record["backends"] else ""),
-    ]
-    for name, floor in (record["noise_floor"] or {}).items():
-        shown.append(
-            f"note         {name} depends on N: {images['n']:,} perfect images would get about "
-            f"{floor:.3g}; compare it at the same N only"
-            + (f" (papers: {PAPERS_NUM:,})" if images["n"] < PAPERS_NUM else "")
-        )
-    return [*shown, *(f"note         {note}" for note in record["notes"])]
-
-
-def digits(figure: Figure) -> str:
-    if figure.error is None:
-        return f"{figure.value:.4g}"
-    return f"{figure.value:.4g} ± {figure.error:.2g}"
-
-
-def count(n: int | None) -> str:
-    return "unknown" if n is None else f"{n:,}"

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from kdiff.cli.grid_options import CONTEXT, grid_options, make_plan, to_json
+from kdiff.cli.grid_options import CONTEXT, choose_plan, grid_options, to_json, usage_errors
 from kdiff.plans import Plan
+from kdiff.samplers.outline import Draw
 from kdiff.samplers.tableau import Linear, Tableau, trace
 
 MOST_STEPS = 1000
@@ -19,12 +20,16 @@ MOST_STEPS = 1000
 @grid_options
 @click.option("--json", "as_json", is_flag=True, help="The tableau with all digits, for machines.")
 def command(sampler: str, as_json: bool, **grid: Any) -> None:
-    """Show exactly what SAMPLER computes: its order, its NFE, and for each evaluation which
-    combination of the start x_T, earlier denoised images D1, D2 .. and noises n1, n2 .. it is."""
-    plan = make_plan(None, sampler, **grid)
+    """Show exactly what SAMPLER computes: its order, its NFE, and each evaluation as a combination
+    of the start x_T, earlier denoised images D1, D2 .. and noises n1, n2 .."""
+    plan = choose_plan(None, sampler, **grid)
     if plan.steps > MOST_STEPS:
         raise click.UsageError(f"at most {MOST_STEPS} steps: the tableau grows with their square")
-    tableau = trace(plan.sampler, plan.sigmas, plan.options)
+    if plan.limit is not None:
+        name = plan.sampler.name
+        raise click.UsageError(f"{name} is adaptive: what it computes depends on the model")
+    with usage_errors():
+        tableau = trace(plan.sampler, plan.sigmas, plan.options)
     click.echo(to_json(as_dict(plan, tableau)) if as_json else text(plan, tableau))
 
 
@@ -36,9 +41,16 @@ def as_dict(plan: Plan, tableau: Tableau) -> dict[str, Any]:
         "asks": [
             {"step": row.step, "sigma": row.sigma, "x": dict(row.x.terms)} for row in tableau.asks
         ],
-        "noises": [{"from": s, "to": t} for s, t in tableau.noises],
+        "noises": [noise(draw) for draw in tableau.draws],
         "result": dict(tableau.result.terms),
     }
+
+
+def noise(draw: Draw) -> dict[str, Any]:
+    """Its interval; which draw it is, if not the first; and its stream, if not the main one."""
+    numbered = {"draw": draw.draw} if draw.draw else {}
+    named = {"stream": draw.stream} if draw.stream else {}
+    return {"from": draw.s, "to": draw.t, **numbered, **named}
 
 
 def text(plan: Plan, tableau: Tableau) -> str:
@@ -62,8 +74,15 @@ def text(plan: Plan, tableau: Tableau) -> str:
     ]
     last = f"result      {plan.sigmas[-1]:10.4g}  {formula(tableau.result)}"
     about = "noise" + ("; where intervals overlap, correlated" if s.noise == "brownian" else "")
-    noises = [f"n{i}: from {a:.4g} to {b:.4g}" for i, (a, b) in enumerate(tableau.noises, 1)]
+    noises = [f"n{i}: {in_words(draw)}" for i, draw in enumerate(tableau.draws, 1)]
     return "\n".join([*head, *rows, last, *(["", about, *noises] if noises else [])])
+
+
+def in_words(draw: Draw) -> str:
+    """`from 80 to 21.6, draw 1, stream corrector`; the first draw, 0, is not numbered."""
+    numbered = f", draw {draw.draw}" if draw.draw else ""
+    named = f", stream {draw.stream}" if draw.stream else ""
+    return f"from {draw.s:.4g} to {draw.t:.4g}{numbered}{named}"
 
 
 def formula(x: Linear) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from kdiff.checkpoints import MissingSetting
 from kdiff.files import to_json as to_json  # every command gets it with the rest
+from kdiff.messages import MissingSetting
 from kdiff.plans import DEFAULT_STEPS, Plan, plan
 from kdiff.ranges import beginning
 from kdiff.samplers import UnknownName
@@ -20,12 +20,13 @@ CONTEXT = {"show_default": True, "help_option_names": ["-h", "--help"]}
 
 
 @contextmanager
-def usage_errors() -> Iterator[None]:
-    """The library's ValueErrors, as one line and exit status 2."""
+def usage_errors(see: str = "kdiff list") -> Iterator[None]:
+    """The library's ValueErrors, as one line and exit status 2; `see` is the command that shows the
+    names there are."""
     try:
         yield
     except UnknownName as error:
-        raise click.UsageError(f"{error} (see `kdiff list`)") from error
+        raise click.UsageError(f"{error} (see `{see}`)") from error
     except MissingSetting as error:
         told = (
             "as --set KEY=VALUE; for `kdiff sweep`, in a file that `kdiff convert --set KEY=VALUE` "
@@ -37,12 +38,16 @@ def usage_errors() -> Iterator[None]:
 
 
 def grid_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --steps to --option; the command gets them as `**grid`, for `make_plan`."""
+    """Add --steps to --option; the command gets them as `**grid`, for `choose_plan`."""
     options = [
         click.option(
             "--steps", type=int, help=f"Steps of the sampler.  [default: {DEFAULT_STEPS}]"
         ),
-        click.option("--nfe", type=int, help="Instead: the most steps for so many evaluations."),
+        click.option(
+            "--nfe",
+            type=int,
+            help="Instead of --steps: as many steps as this many evaluations allow.",
+        ),
         click.option("--schedule", help="karras, exponential ..; see `kdiff list schedules`."),
         click.option("--sigma-min", type=float, help="Lowest noise level.  [default: the model's]"),
         click.option("--sigma-max", type=float, help="First noise level.  [default: the model's]"),
@@ -66,9 +71,9 @@ def grid_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def make_plan(model: Any, sampler: str, rho: float | None, options: Any, **grid: Any) -> Plan:
-    """The plan that the options ask for; a line on stderr if it begins at the model's sigma_max and
-    this is below the end of its table. click.UsageError if they make no sense."""
+def choose_plan(model: Any, sampler: str, rho: float | None, options: Any, **grid: Any) -> Plan:
+    """The plan that the options ask for. A line on stderr says if it begins at the model's
+    sigma_max, below the end of the model's table. click.UsageError if the options make no sense."""
     settings: dict[str, Any] = {} if rho is None else {"rho": rho}
     with usage_errors():
         made = plan(model, sampler, options=dict(map(key_value, options)), **settings, **grid)

@@ -8,10 +8,10 @@ from typing import Any
 import click
 import numpy as np
 
-from kdiff.checkpoints import one_line
 from kdiff.cli.choices import choose_device, load_with, settings_option
 from kdiff.cli.grid_options import CONTEXT, to_json, usage_errors
 from kdiff.denoiser import Denoiser
+from kdiff.messages import one_line
 from kdiff.model_check import health, named, not_finite, to_model
 from kdiff.models import find_model
 from kdiff.ranges import beginning, suggest
@@ -20,9 +20,13 @@ from kdiff.ranges import beginning, suggest
 @click.command("inspect", context_settings=CONTEXT)
 @click.argument("file")
 @click.option("--images", help="Folder, .zip, .npz[:KEY], .npy of images like the model's data.")
-@click.option("--num", default=8, help="How many images, and samples of noise, to denoise.")
-@click.option("--health/--no-health", "check", default=True, help="Whether to denoise at all.")
-@click.option("--device", help="cpu, cuda ..  [default: cuda if there is any]")
+@click.option(
+    "--num", default=8, help="How many images, and how many samples of noise, to denoise."
+)
+@click.option(
+    "--health/--no-health", "check", default=True, help="Whether to run the network at all."
+)
+@click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: cuda if there is one]")
 @click.option("--json", "as_json", is_flag=True, help="Everything, for machines.")
 @settings_option
 def command(
@@ -34,11 +38,11 @@ def command(
     as_json: bool,
     settings: Sequence[str],
 ) -> None:
-    """What FILE (a checkpoint, a folder, or a packaged model's name) is, and whether it denoises.
+    """Show what FILE (a checkpoint, a folder or a packaged model) is, and whether it denoises.
 
-    A network that is read in the wrong way cannot denoise: its error is compared with that of a
-    guess which knows only the mean and the spread of the data. Without images only what is
-    certainly wrong shows. With images, also which range of noise levels their spread asks for.
+    A network that is read in the wrong way cannot denoise: it does no better than a guess that
+    knows only the mean and the spread of the data. Without --images, only certain faults are
+    found. With them, the range of noise levels that suits their spread is suggested too.
     """
     if num < 2:
         raise click.UsageError(f"--num must be at least 2, not {num}")
@@ -56,7 +60,7 @@ def command(
 
 
 def describe(model: Denoiser) -> dict[str, Any]:
-    """What there is to say of a model, but for its health, as plain values."""
+    """All about a model except its health, as plain values."""
     parameters = list(getattr(model.network, "parameters", list)())
     network = getattr(model.network, "f", model.network)  # what kdiff.wrap was given
     return {
@@ -78,7 +82,7 @@ def describe(model: Denoiser) -> dict[str, Any]:
 
 
 def first_pictures(path: str, n: int) -> np.ndarray:
-    """The first `n` of them, or all if there are less."""
+    """The first `n` images, or all if there are fewer."""
     from kdiff.eval.images.pictures import open_pictures
 
     pictures = open_pictures(path)
@@ -89,7 +93,7 @@ def first_pictures(path: str, n: int) -> np.ndarray:
 def check_health(model: Denoiser, images: np.ndarray | None, n: int) -> dict[str, Any]:
     try:
         return health(model, images, n).record()
-    except Exception as error:  # of a network that may be anybody's: it needs a prompt, say
+    except Exception as error:  # the network may be anybody's, and need a prompt, say
         verdict = f"the network cannot be called so: {one_line(error, 160)}"
         return {"status": "unknown", "verdict": verdict}
 

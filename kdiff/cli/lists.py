@@ -1,4 +1,4 @@
-"""Options that take a list, `5,10,20`."""
+"""Options that take a list, such as `5,10,20`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory that the C library keeps for the next layer, instead of asking the system for it again."""
+"""Let the C library keep memory for the next layer, instead of asking the system for it again."""
 
 from __future__ import annotations
 

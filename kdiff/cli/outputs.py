@@ -1,4 +1,4 @@
-"""Files that commands write: known to be possible before anything is computed."""
+"""Files that commands write: checked before anything is computed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 
 
 def check_free(path: Path, overwrite: bool) -> None:
-    """That the file can be written is known before anything is computed."""
+    """click.UsageError if the file cannot be written, or is there already."""
     if path.is_dir() or (path.exists() and not overwrite):
         raise click.UsageError(f"{path} exists; choose another name, or add --overwrite")
     folder = next(parent for parent in path.absolute().parents if parent.exists())
@@ -21,7 +21,7 @@ def check_free(path: Path, overwrite: bool) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Into a folder that is there by then."""
+    """Make the folder of a file that the block writes. click.ClickException if either fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield

@@ -30,6 +30,8 @@ from kdiff.options import Option, options_of
 from kdiff.samplers.contract import Coroutine, Noise, Walk
 from kdiff.samplers.outline import outline
 
+__all__ = ["EDITS", "Edit", "begin", "edit"]
+
 if TYPE_CHECKING:
     from kdiff.plans import Plan
 

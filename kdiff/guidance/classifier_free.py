@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Annotated, Any
 
 from kdiff.conditions import joined
 from kdiff.guidance.registry import guidance
 from kdiff.model import Denoise, Model
 from kdiff.options import Option
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NONE = -1  # the null class
 
@@ -23,6 +23,7 @@ def evaluations(sigma: float, *, scale: float) -> int:
     "cfg",
     paper="Ho & Salimans 2022 (Classifier-Free Diffusion Guidance), eq. 6 with w = 1 + its w, on D",
     evaluations=evaluations,
+    needs_class=True,
     aliases=("classifier_free",),
 )
 def cfg(
@@ -35,6 +36,8 @@ def cfg(
 
     ValueError for a model without classes, or a call without `class_labels`.
     """
+    import torch
+
     if not model.classes:
         raise ValueError(f"{model.name} has no classes: leave out the guidance cfg")
 
@@ -54,4 +57,6 @@ def cfg(
 
 def _none_like(labels: Tensor) -> Tensor:
     """No class: -1, or of rows (one-hot, or embeddings) zeros."""
+    import torch
+
     return torch.full_like(labels, NONE if labels.ndim == 1 else 0)

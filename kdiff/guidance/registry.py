@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from kdiff.model import Denoise, Model, Wrapper, as_model
 from kdiff.modifications import Modification, all_chosen, chosen
 from kdiff.names import Registry, made_of_functions
 from kdiff.options import Option, options_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def _once(sigma: float, **options: Any) -> int:
@@ -21,12 +22,14 @@ def _once(sigma: float, **options: Any) -> int:
 @dataclass(frozen=True)
 class Guidance:
     """A guidance and what it declares. `evaluations(sigma, **options)`: how often a call at this
-    noise level calls the model, counted in samples: one call with a batch twice as large is two."""
+    noise level calls the model, counted in samples: one call with a batch twice as large is two.
+    `needs_class`: it has no meaning for a sample without a class."""
 
     name: str
     function: Callable[..., Denoise]
     paper: str
     evaluations: Callable[..., int] = _once
+    needs_class: bool = False
     aliases: Sequence[str] = ()
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     options: Mapping[str, Option] = field(default_factory=dict)

@@ -87,13 +87,14 @@ TORCH = "import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.slee
 
 def test_ctrl_c_while_torch_is_imported_is_quiet(tmp_path):
     (tmp_path / "torch.py").write_text(TORCH)
-    result = shell("$kdiff list", tmp_path)
-    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
+    for words in ("sample --help", "list formats"):
+        result = shell(f"$kdiff {words}", tmp_path)
+        assert (result.returncode, result.stdout, result.stderr) == (130, "", ""), words
 
 
 def test_ctrl_c_in_a_program_of_somebody_s_own_is_its_own(tmp_path):
     (tmp_path / "torch.py").write_text(TORCH)
-    code = "try: import kdiff\nexcept KeyboardInterrupt: print('mine')"
+    code = "import kdiff\ntry: kdiff.sample\nexcept KeyboardInterrupt: print('mine')"
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
     )
@@ -218,7 +219,7 @@ def test_the_unforeseen_is_one_line_that_says_what_and_where(monkeypatch, error)
     result = call("convert", "mnist", "never.safetensors")
     line = one_error(result)
     assert result.exit_code == 1 and REPORTED in line
-    assert type(error).__name__ in line and "at test_cli_errors.py:" in line
+    assert type(error).__name__ in line and "at test_errors.py:" in line
 
 
 def test_no_memory_is_said(monkeypatch):
@@ -248,7 +249,7 @@ def test_a_network_that_fails_in_any_way_is_one_line(monkeypatch, tmp_path):
 
     monkeypatch.setattr(kdiff.Denoiser, "__call__", fails)
     line = one_error(call("sample", *TINY, "--out", tmp_path / "out"))
-    assert line.startswith("Error: mnist: KeyError: 'key', at test_cli_errors.py:")
+    assert line.startswith("Error: mnist: KeyError: 'key', at test_errors.py:")
 
 
 ABSURD = {

@@ -11,6 +11,7 @@ from PIL import Image
 import kdiff
 import toy_network
 from kdiff.cli import main
+from kdiff.eval.images.from_model import Generated
 from kdiff.eval.metrics.frechet import Gaussian, frechet_distance
 from kdiff.images import to_uint8
 
@@ -170,3 +171,10 @@ def test_a_missing_library_is_a_reason(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchmetrics.image.fid", None)
     found = record("--num", 8, "--steps", 1, "--backend", "torchmetrics")
     assert "pip install 'torchmetrics[image]'" in found["backends"]["torchmetrics"]["note"]
+
+
+def test_a_process_without_a_share_makes_nothing():
+    model = kdiff.load("mnist")
+    source = Generated(model, kdiff.plan(model, steps=1), [0, 1])
+    assert list(source.batches(2, [])) == []
+    assert [len(images) for images in source.batches(2, [1])] == [1]
