@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kdiff.counts import MOST_STEPS, finite_number, whole_number
+from kdiff.names import UnknownName, unknown_name
 
 # An alphas_cumprod of exactly zero (zero terminal SNR) has sigma = infinity, which the
 # variance-exploding frame cannot hold; 2^-24 puts it at sigma = 4096, where D no longer sees x. If
@@ -42,7 +43,7 @@ def alphas_cumprod(kind: str = "linear", steps: int = 1000, **settings: float) -
     """
     steps = timesteps(steps)
     if kind not in BETAS:
-        raise ValueError(f"unknown beta schedule {kind!r}; use one of {', '.join(BETAS)}")
+        raise UnknownName(unknown_name("beta schedule", kind, BETAS))
     numbers = {key: finite_number(key, value) for key, value in settings.items()}
     betas = BETAS[kind](steps, **numbers)
     if betas.max() > 1 + ROUNDING:

@@ -36,6 +36,8 @@ def conditions(given: Mapping[str, Any], n: int, device: torch.device | str) -> 
 def _one(key: str, value: Any, n: int, device: torch.device | str) -> Any:
     if key in GIVEN:
         raise ValueError(f"cond must not have {key!r}: the sampler gives it")
+    if isinstance(value, Shared) and key == "class_labels":
+        value = [value.value] * n
     if isinstance(value, Shared):
         return Shared(value.value.to(device)) if isinstance(value.value, Tensor) else value
     try:

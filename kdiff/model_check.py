@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from kdiff.counts import whole_number
 from kdiff.denoiser import Denoiser
-from kdiff.latent import LatentDenoiser, data_of
+from kdiff.latent import data_of, decodes
 from kdiff.noise import Noise
 from kdiff.preconditioners import precond
 
@@ -193,7 +193,7 @@ def named(tensors: list[str], most: int = 3) -> str:
 def _measure(
     model: Denoiser, sigmas: list[float], clean: Tensor | None, n: int
 ) -> tuple[Errors, Errors | None]:
-    spread = 1.0 if isinstance(model, LatentDenoiser) else SPREAD
+    spread = 1.0 if decodes(model) else SPREAD
     noise = _errors(model, torch.zeros(n, *model.shape), sigmas, spread)
     if clean is None:
         return noise, None
@@ -225,7 +225,7 @@ def to_model(images: np.ndarray, model: Denoiser) -> Tensor:
     """uint8 `[N, H, W, 3]` -> float `[N, C, H, W]` in [-1, 1]; of one channel, their mean.
     ValueError if they are not of the model's size, or its data are no images."""
     shape = model.shape
-    if len(shape) != 3 or shape[0] not in (1, 3) or isinstance(model, LatentDenoiser):
+    if len(shape) != 3 or shape[0] not in (1, 3) or decodes(model):
         raise ValueError(
             f"{model.name} works on {data_of(model)}, not on images: inspect it without"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from functools import cache, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +52,22 @@ def load(model: str | Path = DEFAULT_MODEL, /, **overrides: Any) -> Denoiser:
     """
     path = find_model(model)
     loaded = checkpoints.load(path, **overrides)
-    loaded.hashed = partial(_sha256, path, tuple(overrides.items()))
+    loaded.hashed = _Hash(path, overrides)
     return loaded
 
 
-@cache
-def _sha256(path: Path, overrides: tuple[tuple[str, Any], ...]) -> str:
-    return sha256(path, **dict(overrides))
+class _Hash:
+    """The hash of what was loaded, computed once, when it is first asked for."""
+
+    def __init__(self, path: Path, overrides: dict[str, Any]):
+        self.path, self.overrides = path, overrides
+
+    def __call__(self) -> str:
+        return self._value
+
+    @cached_property
+    def _value(self) -> str:
+        return sha256(self.path, **self.overrides)
 
 
 def sha256(path: str | Path, /, **overrides: Any) -> str:

@@ -34,6 +34,7 @@ import numpy as np
 from kdiff.betas import alphas_cumprod as make_alphas_cumprod
 from kdiff.betas import sigmas_of, timesteps
 from kdiff.counts import MOST_STEPS, finite_number, whole_number
+from kdiff.names import Registry
 from kdiff.rows import (
     ROWS,
     Clock,
@@ -95,9 +96,10 @@ class Precond:
         return Coefs(*self.row(sigma), self.clock(sigma))
 
 
-def _recorded(build: Callable[..., Precond]) -> Callable[..., Precond]:
+def _recorded(build: Callable[..., Precond], name: str | None = None) -> Callable[..., Precond]:
     """`build`, which takes its numbers from any library, and whose preconditioners remember their
-    settings. ValueError if there is no such preconditioner."""
+    settings and `name`, by default its own. ValueError if there is no such preconditioner."""
+    name = name or build.__name__
     signature = inspect.signature(build)
     defaults = {key: parameter.default for key, parameter in signature.parameters.items()}
 
@@ -111,8 +113,8 @@ def _recorded(build: Callable[..., Precond]) -> Callable[..., Precond]:
             with np.errstate(over="raise"):
                 made = build(**plain)
         except ArithmeticError as error:
-            raise ValueError(f"there is no {build.__name__} with {plain!s:.80}: {error}") from error
-        return replace(made, config={"name": build.__name__, **plain})
+            raise ValueError(f"there is no {name} with {plain!s:.80}: {error}") from error
+        return replace(made, config={"name": name, **plain})
 
     return recording
 
@@ -259,17 +261,24 @@ def denoised(sigma_min: float = 0.002, sigma_max: float = 80.0) -> Precond:
     return Precond("denoised", ROWS["denoised"], denoised_clock, sigma_min, sigma_max)
 
 
-PRECONDS: dict[str, Callable[..., Precond]] = {
-    f.__name__: f for f in (edm, vp, sub_vp, ve, iddpm, eps, v, x0, flow, denoised)
-}
+def _adopt(registry: Registry[Callable[..., Precond]], name: str, build: Any) -> None:
+    if name not in registry:
+        registry[name] = _recorded(build, name)
+
+
+PRECONDS: Registry[Callable[..., Precond]] = Registry(
+    "preconditioner", "kdiff.preconditioners", _adopt
+)
+for _build in (edm, vp, sub_vp, ve, iddpm, eps, v, x0, flow, denoised):
+    PRECONDS[_build.__name__] = _build
 
 
 def precond(name: str, **settings: Any) -> Precond:
-    """The preconditioner of that name: edm, vp, sub_vp, ve, iddpm, eps, v, x0, flow, denoised.
+    """The preconditioner of that name: edm, vp, sub_vp, ve, iddpm, eps, v, x0, flow, denoised, or
+    one of another package.
 
-    ValueError on an unknown name, TypeError on a setting that it does not have.
+    UnknownName, a ValueError, on an unknown name; TypeError on a setting that it does not have.
     """
-    if name not in PRECONDS:
-        raise ValueError(f"unknown preconditioner {name!r}; use one of {', '.join(PRECONDS)}")
-    inspect.signature(PRECONDS[name]).bind(**settings)
-    return PRECONDS[name](**settings)
+    build = PRECONDS.find(name).thing
+    inspect.signature(build).bind(**settings)
+    return build(**settings)

@@ -27,6 +27,7 @@ def wrap(
     null_class: int | None = None,
     sigma_min: float | None = None,
     sigma_max: float | None = None,
+    learned_variance: bool | None = None,
     name: str = "wrapped",
     **settings: Any,
 ) -> Denoiser:
@@ -53,7 +54,8 @@ def wrap(
     `null_class` (a row of zeros); without one, -1 is a ValueError. If labels are left out, all are
     of no class; without a `null_class`, f is then called without them.
     f may answer with a tensor, an object with `.sample` (diffusers), or a tuple that starts with
-    one; a learned variance, twice the channels, is dropped. Its memory format is left alone.
+    one. `learned_variance`: whether it answers with twice the channels (axis 1), of which the
+    second half is dropped; by default its first answer decides. Its memory format is left alone.
     ValueError or TypeError on settings that make no sense.
     """
     if not callable(f):
@@ -84,6 +86,7 @@ def wrap(
         name=name,
         facts={"parameterisation": f"{prediction}, as told"},
         channels_last=False,
+        learned_variance=learned_variance,
     )
 
 

@@ -19,6 +19,7 @@ from kdiff.checkpoints import diffusers_scheduler as scheduler
 from kdiff.checkpoints.diffusers_model import build, class_name, files_of, is_there, read_json
 from kdiff.denoiser import Denoiser
 from kdiff.latent import LatentDenoiser
+from kdiff.networks import learns_variance
 from kdiff.networks.diffusers_models import ADAPTERS, DiffusersNetwork
 from kdiff.preconditioners import PRECONDS, Precond
 
@@ -112,6 +113,9 @@ def load(
     keywords: dict[str, Any] = {
         "shape": _shape(path, network, shape),
         "classes": _classes(index, network.classes),
+        "learned_variance": learns_variance(
+            network.model.config, [network.model.config.in_channels]
+        ),
         "name": path.resolve().name,
         "facts": {
             "format": f"diffusers {index.get('_class_name', 'network without a pipeline')}",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,6 +18,7 @@ from kdiff.checkpoints import MissingSetting
 from kdiff.checkpoints.snapshot import build, missing, number, preconditioner
 from kdiff.checkpoints.unpickle import Pickle, Record, opened
 from kdiff.denoiser import Denoiser
+from kdiff.networks import learns_variance
 from kdiff.networks.dhariwal_unet import DhariwalUNet
 from kdiff.networks.song_unet import SongUNet
 from kdiff.preconditioners import PRECONDS as ROWS
@@ -93,11 +95,13 @@ def load(
             size, channels = int(number(net, "img_resolution")), int(number(net, "img_channels"))
             shape = (channels, size, size)
         network = _network(pickle, net, dtype)
+    config: Any = network.config
     return Denoiser(
         network,
         row,
         shape=shape,
         classes=[str(i) for i in range(network.label_dim)],
+        learned_variance=learns_variance(config, shape),
         name=Path(path).stem,
         facts={
             "format": "EDM pickle",

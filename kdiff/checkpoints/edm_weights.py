@@ -18,7 +18,7 @@ from torch import nn
 
 from kdiff.checkpoints import MissingSetting, torch_zip, unwrap
 from kdiff.denoiser import Denoiser
-from kdiff.networks import at_most
+from kdiff.networks import at_most, learns_variance
 from kdiff.networks.dhariwal_unet import DhariwalUNet
 from kdiff.networks.edm2_unet import EDM2UNet
 from kdiff.networks.song_unet import SongUNet
@@ -81,11 +81,13 @@ def load(
             return kind(**settings)
 
     size = settings["img_resolution"]
+    shape = (settings["img_channels" if kind is EDM2UNet else "in_channels"], size, size)
     return Denoiser(
         torch_zip.fill(path, make, tensors, dtype),
         precond,
-        shape=(settings["img_channels" if kind is EDM2UNet else "in_channels"], size, size),
+        shape=shape,
         classes=[str(i) for i in range(settings["label_dim"])],
+        learned_variance=learns_variance(settings, shape),
         name=path.stem,
         facts={
             "format": "a state dict of EDM's or kdiff's networks",

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from kdiff.checkpoints import MissingSetting, check_shape, torch_zip, unwrap
 from kdiff.denoiser import Denoiser
+from kdiff.networks import learns_variance
 from kdiff.networks.lucidrains_unet import LucidrainsUNet
 from kdiff.preconditioners import Precond
 from kdiff.preconditioners import precond as make_precond
@@ -80,7 +81,14 @@ def load(
         facts["noise schedule"] = f"{levels} timesteps, from the file's buffers"
     if config["self_condition"]:
         facts["self-conditioning"] = "the network is given zeros for its earlier estimate"
-    return Denoiser(network, process, shape=shape, name=path.stem, facts=facts)
+    return Denoiser(
+        network,
+        process,
+        shape=shape,
+        learned_variance=learns_variance(config, shape),
+        name=path.stem,
+        facts=facts,
+    )
 
 
 def _architecture(path: Path, tensors: Mapping[str, Tensor], version: Any) -> dict[str, Any]:
@@ -143,7 +151,7 @@ def _process(
         )
     sigmas = buffers["sqrt_recipm1_alphas_cumprod"].double()  # sqrt(1 / a - 1), which is sigma
     told = f"{prediction}, as told"
-    if prediction is None and config["out_channels"] == 2 * config["channels"]:
+    if prediction is None and learns_variance(config, [config["channels"]]):
         prediction, told = "eps", "eps: networks with learned variance are trained on no other"
     if prediction is None:
         prediction = _objective(buffers.get("loss_weight"), sigmas**-2)

@@ -20,6 +20,7 @@ from kdiff.checkpoints import MissingSetting, check_shape, torch_zip, unwrap
 from kdiff.checkpoints.openai_models import IMAGE_SIZES, PUBLISHED
 from kdiff.counts import whole_number
 from kdiff.denoiser import Denoiser
+from kdiff.networks import learns_variance
 from kdiff.networks.openai_unet import OpenAIUNet
 from kdiff.preconditioners import Precond, precond
 
@@ -99,6 +100,7 @@ def load(
         process,
         shape=shape,
         classes=[str(i) for i in range(architecture["num_classes"])],
+        learned_variance=learns_variance(architecture, shape),
         name=path.stem,
         facts={
             "format": "OpenAI guided-diffusion or improved-diffusion, a state dict",

@@ -15,7 +15,15 @@ from kdiff.files import read_json
 from kdiff.wrapping import wrap
 
 EXAMPLE = '{"prediction": "eps", "shape": [3, 32, 32]}'
-CALL = ("shape", "classes", "labels", "one_hot", "null_class", "name")  # not about noise levels
+CALL = (  # not about noise levels
+    "shape",
+    "classes",
+    "labels",
+    "one_hot",
+    "null_class",
+    "learned_variance",
+    "name",
+)
 MAX_BYTES = 1 << 24  # far more than a list of a thousand alphas_cumprod
 
 

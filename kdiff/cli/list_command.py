@@ -15,7 +15,7 @@ from kdiff.eval.features import feature_networks
 from kdiff.models import packaged_models, sha256
 from kdiff.plugins import plugins
 from kdiff.samplers import REGISTRY
-from kdiff.schedules import DISCRETE, all_schedules, schedule_settings
+from kdiff.schedules import SCHEDULES
 
 
 def samplers() -> list[dict[str, Any]]:
@@ -45,11 +45,11 @@ def schedules() -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "for": "discrete models" if name in DISCRETE else "any model",
-            "settings": schedule_settings(name),
-            "about": " ".join((inspect.getdoc(function) or "").split()),
+            "for": "discrete models" if schedule.discrete else "any model",
+            "settings": schedule.settings,
+            "about": " ".join(schedule.about.split()),
         }
-        for name, function in all_schedules().items()
+        for name, schedule in SCHEDULES.all().items()
     ]
 
 

@@ -11,10 +11,12 @@ import torch
 
 import kdiff
 from kdiff.samplers import UnknownName
-from kdiff.schedules import CONTINUOUS, DISCRETE, FINALS, SCHEDULES
+from kdiff.schedules import FINALS, SCHEDULES
 
 TABLE = kdiff.precond("eps").sigmas
 DISCRETE_MODEL = SimpleNamespace(sigma_min=TABLE[0], sigma_max=TABLE[-1], sigmas=TABLE)
+CONTINUOUS = [name for name, schedule in SCHEDULES.items() if not schedule.discrete]
+DISCRETE = [name for name, schedule in SCHEDULES.items() if schedule.discrete]
 
 
 def timesteps(name: str, steps: int, final: str = "zero", **settings) -> list[float]:
