@@ -70,7 +70,7 @@ class Denoiser:
         self.facts = dict(facts or {})
         self.hashed: Callable[[], str] | None = None  # `kdiff.load` knows the files
 
-    def __call__(self, x: Tensor, sigma: float, **cond: Any) -> Tensor:
+    def __call__(self, x: Tensor, sigma: float, /, **cond: Any) -> Tensor:
         """`x` `[N, *shape]` at noise level `sigma`, one number -> the clean data, as `x`."""
         cond, c = plain(cond), self.precond(real_number("sigma", sigma))
         if cond.get("class_labels") is not None:
@@ -166,12 +166,12 @@ _TAKEN: Mapping[str, Callable[[Any], Any]] = {
 }
 
 
-def _check_takes_labels(model: Denoiser, labels: Tensor, n: int) -> None:
+def _check_takes_labels(model: Denoiser, labels: Any, n: int) -> None:
     """ValueError if the network is one of kdiff's, without classes: it would ignore labels. Or if
     there is not one for each of `n`: a single one would be spread over all."""
     if not model.classes and classes_of(model.network) == 0:
         raise ValueError(f"{model.name} has no classes: leave out class_labels")
-    if labels.ndim == 0 or len(labels) != n:
+    if not isinstance(labels, Tensor) or labels.ndim == 0 or len(labels) != n:
         raise ValueError(f"class_labels must have one row for each of the {n} samples")
 
 

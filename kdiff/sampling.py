@@ -62,7 +62,8 @@ def sample(
     seeds = range(first, first + count) if seeds is None else _listed(seeds)
     if n is not None and count != len(seeds):
         raise ValueError(f"n = {count}, but there are {len(seeds)} seeds")
-    cond = {**(cond or {}), "class_labels": class_labels}
+    if class_labels is not None:
+        cond = {**(cond or {}), "class_labels": class_labels}
     model = guided(model, [guide] if isinstance(guide, str | Modification) else guide)
     plan = make_plan(model, sampler, **planned)
     results = []
