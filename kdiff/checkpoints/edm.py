@@ -15,8 +15,9 @@ from typing import Any
 import torch
 
 from kdiff.checkpoints import MissingSetting
+from kdiff.checkpoints.pickle_machine import Record
 from kdiff.checkpoints.snapshot import build, missing, number, preconditioner
-from kdiff.checkpoints.unpickle import Pickle, Record, opened
+from kdiff.checkpoints.unpickle import Pickle, opened
 from kdiff.denoiser import Denoiser
 from kdiff.networks import learns_variance
 from kdiff.networks.dhariwal_unet import DhariwalUNet

@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 
+from kdiff.checkpoints.pickle_machine import Record
 from kdiff.checkpoints.snapshot import build, missing, number, preconditioner
-from kdiff.checkpoints.unpickle import Pickle, Record, opened
+from kdiff.checkpoints.unpickle import Pickle, opened
 from kdiff.denoiser import Denoiser
 from kdiff.networks.edm2_unet import EDM2UNet, MPBlock
 from kdiff.preconditioners import precond

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from kdiff.checkpoints.unpickle import Pickle, Record, TensorRecord, opened
+from kdiff.checkpoints.pickle_machine import Record, TensorRecord
+from kdiff.checkpoints.unpickle import Pickle, opened
 from kdiff.checkpoints.weights import load_weights
 
 MAX_BLOCKS = 1000  # of a network; the published ones have below 40

@@ -12,7 +12,8 @@ from kdiff.checkpoints import formats
 from kdiff.cli.grid_options import CONTEXT, to_json
 from kdiff.eval.evaluation import all_metrics
 from kdiff.eval.features import feature_networks
-from kdiff.models import packaged_models, sha256
+from kdiff.hashes import sha256_of_file
+from kdiff.models import packaged_models
 from kdiff.plugins import plugins
 from kdiff.samplers import REGISTRY
 from kdiff.schedules import SCHEDULES
@@ -55,7 +56,12 @@ def schedules() -> list[dict[str, Any]]:
 
 def models() -> list[dict[str, Any]]:
     return [
-        {"name": name, "bytes": path.stat().st_size, "sha256": sha256(path), "file": str(path)}
+        {
+            "name": name,
+            "bytes": path.stat().st_size,
+            "sha256": sha256_of_file(path),
+            "file": str(path),
+        }
         for name, path in packaged_models().items()
     ]
 
