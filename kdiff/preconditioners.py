@@ -64,7 +64,7 @@ class Coefs(NamedTuple):
 
 
 LARGEST_SIGMA = 160.0  # leaves the linear table (157.4) and Stable Diffusion's (14.6) whole
-HUGE = 1e18  # squares of more leave float32
+_HUGE = 1e18  # squares of more leave float32
 INFINITY = 2.0**20  # the sigma of pure noise, to five digits; beyond, float32 loses the data
 
 
@@ -134,8 +134,8 @@ def _plain(key: str, value: Any, default: Any) -> Any:
 def edm(sigma_data: float = 0.5, sigma_min: float = 0.002, sigma_max: float = 80.0) -> Precond:
     """EDM (Karras et al. 2022, table 1, "ours"): unit-variance input and training target for
     data of standard deviation `sigma_data`; c_noise = ln(sigma) / 4."""
-    if not 0 < sigma_data <= HUGE:
-        raise ValueError(f"sigma_data must be above 0 and at most {HUGE:g}, not {sigma_data}")
+    if not 0 < sigma_data <= _HUGE:
+        raise ValueError(f"sigma_data must be above 0 and at most {_HUGE:g}, not {sigma_data}")
     return Precond(
         "edm",
         partial(edm_row, sigma_data=sigma_data),
@@ -180,15 +180,15 @@ def _sub_vp_sigma(t: float) -> float:
     return s * s / math.hypot(1, s)
 
 
-def highest(sigmas: Sequence[float], limit: float) -> float:
+def _highest(sigmas: Sequence[float], limit: float) -> float:
     """The highest of a table's sigmas that is not above `limit`; the second at least."""
     return sigmas[max(1, bisect_right(sigmas, limit) - 1)]
 
 
 def _discrete(name: str, row: str, sigmas: Sequence[float], round: bool) -> Precond:
-    first, end = highest(sigmas, LARGEST_SIGMA), None
+    first, end = _highest(sigmas, LARGEST_SIGMA), None
     if row != "eps":  # at infinity itself, continuous grids such as karras would waste steps
-        first, end = highest(sigmas, INFINITY / 2), highest(sigmas, INFINITY)
+        first, end = _highest(sigmas, INFINITY / 2), _highest(sigmas, INFINITY)
     clock = discrete_clock(sigmas, round)
     return Precond(name, ROWS[row], clock, sigmas[0], first, tuple(sigmas), sigma_end=end)
 
@@ -246,8 +246,8 @@ def flow(
     """Rectified flow (Liu et al. 2022): the network sees x_t = (1 - t) x0 + t n and predicts the
     velocity dx_t / dt = n - x0; sigma = t / (1 - t), c_noise = `time_scale` t. With `data_at=1`
     time runs the other way, t = 1 at the data, and the velocity is x0 - n."""
-    if not 0 < time_scale <= HUGE:
-        raise ValueError(f"time_scale must be above 0 and at most {HUGE:g}, not {time_scale}")
+    if not 0 < time_scale <= _HUGE:
+        raise ValueError(f"time_scale must be above 0 and at most {_HUGE:g}, not {time_scale}")
     if data_at not in (0, 1):
         raise ValueError(f"data_at must be 0 or 1, not {data_at!r}")
     row = flow_to_data_row if data_at else ROWS["flow"]

@@ -12,7 +12,7 @@ from kdiff.counts import whole_number
 from kdiff.denoiser import Denoiser
 from kdiff.preconditioners import precond
 
-MOST_CLASSES = 1_000_000
+_MOST_CLASSES = 1_000_000
 
 
 def wrap(
@@ -99,7 +99,7 @@ def _kept(betas: Sequence[float] | Tensor) -> list[float]:
 
 def _names(classes: Sequence[str] | int) -> tuple[str, ...]:
     if not isinstance(classes, Sequence):
-        return tuple(map(str, range(whole_number("classes", classes, 0, MOST_CLASSES))))
+        return tuple(map(str, range(whole_number("classes", classes, 0, _MOST_CLASSES))))
     if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
         raise ValueError(f"classes must be a list of names or their number, not {classes!r}")
     return tuple(classes)

@@ -46,7 +46,7 @@ _OWN = (
 )
 
 # What may be told of any model; None is as good as nothing.
-TOLD = (
+_TOLD = (
     "precond",
     "prediction",
     "shape",
@@ -58,7 +58,7 @@ TOLD = (
     "weights",
 )
 # What is replaced in any model, also where its format took it, for what the file lacks.
-REPLACED = {"precond", "shape", "sigma_min", "sigma_max"}
+_REPLACED = {"precond", "shape", "sigma_min", "sigma_max"}
 
 
 class MissingSetting(ValueError):
@@ -170,7 +170,7 @@ def load(path: str | Path, /, *, trust: bool | None = None, **overrides: Any) ->
     supported; `MissingSetting`, which is one, if it lacks what a keyword can say.
     """
     path = user_path(path)
-    overrides = {k: v for k, v in overrides.items() if v is not None or k not in TOLD}
+    overrides = {k: v for k, v in overrides.items() if v is not None or k not in _TOLD}
     _check(overrides)
     if "precond" in overrides:
         overrides["precond"] = as_precond(overrides["precond"])
@@ -191,7 +191,7 @@ def load(path: str | Path, /, *, trust: bool | None = None, **overrides: Any) ->
         kind = f"damaged {module.NAME} file: {type(error).__name__}"
         raise ValueError(f"{path}: {kind}: {one_line(error)}") from error
     model.facts.setdefault("format", module.NAME)
-    rest = overrides.keys() - (own - REPLACED)
+    rest = overrides.keys() - (own - _REPLACED)
     model = _override(model, {key: overrides[key] for key in rest})
     if not 0 < model.sigma_min < model.sigma_max < math.inf:
         raise ValueError(

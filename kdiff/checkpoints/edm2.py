@@ -22,12 +22,12 @@ from kdiff.networks.edm2_unet import EDM2UNet, MPBlock
 from kdiff.preconditioners import precond
 
 NAME = "edm2"
-PRECOND = "Precond"
+_PRECOND = "Precond"
 
 
 def detect(path: Path) -> str | None:
     """None if the file is a pickle with EDM2's preconditioner."""
-    return missing(path, [PRECOND])
+    return missing(path, [_PRECOND])
 
 
 def load(path: Path, dtype: torch.dtype | None = torch.float32) -> Denoiser:
@@ -35,7 +35,7 @@ def load(path: Path, dtype: torch.dtype | None = torch.float32) -> Denoiser:
     the pickle is damaged or has anything that such a pickle does not need."""
     with opened(path) as pickle:
         net = preconditioner(pickle.value)
-        if net.name != PRECOND:
+        if net.name != _PRECOND:
             raise ValueError(f"its network is a {net.name[:80]}")
         size, channels = int(number(net, "img_resolution")), int(number(net, "img_channels"))
         sigma_data = number(net, "sigma_data")

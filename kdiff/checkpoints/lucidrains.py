@@ -27,7 +27,7 @@ from kdiff.preconditioners import precond as make_precond
 
 NAME = "lucidrains"
 MARKS = ("init_conv.weight", "time_mlp.1.weight", "final_conv.weight")
-INNER = "model."  # the network within GaussianDiffusion
+_INNER = "model."  # the network within GaussianDiffusion
 PREDICTIONS = ("eps", "x0", "v")  # pred_noise, pred_x0, pred_v
 
 
@@ -37,7 +37,7 @@ def detect(path: Path) -> str | None:
         saved = unwrap.read(path)
     except ValueError as error:
         return str(error)
-    return unwrap.missing(saved, MARKS, inner=INNER)
+    return unwrap.missing(saved, MARKS, inner=_INNER)
 
 
 def load(
@@ -61,7 +61,7 @@ def load(
     if not isinstance(theta, int | float):
         raise ValueError(f"{path}: theta must be a number, not {theta!r}")
     saved = unwrap.read(path)
-    chosen, weighted = unwrap.take(saved, MARKS, weights, inner=INNER)
+    chosen, weighted = unwrap.take(saved, MARKS, weights, inner=_INNER)
     config = {**_architecture(path, chosen.tensors, saved.get("version")), "theta": theta}
     shape = _shape(path, shape, config)
     if precond is None:

@@ -35,10 +35,10 @@ TRACELESS = (
     "rescale_timesteps",
 )
 # What the scripts of both projects do unless they are told otherwise.
-DEFAULTS = {"use_new_attention_order": False, "diffusion_steps": 1000}
-SCHEDULES = ("linear", "cosine")
+_DEFAULTS = {"use_new_attention_order": False, "diffusion_steps": 1000}
+_SCHEDULES = ("linear", "cosine")
 
-Shapes = Mapping[str, Sequence[int]]
+_Shapes = Mapping[str, Sequence[int]]
 
 
 def detect(path: Path) -> str | None:
@@ -112,7 +112,7 @@ def load(
     )
 
 
-def read_architecture(shapes: Shapes) -> dict[str, Any]:
+def read_architecture(shapes: _Shapes) -> dict[str, Any]:
     """The arguments of `OpenAIUNet` that names and shapes of its tensors determine.
 
     ValueError for a relative that is none of these networks (a classifier, an upsampler, ..).
@@ -156,7 +156,7 @@ def read_architecture(shapes: Shapes) -> dict[str, Any]:
     }
 
 
-def _resampling(shapes: Shapes) -> tuple[str, int]:
+def _resampling(shapes: _Shapes) -> tuple[str, int]:
     """How the image is resized, and the number of residual blocks of a level. The first output
     block that ends by resizing is the last of its level, of which there is one more."""
     outputs = range(_count(shapes, "output_blocks"))
@@ -170,7 +170,7 @@ def _resampling(shapes: Shapes) -> tuple[str, int]:
     return "conv", len(outputs) - 1  # one level
 
 
-def _count(shapes: Shapes, name: str) -> int:
+def _count(shapes: _Shapes, name: str) -> int:
     return len({key.split(".")[1] for key in shapes if key.startswith(f"{name}.")})
 
 
@@ -198,7 +198,7 @@ def choose_settings(
         if key in told:
             told[key] = whole_number(key, told[key], 1)
     model = next((model for model in PUBLISHED if model.fits(architecture)), None)
-    other = DEFAULTS if model is None else {key: getattr(model, key) for key in TRACELESS}
+    other = _DEFAULTS if model is None else {key: getattr(model, key) for key in TRACELESS}
     replaced = {*told, *(HEADS if told.keys() & set(HEADS) else ())}
     if not needs_schedule:
         replaced |= {"noise_schedule", "diffusion_steps", "rescale_timesteps"}
@@ -226,8 +226,8 @@ def _listed(settings: Mapping[str, Any]) -> str:
 
 def make_precond(settings: Mapping[str, Any]) -> Precond:
     kind, steps = settings["noise_schedule"], settings["diffusion_steps"]
-    if kind not in SCHEDULES:
-        raise ValueError(f"noise_schedule must be one of {', '.join(SCHEDULES)}, not {kind!r}")
+    if kind not in _SCHEDULES:
+        raise ValueError(f"noise_schedule must be one of {', '.join(_SCHEDULES)}, not {kind!r}")
     # The scripts scale Ho et al.'s linear betas, which are for 1000 steps.
     scaled = {"start": 1e-4 * 1000 / steps, "end": 0.02 * 1000 / steps} if kind == "linear" else {}
     return precond("eps", alphas_cumprod=kind, steps=steps, **scaled)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from kdiff.checkpoints.weights import load_weights
 
 OLD = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-MADV_PAGEOUT = 21  # Linux 5.4; it never loses data, and where it is unknown nothing happens
+_MADV_PAGEOUT = 21  # Linux 5.4; it never loses data, and where it is unknown nothing happens
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -118,5 +118,5 @@ def _one_by_one(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
             size = (value.data_ptr() + value.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - start
             if size > 0:
                 ctypes.CDLL(None).madvise(
-                    ctypes.c_void_p(start), ctypes.c_size_t(size), MADV_PAGEOUT
+                    ctypes.c_void_p(start), ctypes.c_size_t(size), _MADV_PAGEOUT
                 )

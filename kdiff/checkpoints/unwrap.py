@@ -22,14 +22,14 @@ from torch import Tensor
 
 from kdiff.checkpoints import MissingSetting, torch_zip
 
-DEPTH, MOST = 4, 200_000  # of dicts in dicts, and of what is in them all
-MANY = 32  # networks of one kind in one dict
+_DEPTH, _MOST = 4, 200_000  # of dicts in dicts, and of what is in them all
+_MANY = 32  # networks of one kind in one dict
 # What torch.compile, FSDP, activation checkpointing and DeepSpeed put anywhere into names.
-INSIDE = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"}
-SILENT = {*INSIDE, "module", "_module"}  # of names in front that say nothing
+_INSIDE = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"}
+_SILENT = {*_INSIDE, "module", "_module"}  # of names in front that say nothing
 AVERAGE = re.compile(r"(?:^|[._])(?:ema|averag|avg|swa|shadow)", re.IGNORECASE)
 
-Path_ = tuple[str, ...]
+_Place = tuple[str, ...]
 
 
 class Found(NamedTuple):
@@ -146,7 +146,7 @@ def contents(saved: Any) -> Contents:
     return Contents(list(tensors), ", ".join(filter(None, (".".join(path), behind))))
 
 
-def _state_dicts(saved: Any, fixed: Collection[str]) -> Iterator[tuple[Path_, dict[str, Tensor]]]:
+def _state_dicts(saved: Any, fixed: Collection[str]) -> Iterator[tuple[_Place, dict[str, Tensor]]]:
     """The tensors of each dict that has some, with the keys that lead there."""
     for path, mapping in _mappings(saved):
         tensors = torch_zip.tensors_under("", mapping)
@@ -159,10 +159,10 @@ def _state_dicts(saved: Any, fixed: Collection[str]) -> Iterator[tuple[Path_, di
                 yield from _listed((*path, key), listed, mapping, fixed)
 
 
-def _mappings(saved: Any) -> Iterator[tuple[Path_, Mapping]]:
+def _mappings(saved: Any) -> Iterator[tuple[_Place, Mapping]]:
     """Every dict in dicts, with the keys that lead there, the outer ones first."""
-    pending: deque[tuple[Path_, Any]] = deque([((), saved)] if isinstance(saved, Mapping) else [])
-    left = MOST  # one dict can be in itself, or in many
+    pending: deque[tuple[_Place, Any]] = deque([((), saved)] if isinstance(saved, Mapping) else [])
+    left = _MOST  # one dict can be in itself, or in many
     while pending and left > 0:
         path, value = pending.popleft()
         left -= 1 + len(value)
@@ -170,13 +170,13 @@ def _mappings(saved: Any) -> Iterator[tuple[Path_, Mapping]]:
         pending += [
             ((*path, key), inside)
             for key, inside in value.items()
-            if type(key) is str and isinstance(inside, Mapping) and len(path) < DEPTH
+            if type(key) is str and isinstance(inside, Mapping) and len(path) < _DEPTH
         ]
 
 
 def _listed(
-    path: Path_, listed: Sequence[Any], beside: Mapping, fixed: Collection[str]
-) -> Iterator[tuple[Path_, dict[str, Tensor]]]:
+    path: _Place, listed: Sequence[Any], beside: Mapping, fixed: Collection[str]
+) -> Iterator[tuple[_Place, dict[str, Tensor]]]:
     """The list of an average, by the names of the network beside it that has as many tensors."""
     for value in beside.values():
         tensors = torch_zip.tensors_under("", value)
@@ -187,10 +187,10 @@ def _listed(
 
 def _without_inside(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
     """With shorter names, unless two would be the same, and what these no longer have."""
-    renamed = {_cleaned(key, INSIDE): value for key, value in tensors.items()}
+    renamed = {_cleaned(key, _INSIDE): value for key, value in tensors.items()}
     if renamed.keys() == tensors.keys() or len(renamed) < len(tensors):
         return tensors, ""
-    return renamed, ", ".join(part for part in sorted(INSIDE) if any(part in k for k in tensors))
+    return renamed, ", ".join(part for part in sorted(_INSIDE) if any(part in k for k in tensors))
 
 
 def _cleaned(name: str, silent: Collection[str]) -> str:
@@ -202,14 +202,16 @@ def _prefixes(tensors: Mapping[str, Tensor], marks: Sequence[str]) -> list[str]:
     first = marks[0]
     candidates = [k.removesuffix(first) for k in tensors if f".{k}".endswith(f".{first}")]
     prefixes = [p for p in candidates if all(p + mark in tensors for mark in marks)]
-    if len(prefixes) > MANY:
+    if len(prefixes) > _MANY:
         raise ValueError(f"it has {len(prefixes)} networks of one kind in one dict")
     return prefixes
 
 
-def _found(path: Path_, tensors: dict[str, Tensor], prefix: str, inner: str, removed: str) -> Found:
+def _found(
+    path: _Place, tensors: dict[str, Tensor], prefix: str, inner: str, removed: str
+) -> Found:
     owner = prefix.removesuffix(inner) if f".{prefix}".endswith(f".{inner}") else prefix
-    label = ".".join(filter(None, (*path, _cleaned(owner.rstrip("."), SILENT))))
+    label = ".".join(filter(None, (*path, _cleaned(owner.rstrip("."), _SILENT))))
     place = ".".join((*path, prefix)).rstrip(".") or (removed and "the file")
     around = (place, removed and f"without {removed}")
     return Found(
