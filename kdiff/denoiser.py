@@ -28,8 +28,8 @@ class Denoiser:
     network of kdiff's that has no classes, they are a ValueError.
 
     Attributes: `shape` of one sample, `classes` (names, or empty), `sigma_min` and `sigma_max`
-    (the default range of schedules; if not given, that of `precond`, whose `sigma_end` then counts
-    too), `sigmas` (a discrete model's table, or None), `memory_format` (in which `x` is best
+    (the default range of schedules; if not given, the range of `precond`, whose `sigma_end` then
+    counts too), `sigmas` (a discrete model's table, or None), `memory_format` (in which `x` is best
     given), `facts` (what a checkpoint's reader found and how it decided, as text for
     `kdiff inspect`: `format`, `parameterisation`, ..). It is a `kdiff.Model`.
     """

@@ -1,19 +1,19 @@
 """Does a model denoise? A wrong parameterisation shows at once in its denoising error.
 
-At noise level sigma the root mean square error of D(x0 + sigma n; sigma) against x0 is set beside
-that of a guess that knows only the data's mean and spread s: sigma s / sqrt(sigma^2 + s^2), what a
-Gaussian's exact denoiser gets. Any trained network beats it; one that is read wrongly (v as eps,
-timesteps off, images in [0, 1]) does not, at some noise level by far.
+At noise level sigma the root mean square error of D(x0 + sigma n; sigma) against x0 is compared
+with the error of a guess that knows only the data's mean and spread s: sigma s / sqrt(sigma^2 +
+s^2), the error of a Gaussian's exact denoiser. Any trained network beats it; one that is read
+wrongly (v as eps, timesteps off, images in [0, 1]) does not, at some noise level by far.
 
 The level at which schedules begin, above the customary ones, is tested too. There an error of D of
-the width of the data's range, 4 s, is allowed: of networks that predict eps it is in proportion to
+the width of the data's range, 4 s, is allowed: for networks that predict eps it is in proportion to
 sigma, and the steps that follow take most of it back.
 
 On noise alone x0 = 0 stands for a plain grey image, and s for the spread of customary data. This
 cannot show that a model is good. The exact denoiser of other data (digits on black, points on a
 curve) is worse there than the guess, since it answers with its own data, far from 0. And what
-answers with some sample, as a consistency model does, can be better. It does show what is certainly
-wrong: an error in proportion to sigma, since data have a size; and another reading that beats the
+answers with some sample, as a consistency model does, can be better. It does show two certain
+faults: an error in proportion to sigma, since data have a size; and another reading that beats the
 guess at all noise levels where this one does not.
 """
 
@@ -44,7 +44,7 @@ _DOUBTS = "its parameterisation, noise levels or range of values may be wrong"
 
 @dataclass(frozen=True)
 class Errors:
-    """RMSE at each noise level, and that of the guess."""
+    """The RMSE of the model and of the guess at each noise level."""
 
     model: list[float]
     guess: list[float]
@@ -144,7 +144,7 @@ def _grows(sigmas: list[float], found: Errors) -> bool:
 
 
 def _above(sigmas: list[float], found: Errors, most: float) -> str:
-    """What there is to say of the level at which schedules begin, if the error is above `most`."""
+    """A remark on the level at which schedules begin, if the error there is above `most`."""
     if len(sigmas) == len(_LEVELS) or found.ratios[-1] <= most:
         return ""
     better = max(_LEVELS[-1], sigmas[-1] / found.ratios[-1])  # the error is in proportion to sigma
@@ -171,8 +171,8 @@ def _looks_like(model: Denoiser, sigmas: list[float], clean: Tensor | None, n: i
 
 
 def not_finite(network: Any) -> list[str]:
-    """The names of a module's parameters that are not finite, and of its buffers that are NaN:
-    those of masks may be infinite."""
+    """The names of a module's parameters that are not finite, and of its buffers that are NaN
+    (masks may be infinite)."""
     if not isinstance(network, nn.Module):
         return []
     parameters = [name for name, p in network.named_parameters() if not _wide(p).isfinite().all()]
@@ -180,7 +180,7 @@ def not_finite(network: Any) -> list[str]:
 
 
 def _wide(x: Tensor) -> Tensor:
-    """In float32 if it is of 8 bits, whose finiteness torch cannot test."""
+    """In float32 if it has 8 bits: torch cannot test those for being finite."""
     return x.float() if x.itemsize == 1 else x
 
 
@@ -202,8 +202,8 @@ def _measure(
 
 
 def _answers_nothing(model: Denoiser, sigma: float, n: int) -> bool:
-    """Whether the network's own part of what is denoised is nil, as its last layer mostly is
-    before it is trained. Some preconditioners alone, such as EDM's, are as good as the guess."""
+    """Whether the network adds nothing of its own, as before it is trained, when its last layer is
+    mostly zero. Some preconditioners alone, such as EDM's, are as good as the guess."""
     x = sigma * Noise(range(n), model.shape, device=model.device).initial()
     c = model.precond(sigma)
     own = _denoise(model, x, sigma) - c.c_skip * x
@@ -223,7 +223,7 @@ def levels(model: Denoiser) -> list[float]:
 
 def to_model(images: np.ndarray, model: Denoiser) -> Tensor:
     """uint8 `[N, H, W, 3]` -> float `[N, C, H, W]` in [-1, 1]; of one channel, their mean.
-    ValueError if they are not of the model's size, or its data are no images."""
+    ValueError if they are not of the model's size, or its data are not images."""
     shape = model.shape
     if len(shape) != 3 or shape[0] not in (1, 3) or decodes(model):
         raise ValueError(
@@ -239,7 +239,7 @@ def to_model(images: np.ndarray, model: Denoiser) -> Tensor:
 
 @torch.inference_mode()
 def _denoise(model: Denoiser, x: Tensor, sigma: float) -> Tensor:
-    """Of classes in turn."""
+    """D(x; sigma), with classes in turn."""
     cond = {}
     if model.classes:
         labels = [i % len(model.classes) for i in range(len(x))]

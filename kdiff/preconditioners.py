@@ -73,7 +73,7 @@ class Precond:
     """One preconditioner. Call it with sigma (a float, > 0) to get its `Coefs`.
 
     `sigma_min`, `sigma_max`: where schedules end and begin unless they are told otherwise: the
-    range that the network was trained for, as far as it is of use (see above).
+    range that the network was trained for, as far as it is useful (see above).
     `sigmas`: for a discrete-time model, the sigma of each of all timesteps 0 .. T-1, else None.
     `sigma_end`: where schedules of timesteps (linspace, trailing ..) begin, if not at `sigma_max`.
     `config`: if it is one of `PRECONDS`, what `precond(**config)` makes it from again, else None.
@@ -107,7 +107,7 @@ def _recorded(build: Callable[..., Precond], name: str | None = None) -> Callabl
     def recording(*args: Any, **settings: Any) -> Precond:
         given = signature.bind(*args, **settings).arguments
         given |= given.pop("settings", {})
-        # What is no argument of its own is one of a schedule of alphas_cumprod, a float.
+        # All other keywords are settings of a schedule of alphas_cumprod, which are floats.
         plain = {key: _plain(key, value, defaults.get(key, 0.0)) for key, value in given.items()}
         try:
             with np.errstate(over="raise"):
@@ -120,7 +120,7 @@ def _recorded(build: Callable[..., Precond], name: str | None = None) -> Callabl
 
 
 def _plain(key: str, value: Any, default: Any) -> Any:
-    """A setting as a plain value; a flag or a finite number if its default is one."""
+    """A setting as a plain value: a flag or a finite number, as its default is."""
     if type(default) is bool and value not in (True, False):
         raise ValueError(f"{key} must be True or False, not {value!r:.80}")
     if type(default) is float:

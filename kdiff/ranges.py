@@ -4,9 +4,9 @@ Schedules start from N(0, sigma_max^2), where the data at that noise level are x
 two differ most in the direction in which the data reach furthest from zero: with a root mean square
 rho there (rho^2 is the largest eigenvalue of E[x0 x0^T]), the data at that noise level have
 sqrt(sigma_max^2 + rho^2). At sigma_max = 4 rho the start is short of this by 3%, in this one
-direction; at 2 rho by 11%, which is the lesser evil if there are few evaluations to come down from
+direction; at 2 rho by 11%, which is the lesser evil if few evaluations must come down from
 there. For CIFAR-10 rho is about 16, so that EDM's sigma_max of 80 is 5 rho. Song and Ermon (2020,
-technique 1) take the largest distance between two images, which is of the same size.
+technique 1) take the largest distance between two images, which has the same size.
 
 At the lower end 0.004 of the data's standard deviation is left as noise: EDM's 0.002 for 0.5, a
 quarter of one of 256 grey levels.

@@ -98,7 +98,7 @@ for _function in (karras, exponential, polyexponential, vp, linspace, leading, t
 
 @dataclass(frozen=True)
 class Range:
-    """Where a schedule may go: what a `Denoiser` also has. `sigmas`: a discrete model's table;
+    """Where a schedule may go; a `Denoiser` has the same. `sigmas`: a discrete model's table;
     `sigma_end`: where schedules of its timesteps begin, if not at `sigma_max`."""
 
     sigma_min: float = 0.002
@@ -117,15 +117,15 @@ def schedule(
     sigma_max: float | None = None,
     **settings: Any,
 ) -> list[float]:
-    """`steps` + 1 decreasing sigmas, from sigma_max (leading: from that of its own first timestep,
-    which may be lower).
+    """`steps` + 1 decreasing sigmas, from sigma_max (leading: from the sigma of its own first
+    timestep, which may be lower).
 
     `final="zero"`: `steps` points down to sigma_min, then 0 (k-diffusion, EDM).
     `final="sigma_min"`: `steps` + 1 points that end at sigma_min (DPM-Solver, diff-sampler).
-    Grids of timesteps (linspace, leading, trailing) go evenly over those of the model whose sigma
-    is not above sigma_max, nor below a sigma_min that is given here.
-    The range is that of `model` (anything with sigma_min, sigma_max, sigmas) unless given. An eps
-    model of discrete timesteps begins at a sigma of 160 at most (`kdiff.precond` says why); a
+    Grids of timesteps (linspace, leading, trailing) go evenly over the model's timesteps whose
+    sigma is not above sigma_max, nor below a sigma_min that is given here.
+    A range that is not given is the one of `model` (anything with sigma_min, sigma_max, sigmas). An
+    eps model of discrete timesteps begins at a sigma of 160 at most (`kdiff.precond` says why); a
     larger sigma_max, given here or to `kdiff.wrap` or `kdiff.load`, goes up to its table's end.
     ValueError says which argument is wrong; UnknownName if the schedule is.
     """
@@ -200,8 +200,8 @@ def _discrete(name, steps, table, low, high, final, settings) -> np.ndarray:
 
 
 def _timesteps(name, n, count, of, settings) -> np.ndarray:
-    """Those of a grid over `count` timesteps of `of`. More than these, and those of leading, which
-    begins lower anyhow, are the ones over all, drawn together as far as it takes."""
+    """The timesteps of a grid over `count` timesteps of `of`. Where a grid has more points than
+    these, and for leading, which begins lower anyhow, the grid over all of them is squeezed."""
     if name != "leading" and n <= count:
         return SCHEDULES[name](n, count, **settings)
     t = SCHEDULES[name](n, of, **settings)

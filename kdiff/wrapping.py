@@ -135,7 +135,7 @@ class Adapter(nn.Module):
         return _tensor(self.f(x, t, **{self.labels: labels, **cond}))
 
     def _labels(self, labels: Tensor, x: Tensor) -> Tensor:
-        if self.one_hot:  # -1 is none of them
+        if self.one_hot:  # -1 matches no class
             return (labels[:, None] == torch.arange(self.one_hot, device=labels.device)).to(x.dtype)
         if self.null_class is None:
             _check_classes(labels)

@@ -1,10 +1,10 @@
 """Checkpoint formats: one module each, with `NAME`, `detect(path)` and `load(path)`.
 
 `detect(path) -> str | None` is cheap: None if the file is of this format, else a short clause that
-says what is missing ("not a zip archive"). `load(path) -> Denoiser` raises ValueError, naming what
-is unsupported, for a variant that it does not know. Neither runs code from the file, unless it is a
-program and trusted. `files(path) -> list[Path]` are all files that `load(path)` reads; a format
-without it reads only the file at `path`.
+says what is missing ("not a zip archive"). `load(path) -> Denoiser` raises ValueError for a
+variant that it does not know, and names it. Neither runs code from the file, unless it is a program
+and trusted. `files(path) -> list[Path]` are all files that `load(path)` reads; a format without it
+reads only the file at `path`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _OWN = (
     "k_diffusion",
 )
 
-# What may be told of any model; None is as good as nothing.
+# What may be told of any model. None counts as not told.
 _TOLD = (
     "precond",
     "prediction",

@@ -128,7 +128,9 @@ def _shards(index: Path, suffix: str) -> list[Path]:
     files = [index.parent / name for name in sorted(set(names))]
     for file in files:
         if file.parent != index.parent or file.suffix != f".{suffix}" or not file.is_file():
-            raise ValueError(f"{index} names {file.name[:100]}, which is no weights file beside it")
+            raise ValueError(
+                f"{index} names {file.name[:100]}, which is not a weights file beside it"
+            )
     return files
 
 

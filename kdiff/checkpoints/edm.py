@@ -129,5 +129,5 @@ def _network(pickle: Pickle, net: Record, dtype: torch.dtype | None) -> SongUNet
     given = model.state["_init_kwargs"]
     decoder, encoder = given.pop("decoder_type", "standard"), given.get("encoder_type", "standard")
     if decoder != "standard" or encoder not in ("standard", "residual"):
-        raise ValueError("its SongUNet has a 'skip' encoder or decoder, which kdiff has not")
+        raise ValueError("its SongUNet has a 'skip' encoder or decoder, which kdiff does not have")
     return build(pickle, model, SongUNet, dtype, channel_mult=[1, 2, 2, 2])

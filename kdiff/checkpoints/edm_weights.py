@@ -164,7 +164,7 @@ def _song(
 ) -> dict[str, Any]:
     emb, noise = shapes["map_layer0.weight"]
     if any("aux_skip" in key for key in shapes):
-        raise ValueError("a 'skip' encoder or decoder, which kdiff has not")
+        raise ValueError("a 'skip' encoder or decoder, which kdiff does not have")
     filters = {shape[-1] for key, shape in shapes.items() if key.endswith("resample_filter")}
     return {
         "out_channels": shapes[f"dec.{size}x{size}_aux_conv.weight"][0],

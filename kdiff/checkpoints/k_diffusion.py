@@ -51,7 +51,8 @@ def detect(path: Path) -> str | None:
 
 
 def files(path: Path, config: Mapping[str, Any] | str | Path | None = None) -> list[Path]:
-    """The file, and the config that is told; if none is, that beside it if it has none itself."""
+    """The file, and the config: the one that is told, or the one beside the file unless the file
+    has its own."""
     if config is not None:
         return [path, *([user_path(config)] if isinstance(config, str | Path) else [])]
     read_beside = _config_inside(path, unwrap.read(path)) is None and _beside(path).is_file()
@@ -72,8 +73,8 @@ def load(
     """The denoiser, on the CPU, in `dtype` (None: the file's), of the weights that `weights` names
     (see `unwrap`).
 
-    `config` is what was trained with, or its file, if the checkpoint has none; the others replace
-    what it says.
+    `config` is the config of the training, or its file, for a checkpoint that has none. The other
+    keywords replace what it says.
     ValueError if the config is of a network, or has conditioning, that is not supported.
     """
     saved = unwrap.read(path)

@@ -95,7 +95,7 @@ def _architecture(path: Path, tensors: Mapping[str, Tensor], version: Any) -> di
     if not {"downs.0.0.block1.norm.g", "downs.0.2.mem_kv"} <= tensors.keys():
         told = f" (it says {version})" if isinstance(version, str) else ""
         raise ValueError(
-            f"{path}: its network is none of denoising-diffusion-pytorch 2.x{told}: 1.x had group "
+            f"{path}: its network is not of denoising-diffusion-pytorch 2.x{told}: 1.x had group "
             "norm, and attention without memory"
         )
     shapes = {key: list(value.shape) for key, value in tensors.items()}
@@ -149,7 +149,7 @@ def _process(
             "only GaussianDiffusion and LearnedGaussianDiffusion are supported): give precond, "
             "such as precond=flow"
         )
-    sigmas = buffers["sqrt_recipm1_alphas_cumprod"].double()  # sqrt(1 / a - 1), which is sigma
+    sigmas = buffers["sqrt_recipm1_alphas_cumprod"].double()  # sigma = sqrt(1 / a - 1)
     told = f"{prediction}, as told"
     if prediction is None and learns_variance(config, [config["channels"]]):
         prediction, told = "eps", "eps: networks with learned variance are trained on no other"
@@ -166,7 +166,7 @@ def _process(
 
 def _objective(weight: Tensor | None, snr: Tensor) -> str | None:
     """The prediction whose loss weight has this form: min(snr, gamma), any gamma, on the error of
-    x0, which is that of eps times 1 / snr and that of v times 1 / (snr + 1)."""
+    x0. The error of eps times 1 / snr, and the error of v times 1 / (snr + 1), are equal to it."""
     if weight is None or weight.shape != snr.shape:
         return None
     weight, snr = weight[snr > 0], snr[snr > 0]  # at zero it is 0, or 0 / 0

@@ -1,10 +1,10 @@
 """`.pt` files of OpenAI's guided-diffusion and improved-diffusion, and of the models that others
 trained with their scripts.
 
-Such a file is a network's tensors and nothing else, or, of other scripts, has them in wrappers that
-`unwrap` knows. The architecture is read from their names and
-shapes. Heads, noise schedule and clock leave no trace there: they are those of the published model
-that has exactly these shapes, or must be told, by the names of the scripts' flags.
+OpenAI's files hold a network's tensors and nothing else. Other scripts put them into wrappers,
+which `unwrap` knows. The architecture is read from the names and shapes of the tensors. Heads,
+noise schedule and clock leave no trace there: they are taken from the published model that has
+exactly these shapes, or must be told, by the names of the scripts' flags.
 """
 
 from __future__ import annotations
@@ -67,12 +67,12 @@ def load(
     """The denoiser, on the CPU, in `dtype` (None: the file's). It predicts eps; a learned variance
     is dropped.
 
-    Most settings are flags that the model was trained with. What is not given is that of the
-    published model of the same shapes. If there is none, `num_heads` or `num_head_channels`, and
-    `noise_schedule` (linear or cosine), are needed; so is `rescale_timesteps` if `diffusion_steps`
-    are not 1000, and `shape` `(channels, height, width)` if the scripts have no image size with
-    these multipliers. `precond` replaces the noise schedule, for networks that others trained in
-    another way; `weights`: see `unwrap`.
+    Most settings are flags that the model was trained with. What is not given is taken from the
+    published model of the same shapes. If there is no such model, `num_heads` or
+    `num_head_channels`, and `noise_schedule` (linear or cosine), are needed; so is
+    `rescale_timesteps` if `diffusion_steps` are not 1000, and `shape` `(channels, height, width)`
+    if the scripts have no image size with these multipliers. `precond` replaces the noise schedule,
+    for networks that others trained in another way; `weights`: see `unwrap`.
     ValueError says what is missing, or which variant is not supported.
     """
     chosen, told = unwrap.take(unwrap.read(path), MARKS, weights)
@@ -115,7 +115,7 @@ def load(
 def read_architecture(shapes: _Shapes) -> dict[str, Any]:
     """The arguments of `OpenAIUNet` that names and shapes of its tensors determine.
 
-    ValueError for a relative that is none of these networks (a classifier, an upsampler, ..).
+    ValueError for a relative of these networks (a classifier, an upsampler, ..).
     """
     if not any(key.startswith("output_blocks.") for key in shapes):
         raise ValueError("a classifier (it has no output blocks), not a diffusion model")
@@ -191,8 +191,8 @@ def choose_shape(shape: Sequence[int] | None, architecture: Mapping[str, Any]) -
 def choose_settings(
     architecture: Mapping[str, Any], flags: Mapping[str, Any], needs_schedule: bool = True
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """What leaves no trace in names and shapes, and where each of it is from. Without
-    `needs_schedule`, that of the noise may be missing."""
+    """The settings that leave no trace in names and shapes, and where each is from. Without
+    `needs_schedule`, the noise schedule may be missing."""
     told = {key: value for key, value in flags.items() if value is not None}
     for key in (*HEADS, "diffusion_steps"):
         if key in told:

@@ -23,7 +23,7 @@ def check_trusted(path: Path, kind: str, trust: bool | None) -> None:
 
 
 def members(path: Path) -> list[str] | None:
-    """The names in a zip archive; None if the file is none."""
+    """The names in a zip archive; None for another file."""
     if not path.is_file() or not zipfile.is_zipfile(path):
         return None
     with zipfile.ZipFile(path) as archive:

@@ -10,7 +10,7 @@ from typing import Any
 from kdiff.checkpoints import torch_zip, unwrap
 from kdiff.downloads import check_file, unfinished
 
-# Names of tensors in the networks that people have, with # for numbers. Those of kdiff's formats
+# Names of tensors in the networks that people have, with # for numbers. Networks of kdiff's formats
 # are under the format's name.
 _MARKS: Mapping[str, tuple[str, ...]] = {
     "edm-weights": ("map_layer#.weight", "enc.#x#_conv.weight", "enc.#x#_block#.conv#.weight"),
@@ -84,7 +84,7 @@ def _reason(missed: Mapping[str, str], name: str) -> str:
 
 
 def _nearest(saved: Any, missed: Mapping[str, str]) -> str:
-    """Of which network the tensors are, as far as their names say, and what is around them."""
+    """The network that the tensors seem to belong to, by their names, and what is around them."""
     names, around = unwrap.contents(saved)
     if not names:
         return f"nearest: a {_STATE_DICT}, but it holds no tensors by name"

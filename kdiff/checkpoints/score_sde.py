@@ -159,7 +159,7 @@ def _settings(modules: Sequence[Module], shape: Sequence[int] | None) -> dict[st
     first, *body = modules[3 if fourier else 2 :]
     kinds = [frozenset(module) for module in body]
     if not any(map(_resamples, body)):
-        raise ValueError("only networks of BigGAN blocks are supported, not those of DDPM's")
+        raise ValueError("only networks of BigGAN blocks are supported, not of DDPM's")
     if frozenset(("Conv_0.weight", "Conv_0.bias")) in kinds:
         raise ValueError("a network with progressive_input = input_skip is not supported")
     residual = any("Conv2d_0.weight" in kind for kind in kinds)
@@ -234,7 +234,7 @@ def _layer(layer: nn.Module, rest: Iterator[Module]) -> dict[str, Tensor]:
 
 
 def _filter(layer: nn.Module) -> dict[str, Tensor]:
-    """The filter of a layer that resamples: no file has it, and that of `layer` has no values."""
+    """The filter of a layer that resamples: no file has it, and in `layer` it has no values."""
     if not isinstance(layer, Resample) or layer.resample is None:
         return {}
     f = _FIR if layer.resample_filter.shape[-1] == len(_FIR) else _BOX

@@ -22,8 +22,8 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def preconditioner(value: Any) -> Record:
-    """The network of a snapshot (`ema`) with its preconditioner, or of a pickle that is just that.
-    ValueError if there is none."""
+    """The network of a snapshot (`ema`) with its preconditioner. Some pickles hold nothing else.
+    ValueError if there is no network."""
     found = value.get("ema") if isinstance(value, dict) else value
     if not isinstance(found, Record) or not isinstance(found.state, dict):
         raise ValueError("it has no network, neither under 'ema' nor by itself")

@@ -73,8 +73,8 @@ def _directory(path: Path) -> int | None:
 
 
 def tensors_under(prefix: str, saved: Any) -> dict[str, Tensor]:
-    """The tensors of a state dict whose names begin with `prefix`, without it; none if `saved` is
-    no dict."""
+    """The tensors of a state dict whose names begin with `prefix`, without it. Empty if `saved` is
+    not a dict."""
     if not isinstance(saved, Mapping):
         return {}
     return {
@@ -91,7 +91,7 @@ def fill(
     dtype: torch.dtype | None,
 ) -> Network:
     """`make()` with `tensors`, of the file at `path`, as its weights (see `load_weights`). They are
-    copies: one who reads a mapping of a file that is being overwritten, as checkpoints are, is
+    copies: whoever reads a mapping of a file while it is overwritten, as checkpoints are, is
     killed. ValueError unless names and shapes are exactly the network's, and all in the file."""
     # A view can claim any shape over a few bytes: such a tensor would fill the memory later.
     claimed = sum(value.nbytes for value in tensors.values())

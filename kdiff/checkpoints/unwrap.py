@@ -101,7 +101,7 @@ def take(
     by its place, or a part of it; `ema` and `model` are also any average, and any other.
 
     MissingSetting if there are several of a kind, or an average that cannot be read. ValueError if
-    there is none, or none of that name.
+    no network of this kind, or of that name, is in the file.
     """
     found = find(saved, marks, inner=inner, fixed=fixed)
     if not found:
@@ -137,7 +137,7 @@ class Contents(NamedTuple):
 
 
 def contents(saved: Any) -> Contents:
-    """What there is in a file of a network that is not known."""
+    """The content of a file whose network is not known."""
     every = _state_dicts(saved, ())
     path, tensors = max(every, key=lambda pair: len(pair[1]), default=((), {}))
     levels = zip(*(key.split(".")[:-1] for key in tensors), strict=False)
@@ -225,8 +225,9 @@ def _found(
 def _without_dots(
     tensors: Mapping[str, Tensor], prefix: str
 ) -> tuple[str, dict[str, Tensor]] | None:
-    """LitEma's average of what is behind `prefix`: of `model.a.b` it is `model_ema.ab`. Under the
-    prefix that it would have with dots; what is not averaged is the network's."""
+    """LitEma's average of the tensors behind `prefix`: of `model.a.b` this is `model_ema.ab`. It
+    gets the prefix that it would have with dots. Tensors that are not averaged are the
+    network's."""
     parts = prefix.split(".")[:-1]
     inside = [key for key in tensors if key.startswith(prefix)]
     for i in range(len(parts)):
@@ -267,7 +268,7 @@ def _unread_average(saved: Any) -> str | None:
 
 
 def _holds_tensors(value: Any) -> bool:
-    """Whether there are any, in dicts or in lists in these; a single one is a setting."""
+    """Whether it holds tensors in dicts, or in lists in these. A single tensor is a setting."""
     values = [inside for _, mapping in _mappings(value) for inside in mapping.values()]
     lists = [inside for inside in (value, *values) if isinstance(inside, list | tuple)]
     return any(isinstance(v, Tensor) for v in [*values, *(v for inside in lists for v in inside)])

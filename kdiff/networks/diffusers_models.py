@@ -110,7 +110,7 @@ class SD3(DiffusersNetwork):
     needs = ("encoder_hidden_states", "pooled_projections")
 
 
-# By the class that a config.json names; the second one is what early DiT folders say.
+# By the class that a config.json names. Early DiT folders name the third.
 ADAPTERS: dict[str, type[DiffusersNetwork]] = {
     "UNet2DModel": UNet2D,
     "DiTTransformer2DModel": DiT,
