@@ -30,14 +30,14 @@ def conditions(given: Mapping[str, Any], n: int, device: torch.device | str) -> 
 
     ValueError, with the name, for numbers or a list without a row for each sample.
     """
+    if isinstance(given.get("class_labels"), Shared):
+        raise ValueError(f"class_labels must have one row for each of the {n} samples")
     return {key: _one(key, value, n, device) for key, value in given.items() if value is not None}
 
 
 def _one(key: str, value: Any, n: int, device: torch.device | str) -> Any:
     if key in GIVEN:
         raise ValueError(f"cond must not have {key!r}: the sampler gives it")
-    if isinstance(value, Shared) and key == "class_labels":
-        value = [value.value] * n
     if isinstance(value, Shared):
         return Shared(value.value.to(device)) if isinstance(value.value, Tensor) else value
     try:
@@ -46,6 +46,7 @@ def _one(key: str, value: Any, n: int, device: torch.device | str) -> Any:
         if key == "class_labels":
             message = f"{key} must be numbers, a row for each sample, not {value!r:.80}"
             raise ValueError(message) from None
+        value = value.tolist() if hasattr(value, "tolist") else value  # an array of texts
         if not isinstance(value, list | tuple):
             return Shared(value)
         rows = list(value)

@@ -262,7 +262,7 @@ def denoised(sigma_min: float = 0.002, sigma_max: float = 80.0) -> Precond:
 
 
 def _adopt(registry: Registry[Callable[..., Precond]], name: str, build: Any) -> None:
-    if name not in registry:
+    if callable(build) and name not in registry:  # a module has registered its own
         registry[name] = _recorded(build, name)
 
 

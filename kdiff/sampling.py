@@ -55,6 +55,8 @@ def sample(
     (`steps`, `nfe`, `schedule`, `options`, `edits`, ..) as in `plan`.
     ValueError on bad arguments, NonFiniteError if the model breaks down.
     """
+    if class_labels is not None and (cond or {}).get("class_labels") is not None:
+        raise ValueError("give class_labels once, not in cond as well")
     count = 1 if n is None else whole_number("n", n, 1, MOST_SAMPLES)
     if seed is not None and seeds is not None:
         raise ValueError("give only one of seed and seeds")

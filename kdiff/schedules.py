@@ -88,7 +88,8 @@ class Schedule:
 
 
 def _adopt(registry: Registry[Schedule], name: str, function: Any) -> None:
-    registry.setdefault(name, Schedule(function))
+    if callable(function):  # a module has registered its own
+        registry.setdefault(name, Schedule(function))
 
 
 SCHEDULES: Registry[Schedule] = Registry("schedule", "kdiff.schedules", _adopt)

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -125,12 +126,18 @@ def test_what_is_shared_comes_as_it_is():
         assert (given["prompt"], given["thing"], given["names"]) == ("a cat", thing, NAMES)
 
 
-def test_one_class_for_all_is_a_row_for_each():
-    first, second = told(class_labels=kdiff.Shared(3))
-    assert first["class_labels"].tolist() == [3, 3] and second["class_labels"].tolist() == [3]
-    for wrong in (kdiff.Shared(5), kdiff.Shared("cat")):
-        with pytest.raises(ValueError, match="class_labels must be"):
-            told(class_labels=wrong)
+def test_classes_may_be_of_any_library():
+    model = kdiff.wrap(lambda x, t, class_labels: x + class_labels[:, None], shape=(2,), classes=3)
+    made = [
+        kdiff.sample(model, n=2, steps=1, class_labels=labels)
+        for labels in ([1, 2], np.array([1, 2]), torch.tensor([1, 2]))
+    ]
+    assert torch.equal(made[0], made[1]) and torch.equal(made[0], made[2])
+
+
+def test_a_class_is_said_for_each():
+    with pytest.raises(ValueError, match="class_labels must have one row for each of the 3"):
+        told(class_labels=kdiff.Shared(3))
 
 
 def test_a_denoiser_itself_takes_any_condition():
