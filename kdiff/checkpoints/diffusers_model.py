@@ -1,6 +1,6 @@
 """One network in a folder that diffusers' `save_pretrained` wrote: its config.json and weights.
 
-The network is diffusers' own class. Before it is built, its size is compared with that of the
+The network is diffusers' own class. Before it is built, its size is compared with the size of the
 weights, so that a config.json alone cannot fill the memory.
 """
 

@@ -1,5 +1,5 @@
 """EDM2's pickles (Karras et al. 2024, "Analyzing and Improving the Training Dynamics of Diffusion
-Models"): `network-snapshot-*.pkl`, those of `reconstruct_phema.py`, and the published ones.
+Models"): `network-snapshot-*.pkl`, what `reconstruct_phema.py` writes, and the published ones.
 
 Nothing in the pickle runs; see `unpickle`. Weights are stored in float16. Networks for ImageNet-512
 work on latents of a VAE that is not in the file; `facts["latents"]` names it and says how its

@@ -88,7 +88,7 @@ def load(
     try:
         architecture = read_architecture({key: tuple(v.shape) for key, v in tensors.items()})
         if shape is None:
-            told["image size"] = "that of the scripts for these channel multipliers, assumed"
+            told["image size"] = "the scripts' size for these channel multipliers, assumed"
         shape = choose_shape(shape, architecture)
         settings, origins = choose_settings(architecture, flags, needs_schedule=precond is None)
         process = precond or make_precond(settings)
@@ -213,7 +213,7 @@ def choose_settings(
     if "rescale_timesteps" not in settings and settings.get("diffusion_steps", 1000) != 1000:
         raise MissingSetting(
             f"with {settings['diffusion_steps']} diffusion_steps give rescale_timesteps (the "
-            "default of improved-diffusion is True, that of guided-diffusion False)"
+            "default of improved-diffusion is True, of guided-diffusion False)"
         )
     source = "the scripts' defaults" if model is None else f"as the published {model.files}"
     facts = {"told": _listed(told), "assumed": other and f"{source}: {_listed(other)}"}

@@ -65,7 +65,7 @@ def find(
     saved: Any, marks: Sequence[str], *, inner: str = "", fixed: Collection[str] = ()
 ) -> list[Found]:
     """Every network that has tensors of the names `marks`. `inner`: the name under which a wrapper
-    of the project's own may hold it (`model.`). `fixed`: tensors that are no parameters, which a
+    of the project's own may hold it (`model.`). `fixed`: tensors that are not parameters, which a
     list of averages leaves out."""
     found: list[Found] = []
     for path, tensors in _state_dicts(saved, fixed):
