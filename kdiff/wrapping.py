@@ -43,8 +43,8 @@ def wrap(
     | `edm`       | c_in (x0 + sigma n)            | F of EDM, eq. 7        | ln(sigma) / 4    |
     | `vp`, `ve`, `iddpm`: as in Karras et al. 2022, table 1                                     |
 
-    `settings` are the ones of `kdiff.precond(prediction)`. For eps, v and x0: `alphas_cumprod`, a list
-    or `linear` (the default), `scaled_linear`, `cosine` with `steps`, `start`, `end`; or `betas`, a
+    `settings`: as in `kdiff.precond(prediction)`. For eps, v and x0: `alphas_cumprod`, a list or
+    `linear` (the default), `scaled_linear`, `cosine` with `steps`, `start`, `end`; or `betas`, a
     list, instead; `round=True` gives `t` as whole numbers, int64, for networks that look it up in
     a table. For flow: `data_at=1` if t = 1 is the data and f answers x0 - n. For edm: `sigma_data`.
     `sigma_min` and `sigma_max`: where schedules begin and end, if not at the prediction's own.
