@@ -53,7 +53,7 @@ def test_every_format_is_in_these_tests_or_has_its_own():
 @pytest.mark.parametrize("name", formats())
 def test_it_declares_what_a_format_is(name):
     module = formats().find(name.upper()).thing
-    assert module is formats()[name] and module.NAME == name
+    assert module is formats()[name] and name == module.NAME
     assert list(inspect.signature(module.detect).parameters) == ["path"]
     path, *rest = inspect.signature(module.load).parameters.values()
     assert path.name == "path" and all(p.default is not p.empty for p in rest if p.name != "told")
@@ -73,7 +73,7 @@ def test_nothing_is_of_its_kind_by_chance(name, tmp_path):
 @pytest.mark.parametrize("name", OF_FORMAT)
 def test_it_reads_its_file_into_a_whole_model(name, made):
     path, told = made(name)
-    assert find_format(path).NAME == name
+    assert name == find_format(path).NAME
     model = kdiff.load(path, **told)
     assert isinstance(model, Denoiser) and all(hasattr(model, key) for key in members(Model))
     assert 0 < model.sigma_min < model.sigma_max and len(model.shape) == 3
