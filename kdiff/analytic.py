@@ -38,10 +38,10 @@ class GaussianMixture:
 
     def __call__(self, x: Tensor, sigma: float, **cond: object) -> Tensor:
         """`x` `[N, *shape]` at noise level `sigma` > 0 -> D, the same shape and dtype."""
-        means = self.means.to(x).flatten(1)  # [K, d]
+        means = self.means.to(x).reshape(len(self.means), -1)  # [K, d]
         variances = self.stds.to(x) ** 2
         total = variances + sigma**2
-        flat = x.flatten(1)
+        flat = x.reshape(len(x), -1)
         squares = (flat[:, None] - means).square().sum(-1)  # [N, K]
         d = flat.shape[1]
         logits = self.weights.to(x).log() - squares / (2 * total) - d / 2 * total.log()

@@ -21,16 +21,17 @@ class Denoiser:
 
     `network`, a module (put into evaluation mode, and into channels_last if it has convolutions,
     unless `channels_last=False`) or any function, is called as `network(x, c_noise, **cond)`: `x`
-    `[N, *shape]` in the network's dtype, `c_noise` `[N]` in float32 or wider. If it returns twice
-    as many channels as `x` has, the second half is a learned variance and is dropped; any other
-    shape than that of `x` is a ValueError. A model with classes takes `class_labels`, `[N]`
-    integers, -1 for the null class; given to one that has certainly none, they are a ValueError.
+    `[N, *shape]` in the network's dtype, `c_noise` `[N]` in float32 or wider. It answers in the
+    shape of `x`, or, with a `learned_variance`, with twice the channels (axis 1), of which the
+    second half is dropped. None: the first answer decides. Any other shape is a ValueError.
+    A model with classes takes `class_labels`, `[N]` integers, -1 for the null class; given to a
+    network of kdiff's that has no classes, they are a ValueError.
 
     Attributes: `shape` of one sample, `classes` (names, or empty), `sigma_min` and `sigma_max`
-    (the default range of schedules; if not given, that of `precond`, whose `sigma_end` then counts
-    too), `sigmas` (a discrete model's table, or None), `memory_format` (in which `x` is best
-    given), `facts` (what a checkpoint's reader found and how it decided, as
-    text for `kdiff inspect`: `format`, `parameterisation`, ..).
+    (the default range of schedules; if not given, the range of `precond`, whose `sigma_end` then
+    counts too), `sigmas` (a discrete model's table, or None), `memory_format` (in which `x` is best
+    given), `facts` (what a checkpoint's reader found and how it decided, as text for
+    `kdiff inspect`: `format`, `parameterisation`, ..). It is a `kdiff.Model`.
     """
 
     def __init__(
@@ -45,8 +46,12 @@ class Denoiser:
         name: str = "unnamed",
         facts: Mapping[str, str] | None = None,
         channels_last: bool = True,
+        learned_variance: bool | None = False,
     ):
+        self.learned_variance = _yes_or_no(learned_variance)
         self.shape = sizes(shape)
+        if learned_variance and not self.shape:
+            raise ValueError("samples of shape () have no channels, and so no learned variance")
         if isinstance(network, nn.Module):
             network.eval()
         images = len(self.shape) == 3 and any(p.ndim == 4 for p in _parameters(network))
@@ -65,24 +70,32 @@ class Denoiser:
         self.facts = dict(facts or {})
         self.hashed: Callable[[], str] | None = None  # `kdiff.load` knows the files
 
-    def __call__(self, x: Tensor, sigma: float, **cond: Any) -> Tensor:
+    def __call__(self, x: Tensor, sigma: float, /, **cond: Any) -> Tensor:
         """`x` `[N, *shape]` at noise level `sigma`, one number -> the clean data, as `x`."""
+        cond, c = plain(cond), self.precond(real_number("sigma", sigma))
         if cond.get("class_labels") is not None:
             _check_takes_labels(self, cond["class_labels"], len(x))
-        cond, c = plain(cond), self.precond(real_number("sigma", sigma))
         dtype = self.dtype or x.dtype
         clock = torch.promote_types(dtype, torch.float32)  # bfloat16 cannot tell t = 998 from 999
         c_noise = torch.full((len(x),), c.c_noise, dtype=clock, device=x.device)
-        f = self.network((c.c_in * x).to(dtype), c_noise, **cond)
-        if f.ndim > 1 and x.ndim > 1 and f.shape[1] == 2 * x.shape[1]:
-            f = f[:, : x.shape[1]]
-        if f.shape != x.shape:
-            raise ValueError(f"the network must answer with {tuple(x.shape)}, not {tuple(f.shape)}")
-        f = f.to(x.dtype)
+        f = self._mean(self.network((c.c_in * x).to(dtype), c_noise, **cond), x).to(x.dtype)
         return c.c_skip * x + c.c_out * f
 
+    def _mean(self, f: Tensor, x: Tensor) -> Tensor:
+        """The network's answer without its learned variance. ValueError for another shape."""
+        one = tuple(x.shape)
+        two = (*one[:1], *(2 * channels for channels in one[1:2]), *one[2:])
+        if self.learned_variance is None and f.shape in (one, two):
+            self.learned_variance = f.shape != one
+        wanted = two if self.learned_variance else one
+        if f.shape == wanted:
+            return f[:, : one[1]] if self.learned_variance else f
+        hint = "; if half of that is a learned variance, say learned_variance=True"
+        message = f"the network must answer with {wanted}, not {tuple(f.shape)}"
+        raise ValueError(message + (hint if f.shape == two else ""))
+
     def decode(self, x: Tensor) -> Tensor:
-        """Samples to images in [-1, 1]: those of a latent model's autoencoder, else `x` itself."""
+        """Samples to images in [-1, 1]; `x` itself unless the model makes latents."""
         return x
 
     def evaluations(self, sigma: float) -> int:
@@ -113,10 +126,10 @@ class Denoiser:
         return self
 
     def replace(self, precond: Precond | str | None = None, **changes: Any) -> Denoiser:
-        """A copy with another `precond`, `shape`, `classes`, `sigma_min`, `sigma_max`, `name` or
-        `facts`, which shares the network. A new preconditioner brings its own range of sigmas.
-        TypeError on any other keyword."""
-        wrong = changes.keys() - {"shape", "classes", "sigma_min", "sigma_max", "name", "facts"}
+        """A copy with another `precond`, `shape`, `classes`, `sigma_min`, `sigma_max`, `name`,
+        `facts` or `learned_variance`, which shares the network. A new preconditioner brings its own
+        range of sigmas. TypeError on any other keyword."""
+        wrong = changes.keys() - {*_TAKEN, "sigma_min", "sigma_max", "name", "facts"}
         if wrong:
             raise TypeError(f"a Denoiser has no {', '.join(sorted(wrong))} to replace")
         other = copy.copy(self)
@@ -127,11 +140,9 @@ class Denoiser:
             other.sigma_end = made.sigma_end
         if "sigma_max" in changes:
             other.sigma_end = None
-        for name, take in (("shape", sizes), ("classes", tuple)):
-            if name in changes:
-                changes[name] = take(changes[name])
-        vars(other).update(facts=dict(self.facts))
-        vars(other).update(changes)
+        for name in _TAKEN.keys() & changes.keys():
+            changes[name] = _TAKEN[name](changes[name])
+        vars(other).update({"facts": dict(self.facts), **changes})
         return other
 
     def compile(self) -> Denoiser:
@@ -140,18 +151,33 @@ class Denoiser:
         return self
 
 
-def _check_takes_labels(model: Denoiser, labels: Tensor, n: int) -> None:
+def _yes_or_no(learned_variance: Any) -> bool | None:
+    if not isinstance(learned_variance, bool | None):
+        said = f"{learned_variance!r:.80}"
+        raise ValueError(f"learned_variance must be True, False or None, not {said}")
+    return learned_variance
+
+
+# What else can be replaced has no form of its own.
+_TAKEN: Mapping[str, Callable[[Any], Any]] = {
+    "shape": sizes,
+    "classes": tuple,
+    "learned_variance": _yes_or_no,
+}
+
+
+def _check_takes_labels(model: Denoiser, labels: Any, n: int) -> None:
     """ValueError if the network is one of kdiff's, without classes: it would ignore labels. Or if
     there is not one for each of `n`: a single one would be spread over all."""
     if not model.classes and classes_of(model.network) == 0:
         raise ValueError(f"{model.name} has no classes: leave out class_labels")
-    if labels.ndim == 0 or len(labels) != n:
+    if not isinstance(labels, Tensor) or labels.ndim == 0 or len(labels) != n:
         raise ValueError(f"class_labels must have one row for each of the {n} samples")
 
 
 def computing_dtype(network: Any) -> torch.dtype | None:
-    """That of the network's first parameter to compute with; quantised ones, which are whole
-    numbers or of one byte, are none. None if there is no other."""
+    """The dtype of the first parameter that is computed with: quantised ones, which are whole
+    numbers or of one byte, do not count. None if there is none."""
     dtypes = (p.dtype for p in _parameters(network))
     return next((d for d in dtypes if d.is_floating_point and d.itemsize > 1), None)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def sha256_of_file(path: str | Path) -> str:
-    """Of its bytes. ValueError, which says why, if it cannot be read."""
+    """The hash of the bytes of any file. ValueError says why it cannot be read."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe may never end
             raise ValueError(f"{path} cannot be read: it is not a regular file")
@@ -21,7 +21,7 @@ def sha256_of_file(path: str | Path) -> str:
 
 
 def sha256_of_files(paths: Iterable[Path], folder: Path) -> str:
-    """Of the files' hashes and their names in `folder`. ValueError as `sha256_of_file`."""
+    """The hash of the files' hashes and their names in `folder`. Errors as in `sha256_of_file`."""
     named = {path: Path(os.path.relpath(path, folder)).as_posix() for path in sorted(paths)}
     lines = [f"{sha256_of_file(path)}  {name}\n" for path, name in named.items()]
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -9,19 +9,27 @@ from torch import Tensor, nn
 
 from kdiff.counts import whole_number
 from kdiff.denoiser import Denoiser, computing_dtype
+from kdiff.model import Model
 
 
-def data_of(model: Denoiser) -> str:
+def decodes(model: Model) -> bool:
+    """Whether samples are latents and `model.decode` makes images of them. Asked of the model, or
+    of what it stands around."""
+    return getattr(model, "vae", None) is not None
+
+
+def data_of(model: Model) -> str:
     """What the model's data are, as messages say it."""
-    latents = isinstance(model, LatentDenoiser) or "latents" in model.facts
-    return " x ".join(map(str, model.shape)) + (" latents" if latents else "")
+    if model.shape is None:
+        return "data of a shape that it does not say"
+    latents = decodes(model) or "latents" in getattr(model, "facts", ())
+    return (" x ".join(map(str, model.shape)) or "numbers") + (" latents" if latents else "")
 
 
-def check_pictures(model: Denoiser) -> None:
-    """ValueError if what the model makes are no pictures, such as latents without a decoder."""
-    if not isinstance(model, LatentDenoiser) and (
-        len(model.shape) != 3 or model.shape[0] not in (1, 3)
-    ):
+def check_pictures(model: Model) -> None:
+    """ValueError if the model does not make pictures, but latents without a decoder, say."""
+    shape = model.shape or ()
+    if not decodes(model) and (len(shape) != 3 or shape[0] not in (1, 3)):
         raise ValueError(
             f"{model.name} makes {data_of(model)}, not pictures of 1 or 3 channels: use "
             "kdiff.sample in Python, and decode what it returns"

@@ -7,6 +7,7 @@ change. A bare function becomes one through `as_model`.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -95,6 +96,12 @@ class Wrapper:
         """Compile the network (in place) and return self."""
         self.model.compile()
         return self
+
+    def replace(self, *args: Any, **changes: Any) -> Any:
+        """The same around what `model.replace` makes; see `Denoiser.replace`."""
+        other = copy.copy(self)
+        other.model = self.model.replace(*args, **changes)
+        return other
 
 
 class Bare:

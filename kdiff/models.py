@@ -71,8 +71,9 @@ class _Hash:
 
 def sha256(path: str | Path, /, **overrides: Any) -> str:
     """The hash that results carry, so that a number names its weights: of all files that
-    `kdiff.load(path, **overrides)` reads. Of one file it is that file's; of several, or of a
-    folder, it is of the files' hashes and names. ValueError if `path` is no checkpoint."""
+    `kdiff.load(path, **overrides)` reads. For one file it is the file's own hash; for several, or
+    for a folder, it is the hash of the files' hashes and names. ValueError if `path` is not a
+    checkpoint. For any other file there is `kdiff.hashes.sha256_of_file`."""
     path = user_path(path)
     files = checkpoints.files(path, **overrides)
     if files == [path]:

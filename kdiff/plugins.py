@@ -6,6 +6,10 @@ my_samplers = "my_package.samplers"          # a module: its @sampler functions 
 my_schedule = "my_package.schedules:mine"    # f(n, sigma_min, sigma_max) or f(n, steps)
 [project.entry-points."kdiff.checkpoints"]
 my_format = "my_package.checkpoints"         # a module with NAME, detect and load
+[project.entry-points."kdiff.preconditioners"]
+my_precond = "my_package.preconds:mine"      # f(**settings) -> kdiff.Precond
+[project.entry-points."kdiff.networks"]
+my_network = "my_package.networks:Net"       # an nn.Module class, for kdiff/1 files
 [project.entry-points."kdiff.metrics"]
 my_metric = "my_package.metrics:METRIC"      # a kdiff.eval.metrics.Metric
 """

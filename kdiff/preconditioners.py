@@ -34,6 +34,7 @@ import numpy as np
 from kdiff.betas import alphas_cumprod as make_alphas_cumprod
 from kdiff.betas import sigmas_of, timesteps
 from kdiff.counts import MOST_STEPS, finite_number, whole_number
+from kdiff.names import Registry
 from kdiff.rows import (
     ROWS,
     Clock,
@@ -63,7 +64,7 @@ class Coefs(NamedTuple):
 
 
 LARGEST_SIGMA = 160.0  # leaves the linear table (157.4) and Stable Diffusion's (14.6) whole
-HUGE = 1e18  # squares of more leave float32
+_HUGE = 1e18  # squares of more leave float32
 INFINITY = 2.0**20  # the sigma of pure noise, to five digits; beyond, float32 loses the data
 
 
@@ -72,7 +73,7 @@ class Precond:
     """One preconditioner. Call it with sigma (a float, > 0) to get its `Coefs`.
 
     `sigma_min`, `sigma_max`: where schedules end and begin unless they are told otherwise: the
-    range that the network was trained for, as far as it is of use (see above).
+    range that the network was trained for, as far as it is useful (see above).
     `sigmas`: for a discrete-time model, the sigma of each of all timesteps 0 .. T-1, else None.
     `sigma_end`: where schedules of timesteps (linspace, trailing ..) begin, if not at `sigma_max`.
     `config`: if it is one of `PRECONDS`, what `precond(**config)` makes it from again, else None.
@@ -95,9 +96,10 @@ class Precond:
         return Coefs(*self.row(sigma), self.clock(sigma))
 
 
-def _recorded(build: Callable[..., Precond]) -> Callable[..., Precond]:
+def _recorded(build: Callable[..., Precond], name: str | None = None) -> Callable[..., Precond]:
     """`build`, which takes its numbers from any library, and whose preconditioners remember their
-    settings. ValueError if there is no such preconditioner."""
+    settings and `name`, by default its own. ValueError if there is no such preconditioner."""
+    name = name or build.__name__
     signature = inspect.signature(build)
     defaults = {key: parameter.default for key, parameter in signature.parameters.items()}
 
@@ -105,20 +107,20 @@ def _recorded(build: Callable[..., Precond]) -> Callable[..., Precond]:
     def recording(*args: Any, **settings: Any) -> Precond:
         given = signature.bind(*args, **settings).arguments
         given |= given.pop("settings", {})
-        # What is no argument of its own is one of a schedule of alphas_cumprod, a float.
+        # All other keywords are settings of a schedule of alphas_cumprod, which are floats.
         plain = {key: _plain(key, value, defaults.get(key, 0.0)) for key, value in given.items()}
         try:
             with np.errstate(over="raise"):
                 made = build(**plain)
         except ArithmeticError as error:
-            raise ValueError(f"there is no {build.__name__} with {plain!s:.80}: {error}") from error
-        return replace(made, config={"name": build.__name__, **plain})
+            raise ValueError(f"there is no {name} with {plain!s:.80}: {error}") from error
+        return replace(made, config={"name": name, **plain})
 
     return recording
 
 
 def _plain(key: str, value: Any, default: Any) -> Any:
-    """A setting as a plain value; a flag or a finite number if its default is one."""
+    """A setting as a plain value: a flag or a finite number, as its default is."""
     if type(default) is bool and value not in (True, False):
         raise ValueError(f"{key} must be True or False, not {value!r:.80}")
     if type(default) is float:
@@ -132,8 +134,8 @@ def _plain(key: str, value: Any, default: Any) -> Any:
 def edm(sigma_data: float = 0.5, sigma_min: float = 0.002, sigma_max: float = 80.0) -> Precond:
     """EDM (Karras et al. 2022, table 1, "ours"): unit-variance input and training target for
     data of standard deviation `sigma_data`; c_noise = ln(sigma) / 4."""
-    if not 0 < sigma_data <= HUGE:
-        raise ValueError(f"sigma_data must be above 0 and at most {HUGE:g}, not {sigma_data}")
+    if not 0 < sigma_data <= _HUGE:
+        raise ValueError(f"sigma_data must be above 0 and at most {_HUGE:g}, not {sigma_data}")
     return Precond(
         "edm",
         partial(edm_row, sigma_data=sigma_data),
@@ -178,15 +180,15 @@ def _sub_vp_sigma(t: float) -> float:
     return s * s / math.hypot(1, s)
 
 
-def highest(sigmas: Sequence[float], limit: float) -> float:
+def _highest(sigmas: Sequence[float], limit: float) -> float:
     """The highest of a table's sigmas that is not above `limit`; the second at least."""
     return sigmas[max(1, bisect_right(sigmas, limit) - 1)]
 
 
 def _discrete(name: str, row: str, sigmas: Sequence[float], round: bool) -> Precond:
-    first, end = highest(sigmas, LARGEST_SIGMA), None
+    first, end = _highest(sigmas, LARGEST_SIGMA), None
     if row != "eps":  # at infinity itself, continuous grids such as karras would waste steps
-        first, end = highest(sigmas, INFINITY / 2), highest(sigmas, INFINITY)
+        first, end = _highest(sigmas, INFINITY / 2), _highest(sigmas, INFINITY)
     clock = discrete_clock(sigmas, round)
     return Precond(name, ROWS[row], clock, sigmas[0], first, tuple(sigmas), sigma_end=end)
 
@@ -244,8 +246,8 @@ def flow(
     """Rectified flow (Liu et al. 2022): the network sees x_t = (1 - t) x0 + t n and predicts the
     velocity dx_t / dt = n - x0; sigma = t / (1 - t), c_noise = `time_scale` t. With `data_at=1`
     time runs the other way, t = 1 at the data, and the velocity is x0 - n."""
-    if not 0 < time_scale <= HUGE:
-        raise ValueError(f"time_scale must be above 0 and at most {HUGE:g}, not {time_scale}")
+    if not 0 < time_scale <= _HUGE:
+        raise ValueError(f"time_scale must be above 0 and at most {_HUGE:g}, not {time_scale}")
     if data_at not in (0, 1):
         raise ValueError(f"data_at must be 0 or 1, not {data_at!r}")
     row = flow_to_data_row if data_at else ROWS["flow"]
@@ -259,17 +261,24 @@ def denoised(sigma_min: float = 0.002, sigma_max: float = 80.0) -> Precond:
     return Precond("denoised", ROWS["denoised"], denoised_clock, sigma_min, sigma_max)
 
 
-PRECONDS: dict[str, Callable[..., Precond]] = {
-    f.__name__: f for f in (edm, vp, sub_vp, ve, iddpm, eps, v, x0, flow, denoised)
-}
+def _adopt(registry: Registry[Callable[..., Precond]], name: str, build: Any) -> None:
+    if callable(build) and name not in registry:  # a module has registered its own
+        registry[name] = _recorded(build, name)
+
+
+PRECONDS: Registry[Callable[..., Precond]] = Registry(
+    "preconditioner", "kdiff.preconditioners", _adopt
+)
+for _build in (edm, vp, sub_vp, ve, iddpm, eps, v, x0, flow, denoised):
+    PRECONDS[_build.__name__] = _build
 
 
 def precond(name: str, **settings: Any) -> Precond:
-    """The preconditioner of that name: edm, vp, sub_vp, ve, iddpm, eps, v, x0, flow, denoised.
+    """The preconditioner of that name: edm, vp, sub_vp, ve, iddpm, eps, v, x0, flow, denoised, or
+    one of another package.
 
-    ValueError on an unknown name, TypeError on a setting that it does not have.
+    UnknownName, a ValueError, on an unknown name; TypeError on a setting that it does not have.
     """
-    if name not in PRECONDS:
-        raise ValueError(f"unknown preconditioner {name!r}; use one of {', '.join(PRECONDS)}")
-    inspect.signature(PRECONDS[name]).bind(**settings)
-    return PRECONDS[name](**settings)
+    build = PRECONDS.find(name).thing
+    inspect.signature(build).bind(**settings)
+    return build(**settings)

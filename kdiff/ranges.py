@@ -4,9 +4,9 @@ Schedules start from N(0, sigma_max^2), where the data at that noise level are x
 two differ most in the direction in which the data reach furthest from zero: with a root mean square
 rho there (rho^2 is the largest eigenvalue of E[x0 x0^T]), the data at that noise level have
 sqrt(sigma_max^2 + rho^2). At sigma_max = 4 rho the start is short of this by 3%, in this one
-direction; at 2 rho by 11%, which is the lesser evil if there are few evaluations to come down from
+direction; at 2 rho by 11%, which is the lesser evil if few evaluations must come down from
 there. For CIFAR-10 rho is about 16, so that EDM's sigma_max of 80 is 5 rho. Song and Ermon (2020,
-technique 1) take the largest distance between two images, which is of the same size.
+technique 1) take the largest distance between two images, which has the same size.
 
 At the lower end 0.004 of the data's standard deviation is left as noise: EDM's 0.002 for 0.5, a
 quarter of one of 256 grey levels.
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 def suggest(clean: Tensor, model: Any) -> dict[str, float]:
-    """The range for data like `clean` `[N, ..]`, within that of `model`: `sigma_min`, `sigma_max`,
+    """The range for data like `clean` `[N, ..]`, within the model's: `sigma_min`, `sigma_max`,
     `few`, a sigma_max for 10 evaluations or fewer; and what it is made from, `rho` and `std`."""
     import torch
 
-    x = clean.flatten(1).double()
+    x = clean.reshape(len(clean), -1).double()
     rho, std = float(torch.linalg.matrix_norm(x, 2)) / len(x) ** 0.5, float(x.std())
     low, high = model.sigma_min, model.sigma_max
     return {

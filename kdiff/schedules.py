@@ -13,13 +13,12 @@ from typing import Any, get_args
 import numpy as np
 
 from kdiff.counts import MOST_STEPS, real_number, whole_number
-from kdiff.names import UnknownName, normalise, unknown_name
-from kdiff.plugins import plugins
+from kdiff.names import Registry, UnknownName
 from kdiff.samplers.registry import Final
 from kdiff.samplers.vp import BETA_D, BETA_MIN, vp_sigma, vp_time
 
 # Beyond these, squares leave float32, and Brownian paths have no octaves.
-SMALLEST_SIGMA, LARGEST_SIGMA = 1e-18, 1e18
+_SMALLEST_SIGMA, LARGEST_SIGMA = 1e-18, 1e18
 FINALS: tuple[Final, ...] = get_args(Final)
 
 
@@ -61,40 +60,52 @@ def trailing(n: int, steps: int) -> np.ndarray:
     return np.round(np.arange(steps, 0, -steps / n))[:n] - 1.0
 
 
-# The grids of continuous models, over (sigma_min, sigma_max); those of discrete ones, over 0..T-1.
-CONTINUOUS = {f.__name__: f for f in (karras, exponential, polyexponential, vp)}
-DISCRETE = {f.__name__: f for f in (linspace, leading, trailing)}
-SCHEDULES: dict[str, Callable[..., np.ndarray]] = {**CONTINUOUS, **DISCRETE}
+@dataclass(frozen=True)
+class Schedule:
+    """A function of (n, sigma_min, sigma_max), which gives `n` sigmas, or for discrete models of
+    (n, steps), which gives `n` of the timesteps 0 .. steps - 1. Its other arguments are settings,
+    with their defaults."""
+
+    function: Callable[..., np.ndarray]
+
+    def __call__(self, *args: Any, **settings: Any) -> np.ndarray:
+        return self.function(*args, **settings)
+
+    @property
+    def discrete(self) -> bool:
+        return "sigma_min" not in inspect.signature(self.function).parameters
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings, such as rho, and their defaults."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+    @property
+    def about(self) -> str:
+        """What the function's docstring says."""
+        return inspect.getdoc(self.function) or ""
+
+
+def _adopt(registry: Registry[Schedule], name: str, function: Any) -> None:
+    if callable(function):  # a module has registered its own
+        registry.setdefault(name, Schedule(function))
+
+
+SCHEDULES: Registry[Schedule] = Registry("schedule", "kdiff.schedules", _adopt)
+for _function in (karras, exponential, polyexponential, vp, linspace, leading, trailing):
+    SCHEDULES[_function.__name__] = Schedule(_function)
 
 
 @dataclass(frozen=True)
 class Range:
-    """Where a schedule may go: what a `Denoiser` also has. `sigmas`: a discrete model's table;
+    """Where a schedule may go; a `Denoiser` has the same. `sigmas`: a discrete model's table;
     `sigma_end`: where schedules of its timesteps begin, if not at `sigma_max`."""
 
     sigma_min: float = 0.002
     sigma_max: float = 80.0
     sigmas: Sequence[float] | None = None
     sigma_end: float | None = None
-
-
-def find_schedule(name: str) -> str:
-    """The schedule's own name; case and punctuation do not count. UnknownName if there is none."""
-    for schedules in (lambda: SCHEDULES, all_schedules):  # plug-ins only if they are needed
-        for known in schedules():
-            if normalise(known) == normalise(name):
-                return known
-    raise UnknownName(unknown_name("schedule", name, SCHEDULES))
-
-
-def all_schedules() -> Mapping[str, Callable[..., np.ndarray]]:
-    """`SCHEDULES`, with those of other packages: functions of (n, sigma_min, sigma_max) or, for
-    discrete models, of (n, steps)."""
-    for name, function in plugins("kdiff.schedules").items():
-        continuous = "sigma_min" in inspect.signature(function).parameters
-        (CONTINUOUS if continuous else DISCRETE).setdefault(name, function)
-        SCHEDULES.setdefault(name, function)
-    return SCHEDULES
 
 
 def schedule(
@@ -107,19 +118,20 @@ def schedule(
     sigma_max: float | None = None,
     **settings: Any,
 ) -> list[float]:
-    """`steps` + 1 decreasing sigmas, from sigma_max (leading: from that of its own first timestep,
-    which may be lower).
+    """`steps` + 1 decreasing sigmas, from sigma_max (leading: from the sigma of its own first
+    timestep, which may be lower).
 
     `final="zero"`: `steps` points down to sigma_min, then 0 (k-diffusion, EDM).
     `final="sigma_min"`: `steps` + 1 points that end at sigma_min (DPM-Solver, diff-sampler).
-    Grids of timesteps (linspace, leading, trailing) go evenly over those of the model whose sigma
-    is not above sigma_max, nor below a sigma_min that is given here.
-    The range is that of `model` (anything with sigma_min, sigma_max, sigmas) unless given. An eps
-    model of discrete timesteps begins at a sigma of 160 at most (`kdiff.precond` says why); a
+    Grids of timesteps (linspace, leading, trailing) go evenly over the model's timesteps whose
+    sigma is not above sigma_max, nor below a sigma_min that is given here.
+    A range that is not given is the one of `model` (anything with sigma_min, sigma_max, sigmas). An
+    eps model of discrete timesteps begins at a sigma of 160 at most (`kdiff.precond` says why); a
     larger sigma_max, given here or to `kdiff.wrap` or `kdiff.load`, goes up to its table's end.
     ValueError says which argument is wrong; UnknownName if the schedule is.
     """
-    name = find_schedule(name)
+    found = SCHEDULES.find(name)
+    name, grid_of = found.name, found.thing
     model = Range() if model is None else model
     low = getattr(model, "sigma_min", None) if sigma_min is None else sigma_min
     high = getattr(model, "sigma_max", None) if sigma_max is None else sigma_max
@@ -132,15 +144,12 @@ def schedule(
     if not 0 < low < high < math.inf:
         raise ValueError(f"sigma_min must be above 0 and below sigma_max, not {low:g} and {high:g}")
     check_sigmas([high, low])
-    for key in settings:
-        if key not in schedule_settings(name):
-            raise UnknownName(f"the {name} schedule has no setting {key!r}")
-    numbers = _numbers(settings, schedule_settings(name))
+    numbers = _numbers(name, settings, grid_of.settings)
     try:
-        if name in CONTINUOUS:
+        if not grid_of.discrete:
             points = steps + (final == "sigma_min")
             with np.errstate(invalid="raise", divide="raise", over="raise"):
-                grid = CONTINUOUS[name](points, low, high, **numbers)
+                grid = grid_of(points, low, high, **numbers)
             if not np.isfinite(grid).all() or not numbers.get("rho", 1) > 0:
                 raise ArithmeticError("its sigmas are not finite and decreasing")
             grid[0], grid[-1] = high, (low if len(grid) > 1 else high)  # exactly, not to rounding
@@ -155,14 +164,13 @@ def schedule(
     return check_sigmas(sigmas)
 
 
-def schedule_settings(name: str) -> dict[str, Any]:
-    """The settings of a schedule, such as rho, and their defaults."""
-    parameters = inspect.signature(SCHEDULES[name]).parameters.values()
-    return {p.name: p.default for p in parameters if p.default is not p.empty}
-
-
-def _numbers(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the types of their defaults. ValueError if one is not such a number."""
+def _numbers(name: str, settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the types of their defaults. ValueError if one is not such a number;
+    UnknownName if the schedule does not have it."""
+    for key in settings:
+        if key not in defaults:
+            known = ", ".join(defaults) or "none"
+            raise UnknownName(f"the {name} schedule has no setting {key!r}; it has {known}")
     return {
         key: whole_number(key, value, 0) if type(defaults[key]) is int else real_number(key, value)
         for key, value in settings.items()
@@ -193,11 +201,11 @@ def _discrete(name, steps, table, low, high, final, settings) -> np.ndarray:
 
 
 def _timesteps(name, n, count, of, settings) -> np.ndarray:
-    """Those of a grid over `count` timesteps of `of`. More than these, and those of leading, which
-    begins lower anyhow, are the ones over all, drawn together as far as it takes."""
+    """The timesteps of a grid over `count` timesteps of `of`. Where a grid has more points than
+    these, and for leading, which begins lower anyhow, the grid over all of them is squeezed."""
     if name != "leading" and n <= count:
-        return DISCRETE[name](n, count, **settings)
-    t = DISCRETE[name](n, of, **settings)
+        return SCHEDULES[name](n, count, **settings)
+    t = SCHEDULES[name](n, of, **settings)
     return t * min(1.0, (count - 1) / max(t[0], 1.0))
 
 
@@ -212,6 +220,6 @@ def check_sigmas(sigmas: Sequence[float]) -> list[float]:
         raise ValueError("sigmas must be two or more, strictly decreasing, and end at or above 0")
     if not math.isfinite(result[0]):
         raise ValueError("sigmas must be finite")
-    if not all(SMALLEST_SIGMA <= s <= LARGEST_SIGMA for s in result if s > 0):
-        raise ValueError(f"sigmas above 0 must be from {SMALLEST_SIGMA:g} to {LARGEST_SIGMA:g}")
+    if not all(_SMALLEST_SIGMA <= s <= LARGEST_SIGMA for s in result if s > 0):
+        raise ValueError(f"sigmas above 0 must be from {_SMALLEST_SIGMA:g} to {LARGEST_SIGMA:g}")
     return result

@@ -12,7 +12,7 @@ from kdiff.counts import whole_number
 from kdiff.denoiser import Denoiser
 from kdiff.preconditioners import precond
 
-MOST_CLASSES = 1_000_000
+_MOST_CLASSES = 1_000_000
 
 
 def wrap(
@@ -27,6 +27,7 @@ def wrap(
     null_class: int | None = None,
     sigma_min: float | None = None,
     sigma_max: float | None = None,
+    learned_variance: bool | None = None,
     name: str = "wrapped",
     **settings: Any,
 ) -> Denoiser:
@@ -42,8 +43,8 @@ def wrap(
     | `edm`       | c_in (x0 + sigma n)            | F of EDM, eq. 7        | ln(sigma) / 4    |
     | `vp`, `ve`, `iddpm`: as in Karras et al. 2022, table 1                                     |
 
-    `settings` are those of `kdiff.precond(prediction)`. For eps, v and x0: `alphas_cumprod`, a list
-    or `linear` (the default), `scaled_linear`, `cosine` with `steps`, `start`, `end`; or `betas`, a
+    `settings`: as in `kdiff.precond(prediction)`. For eps, v and x0: `alphas_cumprod`, a list or
+    `linear` (the default), `scaled_linear`, `cosine` with `steps`, `start`, `end`; or `betas`, a
     list, instead; `round=True` gives `t` as whole numbers, int64, for networks that look it up in
     a table. For flow: `data_at=1` if t = 1 is the data and f answers x0 - n. For edm: `sigma_data`.
     `sigma_min` and `sigma_max`: where schedules begin and end, if not at the prediction's own.
@@ -53,7 +54,8 @@ def wrap(
     `null_class` (a row of zeros); without one, -1 is a ValueError. If labels are left out, all are
     of no class; without a `null_class`, f is then called without them.
     f may answer with a tensor, an object with `.sample` (diffusers), or a tuple that starts with
-    one; a learned variance, twice the channels, is dropped. Its memory format is left alone.
+    one. `learned_variance`: whether it answers with twice the channels (axis 1), of which the
+    second half is dropped; by default its first answer decides. Its memory format is left alone.
     ValueError or TypeError on settings that make no sense.
     """
     if not callable(f):
@@ -84,6 +86,7 @@ def wrap(
         name=name,
         facts={"parameterisation": f"{prediction}, as told"},
         channels_last=False,
+        learned_variance=learned_variance,
     )
 
 
@@ -96,7 +99,7 @@ def _kept(betas: Sequence[float] | Tensor) -> list[float]:
 
 def _names(classes: Sequence[str] | int) -> tuple[str, ...]:
     if not isinstance(classes, Sequence):
-        return tuple(map(str, range(whole_number("classes", classes, 0, MOST_CLASSES))))
+        return tuple(map(str, range(whole_number("classes", classes, 0, _MOST_CLASSES))))
     if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
         raise ValueError(f"classes must be a list of names or their number, not {classes!r}")
     return tuple(classes)
@@ -132,7 +135,7 @@ class Adapter(nn.Module):
         return _tensor(self.f(x, t, **{self.labels: labels, **cond}))
 
     def _labels(self, labels: Tensor, x: Tensor) -> Tensor:
-        if self.one_hot:  # -1 is none of them
+        if self.one_hot:  # -1 matches no class
             return (labels[:, None] == torch.arange(self.one_hot, device=labels.device)).to(x.dtype)
         if self.null_class is None:
             _check_classes(labels)

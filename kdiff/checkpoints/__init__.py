@@ -1,10 +1,10 @@
 """Checkpoint formats: one module each, with `NAME`, `detect(path)` and `load(path)`.
 
 `detect(path) -> str | None` is cheap: None if the file is of this format, else a short clause that
-says what is missing ("not a zip archive"). `load(path) -> Denoiser` raises ValueError, naming what
-is unsupported, for a variant that it does not know. Neither runs code from the file, unless it is a
-program and trusted. `files(path) -> list[Path]` are all files that `load(path)` reads; a format
-without it reads only the file at `path`.
+says what is missing ("not a zip archive"). `load(path) -> Denoiser` raises ValueError for a
+variant that it does not know, and names it. Neither runs code from the file, unless it is a program
+and trusted. `files(path) -> list[Path]` are all files that `load(path)` reads; a format without it
+reads only the file at `path`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -25,13 +26,13 @@ from kdiff.downloads import check_file
 from kdiff.files import user_path
 from kdiff.messages import MissingSetting as MissingSetting
 from kdiff.messages import one_line as one_line
+from kdiff.names import Registry
 from kdiff.networks import classes_of
-from kdiff.plugins import plugins
 from kdiff.preconditioners import Precond, precond
 from kdiff.wrapping import Adapter
 
-# Tried in this order: the exact ones before those that go by the names of tensors.
-FORMATS = (
+# kdiff's own, tried in this order: the exact ones before those that go by the names of tensors.
+_OWN = (
     "native",
     "diffusers_folder",
     "torchscript",
@@ -46,17 +47,39 @@ FORMATS = (
     "k_diffusion",
 )
 
-
-# What may be told of any model; None is as good as nothing.
-TOLD = ("precond", "prediction", "shape", "classes", "sigma_min", "sigma_max", "name", "weights")
+# What may be told of any model. None counts as not told.
+_TOLD = (
+    "precond",
+    "prediction",
+    "shape",
+    "classes",
+    "sigma_min",
+    "sigma_max",
+    "learned_variance",
+    "name",
+    "weights",
+)
 # What is replaced in any model, also where its format took it, for what the file lacks.
-REPLACED = {"precond", "shape", "sigma_min", "sigma_max"}
+_REPLACED = {"precond", "shape", "sigma_min", "sigma_max"}
 
 
-def formats() -> dict[str, Any]:
-    """The modules of all formats by `NAME`: kdiff's, then other packages' (`kdiff.checkpoints`)."""
-    own = [import_module(f"{__name__}.{name}") for name in FORMATS]
-    return {module.NAME: module for module in (*own, *plugins("kdiff.checkpoints").values())}
+def _adopt(registry: Registry[Any], name: str, module: Any) -> None:
+    if all(hasattr(module, key) for key in ("NAME", "detect", "load")):
+        registry.setdefault(module.NAME, module)
+    else:
+        message = f"{name} of kdiff.checkpoints is left out: a format has NAME, detect and load"
+        warnings.warn(message, stacklevel=2)
+
+
+FORMATS: Registry[Any] = Registry("checkpoint format", "kdiff.checkpoints", _adopt)
+
+
+def formats() -> Registry[Any]:
+    """The modules of all formats by `NAME`: kdiff's, imported now, then those of other packages."""
+    for name in _OWN:
+        module = import_module(f"{__name__}.{name}")
+        FORMATS.setdefault(module.NAME, module)
+    return FORMATS.all()
 
 
 def find_format(path: str | Path) -> Any:
@@ -130,15 +153,16 @@ def load(path: str | Path, /, *, trust: bool | None = None, **overrides: Any) ->
 
     `overrides` correct what the format says or cannot say: `precond` (a `Precond`, its name, or
     {"name": .., settings}), `prediction` (eps, v or x0, on the noise levels that were found),
-    `shape`, `classes` (names), `sigma_min`, `sigma_max`, `name`, and settings of the format's own
-    (see its `load`): all but programs take `dtype`, of the weights (default: float32; None: the
-    file's), and those of state dicts `weights`, which of several (see `unwrap`).
+    `shape`, `classes` (names), `sigma_min`, `sigma_max`, `name`, `learned_variance` (whether the
+    network answers with one, see `Denoiser`), and settings of the format's own (see its `load`):
+    all but programs take `dtype`, of the weights (default: float32; None: the file's), and formats
+    of state dicts take `weights`, which of several (see `unwrap`).
     `trust` runs programs (TorchScript, exported) that cannot be known to be harmless.
     ValueError, in one line, if it is of no known format, damaged, or a variant that is not
     supported; `MissingSetting`, which is one, if it lacks what a keyword can say.
     """
     path = user_path(path)
-    overrides = {k: v for k, v in overrides.items() if v is not None or k not in TOLD}
+    overrides = {k: v for k, v in overrides.items() if v is not None or k not in _TOLD}
     _check(overrides)
     if "precond" in overrides:
         overrides["precond"] = as_precond(overrides["precond"])
@@ -159,7 +183,7 @@ def load(path: str | Path, /, *, trust: bool | None = None, **overrides: Any) ->
         kind = f"damaged {module.NAME} file: {type(error).__name__}"
         raise ValueError(f"{path}: {kind}: {one_line(error)}") from error
     model.facts.setdefault("format", module.NAME)
-    rest = overrides.keys() - (own - REPLACED)
+    rest = overrides.keys() - (own - _REPLACED)
     model = _override(model, {key: overrides[key] for key in rest})
     if not 0 < model.sigma_min < model.sigma_max < math.inf:
         raise ValueError(

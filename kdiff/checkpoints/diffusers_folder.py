@@ -19,14 +19,15 @@ from kdiff.checkpoints import diffusers_scheduler as scheduler
 from kdiff.checkpoints.diffusers_model import build, class_name, files_of, is_there, read_json
 from kdiff.denoiser import Denoiser
 from kdiff.latent import LatentDenoiser
+from kdiff.networks import learns_variance
 from kdiff.networks.diffusers_models import ADAPTERS, DiffusersNetwork
 from kdiff.preconditioners import PRECONDS, Precond
 
 NAME = "diffusers"
 NETWORKS = ("unet", "transformer")  # a pipeline's names for the network that denoises
-PARTS = (*NETWORKS, "scheduler", "vae", "vqvae")
+_PARTS = (*NETWORKS, "scheduler", "vae", "vqvae")
 # For a folder without a scheduler: what the networks of a class were published with.
-DDPM = (
+_DDPM = (
     "DDPM",
     {
         "beta_schedule": "linear",
@@ -35,7 +36,7 @@ DDPM = (
         "prediction_type": "epsilon",
     },
 )
-ASSUMED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+_ASSUMED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "UNet2DConditionModel": (
         "Stable Diffusion",
         {
@@ -47,7 +48,7 @@ ASSUMED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     ),
     "SD3Transformer2DModel": ("Stable Diffusion 3", {"shift": 3.0}),
 }
-LATENTS = {  # of z, which the VAE encodes and decodes
+_LATENTS = {  # of z, which the VAE encodes and decodes
     "UNet2DConditionModel": "0.18215 z, as in Stable Diffusion (XL: 0.13025 z)",
     "SD3Transformer2DModel": "1.5305 (z - 0.0609), as in Stable Diffusion 3",
     "DiTTransformer2DModel": "0.18215 z, as in DiT",
@@ -112,6 +113,9 @@ def load(
     keywords: dict[str, Any] = {
         "shape": _shape(path, network, shape),
         "classes": _classes(index, network.classes),
+        "learned_variance": learns_variance(
+            network.model.config, [network.model.config.in_channels]
+        ),
         "name": path.resolve().name,
         "facts": {
             "format": f"diffusers {index.get('_class_name', 'network without a pipeline')}",
@@ -120,8 +124,8 @@ def load(
         },
     }
     if "vae" not in parts:
-        if kind in LATENTS and keywords["shape"][0] not in (1, 3):
-            keywords["facts"]["latents"] = f"without a VAE in the folder, assumed: {LATENTS[kind]}"
+        if kind in _LATENTS and keywords["shape"][0] not in (1, 3):
+            keywords["facts"]["latents"] = f"without a VAE in the folder, assumed: {_LATENTS[kind]}"
         return Denoiser(network, process, **keywords)
     vae = _vae(parts["vae"], variant, dtype)
     keywords["facts"]["decoding"] = (
@@ -138,7 +142,7 @@ def _parts(path: Path) -> tuple[dict[str, Any], dict[str, Path]]:
         own = is_there(path / "scheduler_config.json") or not is_there(beside)
         return {}, {"network": path, "scheduler": path if own else beside}
     index = read_json(path / "model_index.json")
-    present = [name for name in PARTS if _named(index.get(name))]
+    present = [name for name in _PARTS if _named(index.get(name))]
     parts = {name: path / name if is_there(path / name) else path for name in present}
     networks = [name for name in NETWORKS if name in parts]
     if len(networks) != 1 or "vqvae" in parts:
@@ -167,7 +171,7 @@ def _process(
     if precond is not None:
         return precond, {"parameterisation": "as told"}
     there = _scheduler_files(parts)
-    whose, assumed = ASSUMED.get(kind, DDPM)
+    whose, assumed = _ASSUMED.get(kind, _DDPM)
     config = {**(read_json(there[0]) if there else assumed), **_told(prediction, shift)}
     try:
         process, facts = scheduler.precond_of(config), scheduler.describe(config)

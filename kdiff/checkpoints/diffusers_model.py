@@ -1,6 +1,6 @@
 """One network in a folder that diffusers' `save_pretrained` wrote: its config.json and weights.
 
-The network is diffusers' own class. Before it is built, its size is compared with that of the
+The network is diffusers' own class. Before it is built, its size is compared with the size of the
 weights, so that a config.json alone cannot fill the memory.
 """
 
@@ -20,9 +20,9 @@ from kdiff.checkpoints.weights import common_type, load_weights
 from kdiff.downloads import check_file
 from kdiff.files import parse_json, read_text
 
-WEIGHTS = "diffusion_pytorch_model"
-MOST_JSON = 2**20  # bytes; real ones have a few thousand
-SPARE = 2**24  # numbers that a network may have beside its weights: tables of position embeddings
+_WEIGHTS = "diffusion_pytorch_model"
+_MOST_JSON = 2**20  # bytes; real ones have a few thousand
+_SPARE = 2**24  # numbers that a network may have beside its weights: tables of position embeddings
 
 
 def is_there(path: Path) -> bool:
@@ -37,7 +37,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if not (is_there(path) and path.is_file()):
         raise ValueError(f"no {path.name} in {path.parent}")
     check_file(path)
-    found = parse_json(read_text(path, MOST_JSON), path)
+    found = parse_json(read_text(path, _MOST_JSON), path)
     if not isinstance(found, dict):
         raise ValueError(f"{path} is not a JSON object")
     return found
@@ -104,19 +104,19 @@ def _weights(folder: Path, variant: str | None) -> tuple[list[Path], list[Path]]
     """The files of weights that diffusers takes, and before them their index, if it has one."""
     middle = f".{variant}" if variant else ""
     for suffix in ("safetensors", "bin"):
-        index = folder / f"{WEIGHTS}.{suffix}.index{middle}.json"
-        old = folder / f"{WEIGHTS}.{suffix}{middle}.index.json"
+        index = folder / f"{_WEIGHTS}.{suffix}.index{middle}.json"
+        old = folder / f"{_WEIGHTS}.{suffix}{middle}.index.json"
         if is_there(index):
             return [index], _shards(index, suffix)
         if is_there(old):
             raise ValueError(f"{old} has an old form of name: call it {index.name}")
-        whole = folder / f"{WEIGHTS}{middle}.{suffix}"
+        whole = folder / f"{_WEIGHTS}{middle}.{suffix}"
         if is_there(whole) and whole.is_file():
             return [], [whole]
-    others = ", ".join(sorted(p.name for p in folder.glob(f"{WEIGHTS}*")))
+    others = ", ".join(sorted(p.name for p in folder.glob(f"{_WEIGHTS}*")))
     told = "give another variant, or none" if variant else "give variant"
     hint = f" (there is {others}: {told})" if others else ""
-    raise ValueError(f"no {WEIGHTS}{middle}.safetensors or .bin in {folder}{hint}")
+    raise ValueError(f"no {_WEIGHTS}{middle}.safetensors or .bin in {folder}{hint}")
 
 
 def _shards(index: Path, suffix: str) -> list[Path]:
@@ -128,7 +128,9 @@ def _shards(index: Path, suffix: str) -> list[Path]:
     files = [index.parent / name for name in sorted(set(names))]
     for file in files:
         if file.parent != index.parent or file.suffix != f".{suffix}" or not file.is_file():
-            raise ValueError(f"{index} names {file.name[:100]}, which is no weights file beside it")
+            raise ValueError(
+                f"{index} names {file.name[:100]}, which is not a weights file beside it"
+            )
     return files
 
 
@@ -142,7 +144,7 @@ def _check_size(kind: type, config: Mapping[str, Any], folder: Path, files: list
     with torch.device("meta"):
         network = kind.from_config(dict(config))  # type: ignore[attr-defined]
     needed = sum(t.numel() for t in (*network.parameters(), *network.buffers()))
-    if needed > sum(counts) + SPARE:
+    if needed > sum(counts) + _SPARE:
         raise ValueError(
             f"{folder}: config.json describes a network of {needed} numbers, the weights have "
             f"{sum(counts)}"

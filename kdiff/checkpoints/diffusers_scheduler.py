@@ -13,7 +13,7 @@ from kdiff.counts import whole_number
 from kdiff.preconditioners import INFINITY, Precond, flow, precond
 
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
-DISCRETE = (  # of `DDPMScheduler`: what its alphas_cumprod depend on
+_DISCRETE = (  # of `DDPMScheduler`: what its alphas_cumprod depend on
     "num_train_timesteps",
     "beta_start",
     "beta_end",
@@ -23,13 +23,13 @@ DISCRETE = (  # of `DDPMScheduler`: what its alphas_cumprod depend on
 )
 # What gives the timesteps another meaning, and is not read: they are ln(sigma) / 4 for Stable Video
 # Diffusion, and other noise levels for CogVideoX.
-USUAL = {"timestep_type": "discrete", "snr_shift_scale": 1.0}
-MOST_TIMESTEPS = 100_000
+_USUAL = {"timestep_type": "discrete", "snr_shift_scale": 1.0}
+_MOST_TIMESTEPS = 100_000
 # Where sigma is infinite, the variance-exploding frame needs something finite: 2^20 for betas of
 # zero terminal SNR; for flows t = 1 - 1e-6, as in diffusers' multistep solvers. Both are near
 # enough to infinity for five digits. Continuous grids, such as karras, start one timestep lower:
 # from there they would waste their steps.
-STANDS_FOR_ZERO = 1 / INFINITY**2
+_STANDS_FOR_ZERO = 1 / INFINITY**2
 FLOW_END = 1e-6
 
 
@@ -42,14 +42,14 @@ def precond_of(config: Mapping[str, Any]) -> Precond:
     ValueError if it is neither.
     """
     given = config.get("num_train_timesteps", 1000)
-    timesteps = whole_number("num_train_timesteps", given, 2, MOST_TIMESTEPS)
+    timesteps = whole_number("num_train_timesteps", given, 2, _MOST_TIMESTEPS)
     if is_flow(config):
         return _flow(config, timesteps)
     if "beta_schedule" not in config and config.get("trained_betas") is None:
         raise ValueError(
             f"{_name(config)} is not supported: it has neither betas nor the shift of flow matching"
         )
-    for key, usual in USUAL.items():
+    for key, usual in _USUAL.items():
         if config.get(key, usual) != usual:
             raise ValueError(f"{_name(config)} with {key} {config[key]!r} is not supported")
     prediction = config.get("prediction_type", "epsilon")
@@ -59,7 +59,7 @@ def precond_of(config: Mapping[str, Any]) -> Precond:
         )
     alphas = _alphas_cumprod(config)
     if alphas[-1] == 0:
-        alphas[-1] = min(STANDS_FOR_ZERO, alphas[-2] / 4)
+        alphas[-1] = min(_STANDS_FOR_ZERO, alphas[-2] / 4)
     return precond(PREDICTIONS[prediction], alphas_cumprod=alphas)
 
 
@@ -102,7 +102,7 @@ def ddpm_of(config: Mapping[str, Any]) -> Any:
     """diffusers' own scheduler of these betas. ValueError if they cannot be made."""
     from diffusers import DDPMScheduler
 
-    known = {key: config[key] for key in DISCRETE if key in config}
+    known = {key: config[key] for key in _DISCRETE if key in config}
     try:
         return DDPMScheduler(**known)
     except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from kdiff.checkpoints import MissingSetting
+from kdiff.checkpoints.pickle_machine import Record
 from kdiff.checkpoints.snapshot import build, missing, number, preconditioner
-from kdiff.checkpoints.unpickle import Pickle, Record, opened
+from kdiff.checkpoints.unpickle import Pickle, opened
 from kdiff.denoiser import Denoiser
+from kdiff.networks import learns_variance
 from kdiff.networks.dhariwal_unet import DhariwalUNet
 from kdiff.networks.song_unet import SongUNet
 from kdiff.preconditioners import PRECONDS as ROWS
@@ -93,11 +96,13 @@ def load(
             size, channels = int(number(net, "img_resolution")), int(number(net, "img_channels"))
             shape = (channels, size, size)
         network = _network(pickle, net, dtype)
+    config: Any = network.config
     return Denoiser(
         network,
         row,
         shape=shape,
         classes=[str(i) for i in range(network.label_dim)],
+        learned_variance=learns_variance(config, shape),
         name=Path(path).stem,
         facts={
             "format": "EDM pickle",
@@ -124,5 +129,5 @@ def _network(pickle: Pickle, net: Record, dtype: torch.dtype | None) -> SongUNet
     given = model.state["_init_kwargs"]
     decoder, encoder = given.pop("decoder_type", "standard"), given.get("encoder_type", "standard")
     if decoder != "standard" or encoder not in ("standard", "residual"):
-        raise ValueError("its SongUNet has a 'skip' encoder or decoder, which kdiff has not")
+        raise ValueError("its SongUNet has a 'skip' encoder or decoder, which kdiff does not have")
     return build(pickle, model, SongUNet, dtype, channel_mult=[1, 2, 2, 2])

@@ -1,5 +1,5 @@
 """EDM2's pickles (Karras et al. 2024, "Analyzing and Improving the Training Dynamics of Diffusion
-Models"): `network-snapshot-*.pkl`, those of `reconstruct_phema.py`, and the published ones.
+Models"): `network-snapshot-*.pkl`, what `reconstruct_phema.py` writes, and the published ones.
 
 Nothing in the pickle runs; see `unpickle`. Weights are stored in float16. Networks for ImageNet-512
 work on latents of a VAE that is not in the file; `facts["latents"]` names it and says how its
@@ -14,19 +14,20 @@ from typing import Any
 
 import torch
 
+from kdiff.checkpoints.pickle_machine import Record
 from kdiff.checkpoints.snapshot import build, missing, number, preconditioner
-from kdiff.checkpoints.unpickle import Pickle, Record, opened
+from kdiff.checkpoints.unpickle import Pickle, opened
 from kdiff.denoiser import Denoiser
 from kdiff.networks.edm2_unet import EDM2UNet, MPBlock
 from kdiff.preconditioners import precond
 
 NAME = "edm2"
-PRECOND = "Precond"
+_PRECOND = "Precond"
 
 
 def detect(path: Path) -> str | None:
     """None if the file is a pickle with EDM2's preconditioner."""
-    return missing(path, [PRECOND])
+    return missing(path, [_PRECOND])
 
 
 def load(path: Path, dtype: torch.dtype | None = torch.float32) -> Denoiser:
@@ -34,7 +35,7 @@ def load(path: Path, dtype: torch.dtype | None = torch.float32) -> Denoiser:
     the pickle is damaged or has anything that such a pickle does not need."""
     with opened(path) as pickle:
         net = preconditioner(pickle.value)
-        if net.name != PRECOND:
+        if net.name != _PRECOND:
             raise ValueError(f"its network is a {net.name[:80]}")
         size, channels = int(number(net, "img_resolution")), int(number(net, "img_channels"))
         sigma_data = number(net, "sigma_data")

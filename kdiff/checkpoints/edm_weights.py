@@ -18,7 +18,7 @@ from torch import nn
 
 from kdiff.checkpoints import MissingSetting, torch_zip, unwrap
 from kdiff.denoiser import Denoiser
-from kdiff.networks import at_most
+from kdiff.networks import at_most, learns_variance
 from kdiff.networks.dhariwal_unet import DhariwalUNet
 from kdiff.networks.edm2_unet import EDM2UNet
 from kdiff.networks.song_unet import SongUNet
@@ -27,11 +27,16 @@ from kdiff.preconditioners import PRECONDS, Precond, edm
 NAME = "edm-weights"
 EDM = ("map_layer0.weight", "map_layer1.weight")
 EDM2 = ("emb_noise.weight", "emb_fourier.freqs", "out_conv.weight")
-INNER = {EDM: "model.", EDM2: "unet."}  # the network within its preconditioner
-FIXED = ("resample_filter", "map_noise.freqs", "emb_fourier.freqs", "emb_fourier.phases")  # buffers
-FILTERS = {2: [1, 1], 4: [1, 3, 3, 1]}
+_INNER = {EDM: "model.", EDM2: "unet."}  # the network within its preconditioner
+_FIXED = (
+    "resample_filter",
+    "map_noise.freqs",
+    "emb_fourier.freqs",
+    "emb_fourier.phases",
+)  # buffers
+_FILTERS = {2: [1, 1], 4: [1, 3, 3, 1]}
 
-Shapes = Mapping[str, Sequence[int]]
+_Shapes = Mapping[str, Sequence[int]]
 
 
 def detect(path: Path) -> str | None:
@@ -59,7 +64,7 @@ def load(
     marks = _marks(saved)
     if marks is None:
         raise ValueError(f"no {EDM[0]}, and no {EDM2[0]}")
-    chosen, weighted = unwrap.take(saved, marks, weights, inner=INNER[marks], fixed=FIXED)
+    chosen, weighted = unwrap.take(saved, marks, weights, inner=_INNER[marks], fixed=_FIXED)
     shapes = {key: tuple(value.shape) for key, value in chosen.tensors.items()}
     try:
         kind, settings = _architecture(shapes)
@@ -81,11 +86,13 @@ def load(
             return kind(**settings)
 
     size = settings["img_resolution"]
+    shape = (settings["img_channels" if kind is EDM2UNet else "in_channels"], size, size)
     return Denoiser(
         torch_zip.fill(path, make, tensors, dtype),
         precond,
-        shape=(settings["img_channels" if kind is EDM2UNet else "in_channels"], size, size),
+        shape=shape,
         classes=[str(i) for i in range(settings["label_dim"])],
+        learned_variance=learns_variance(settings, shape),
         name=path.stem,
         facts={
             "format": "a state dict of EDM's or kdiff's networks",
@@ -97,10 +104,10 @@ def load(
 
 
 def _marks(saved: Any) -> tuple[str, ...] | None:
-    return next((m for m in (EDM, EDM2) if unwrap.find(saved, m, inner=INNER[m])), None)
+    return next((m for m in (EDM, EDM2) if unwrap.find(saved, m, inner=_INNER[m])), None)
 
 
-def _architecture(shapes: Shapes) -> tuple[Callable[..., nn.Module], dict[str, Any]]:
+def _architecture(shapes: _Shapes) -> tuple[Callable[..., nn.Module], dict[str, Any]]:
     """The network, and its arguments, that names and shapes of its tensors determine."""
     found = [re.fullmatch(r"enc\.(\d+)x\d+_block0\.conv_?\w*1\.weight", key) for key in shapes]
     sizes = sorted((int(match[1]) for match in found if match), reverse=True)
@@ -129,7 +136,7 @@ def _architecture(shapes: Shapes) -> tuple[Callable[..., nn.Module], dict[str, A
     return SongUNet, {**common, **_song(shapes, widths, size, first)}
 
 
-def _edm2(shapes: Shapes, widths: Sequence[int], first: Sequence[int]) -> dict[str, Any]:
+def _edm2(shapes: _Shapes, widths: Sequence[int], first: Sequence[int]) -> dict[str, Any]:
     emb, noise = shapes["emb_noise.weight"]
     unit = math.gcd(*widths, emb, noise)
     return {
@@ -142,7 +149,7 @@ def _edm2(shapes: Shapes, widths: Sequence[int], first: Sequence[int]) -> dict[s
     }
 
 
-def _dhariwal(shapes: Shapes, widths: Sequence[int]) -> dict[str, Any]:
+def _dhariwal(shapes: _Shapes, widths: Sequence[int]) -> dict[str, Any]:
     emb, unit = shapes["map_layer0.weight"]
     return {
         "out_channels": shapes["out_conv.weight"][0],
@@ -152,10 +159,12 @@ def _dhariwal(shapes: Shapes, widths: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def _song(shapes: Shapes, widths: Sequence[int], size: int, first: Sequence[int]) -> dict[str, Any]:
+def _song(
+    shapes: _Shapes, widths: Sequence[int], size: int, first: Sequence[int]
+) -> dict[str, Any]:
     emb, noise = shapes["map_layer0.weight"]
     if any("aux_skip" in key for key in shapes):
-        raise ValueError("a 'skip' encoder or decoder, which kdiff has not")
+        raise ValueError("a 'skip' encoder or decoder, which kdiff does not have")
     filters = {shape[-1] for key, shape in shapes.items() if key.endswith("resample_filter")}
     return {
         "out_channels": shapes[f"dec.{size}x{size}_aux_conv.weight"][0],
@@ -165,5 +174,5 @@ def _song(shapes: Shapes, widths: Sequence[int], size: int, first: Sequence[int]
         "channel_mult_noise": noise // first[0],
         "embedding_type": "fourier" if "map_noise.freqs" in shapes else "positional",
         "encoder_type": "residual" if any("aux_residual" in k for k in shapes) else "standard",
-        "resample_filter": FILTERS[filters.pop()] if filters else FILTERS[2],
+        "resample_filter": _FILTERS[filters.pop()] if filters else _FILTERS[2],
     }

@@ -18,14 +18,14 @@ from kdiff.checkpoints.sidecar import files as files
 from kdiff.denoiser import Denoiser
 
 NAME = "exported"
-MARKS = ("archive_format", "serialized_exported_program.json")
+_MARKS = ("archive_format", "serialized_exported_program.json")
 
 
 def detect(path: Path) -> str | None:
     names = members(path)
     if names is None:
         return "not a zip archive"
-    if not any(name.endswith(MARKS) for name in names):
+    if not any(name.endswith(_MARKS) for name in names):
         return "a zip archive without an exported program"
     return None
 

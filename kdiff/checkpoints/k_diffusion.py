@@ -25,12 +25,12 @@ from kdiff.networks.k_diffusion_v2 import KDiffusionV2
 from kdiff.preconditioners import Precond, edm
 
 NAME = "k-diffusion"
-INNER = "inner_model."  # of the wrapper that feeds it what augmentation was done
-MARKS = {
+_INNER = "inner_model."  # of the wrapper that feeds it what augmentation was done
+_MARKS = {
     "image_v1": ("proj_in.weight", "mapping.0.weight", "proj_out.weight"),
     "image_transformer_v2": ("patch_in.proj.weight", "time_emb.weight", "patch_out.proj.weight"),
 }
-MAX_CONFIG_BYTES = 1 << 20
+_MAX_CONFIG_BYTES = 1 << 20
 AUGMENTATIONS = 9  # numbers that tell an augmented training image
 SIGMA_MIN, SIGMA_MAX = 1e-2, 80.0  # in all of k-diffusion's configurations, or near
 
@@ -45,13 +45,14 @@ def detect(path: Path) -> str | None:
     model = config.get("model") if isinstance(config, dict) else None
     if isinstance(model, dict) and "type" in model:
         return None
-    if any(unwrap.find(saved, marks, inner=INNER) for marks in MARKS.values()):
+    if any(unwrap.find(saved, marks, inner=_INNER) for marks in _MARKS.values()):
         return None
     return f"no k-diffusion config in it or beside it, as {_beside(path).name}"
 
 
 def files(path: Path, config: Mapping[str, Any] | str | Path | None = None) -> list[Path]:
-    """The file, and the config that is told; if none is, that beside it if it has none itself."""
+    """The file, and the config: the one that is told, or the one beside the file unless the file
+    has its own."""
     if config is not None:
         return [path, *([user_path(config)] if isinstance(config, str | Path) else [])]
     read_beside = _config_inside(path, unwrap.read(path)) is None and _beside(path).is_file()
@@ -72,8 +73,8 @@ def load(
     """The denoiser, on the CPU, in `dtype` (None: the file's), of the weights that `weights` names
     (see `unwrap`).
 
-    `config` is what was trained with, or its file, if the checkpoint has none; the others replace
-    what it says.
+    `config` is the config of the training, or its file, for a checkpoint that has none. The other
+    keywords replace what it says.
     ValueError if the config is of a network, or has conditioning, that is not supported.
     """
     saved = unwrap.read(path)
@@ -93,7 +94,7 @@ def load(
         shape = shape or (model["input_channels"], *model["input_size"])
         check_shape(shape, model["input_channels"])
         process, told = _process(model) if precond is None else (precond, "as told")
-        chosen, weighted = unwrap.take(saved, MARKS[model["type"]], weights, inner=INNER)
+        chosen, weighted = unwrap.take(saved, _MARKS[model["type"]], weights, inner=_INNER)
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"{path}: its config is not complete: {error} (give config= a whole one)"
@@ -153,7 +154,7 @@ def _config_beside(path: Path) -> Any:
 def _from_file(file: Path) -> Any:
     if not file.is_file():
         raise ValueError(f"there is no config {file}")
-    return read_json(file, MAX_CONFIG_BYTES)
+    return read_json(file, _MAX_CONFIG_BYTES)
 
 
 def _beside(path: Path) -> Path:

@@ -20,13 +20,14 @@ from torch import Tensor
 
 from kdiff.checkpoints import MissingSetting, check_shape, torch_zip, unwrap
 from kdiff.denoiser import Denoiser
+from kdiff.networks import learns_variance
 from kdiff.networks.lucidrains_unet import LucidrainsUNet
 from kdiff.preconditioners import Precond
 from kdiff.preconditioners import precond as make_precond
 
 NAME = "lucidrains"
 MARKS = ("init_conv.weight", "time_mlp.1.weight", "final_conv.weight")
-INNER = "model."  # the network within GaussianDiffusion
+_INNER = "model."  # the network within GaussianDiffusion
 PREDICTIONS = ("eps", "x0", "v")  # pred_noise, pred_x0, pred_v
 
 
@@ -36,7 +37,7 @@ def detect(path: Path) -> str | None:
         saved = unwrap.read(path)
     except ValueError as error:
         return str(error)
-    return unwrap.missing(saved, MARKS, inner=INNER)
+    return unwrap.missing(saved, MARKS, inner=_INNER)
 
 
 def load(
@@ -60,7 +61,7 @@ def load(
     if not isinstance(theta, int | float):
         raise ValueError(f"{path}: theta must be a number, not {theta!r}")
     saved = unwrap.read(path)
-    chosen, weighted = unwrap.take(saved, MARKS, weights, inner=INNER)
+    chosen, weighted = unwrap.take(saved, MARKS, weights, inner=_INNER)
     config = {**_architecture(path, chosen.tensors, saved.get("version")), "theta": theta}
     shape = _shape(path, shape, config)
     if precond is None:
@@ -80,14 +81,21 @@ def load(
         facts["noise schedule"] = f"{levels} timesteps, from the file's buffers"
     if config["self_condition"]:
         facts["self-conditioning"] = "the network is given zeros for its earlier estimate"
-    return Denoiser(network, process, shape=shape, name=path.stem, facts=facts)
+    return Denoiser(
+        network,
+        process,
+        shape=shape,
+        learned_variance=learns_variance(config, shape),
+        name=path.stem,
+        facts=facts,
+    )
 
 
 def _architecture(path: Path, tensors: Mapping[str, Tensor], version: Any) -> dict[str, Any]:
     if not {"downs.0.0.block1.norm.g", "downs.0.2.mem_kv"} <= tensors.keys():
         told = f" (it says {version})" if isinstance(version, str) else ""
         raise ValueError(
-            f"{path}: its network is none of denoising-diffusion-pytorch 2.x{told}: 1.x had group "
+            f"{path}: its network is not of denoising-diffusion-pytorch 2.x{told}: 1.x had group "
             "norm, and attention without memory"
         )
     shapes = {key: list(value.shape) for key, value in tensors.items()}
@@ -141,9 +149,9 @@ def _process(
             "only GaussianDiffusion and LearnedGaussianDiffusion are supported): give precond, "
             "such as precond=flow"
         )
-    sigmas = buffers["sqrt_recipm1_alphas_cumprod"].double()  # sqrt(1 / a - 1), which is sigma
+    sigmas = buffers["sqrt_recipm1_alphas_cumprod"].double()  # sigma = sqrt(1 / a - 1)
     told = f"{prediction}, as told"
-    if prediction is None and config["out_channels"] == 2 * config["channels"]:
+    if prediction is None and learns_variance(config, [config["channels"]]):
         prediction, told = "eps", "eps: networks with learned variance are trained on no other"
     if prediction is None:
         prediction = _objective(buffers.get("loss_weight"), sigmas**-2)
@@ -158,7 +166,7 @@ def _process(
 
 def _objective(weight: Tensor | None, snr: Tensor) -> str | None:
     """The prediction whose loss weight has this form: min(snr, gamma), any gamma, on the error of
-    x0, which is that of eps times 1 / snr and that of v times 1 / (snr + 1)."""
+    x0. The error of eps times 1 / snr, and the error of v times 1 / (snr + 1), are equal to it."""
     if weight is None or weight.shape != snr.shape:
         return None
     weight, snr = weight[snr > 0], snr[snr > 0]  # at zero it is 0, or 0 / 0

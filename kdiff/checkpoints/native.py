@@ -20,7 +20,7 @@ from kdiff.checkpoints import MissingSetting
 from kdiff.checkpoints.weights import load_weights
 from kdiff.denoiser import Denoiser
 from kdiff.files import parse_json, user_path, whole_file
-from kdiff.networks import NETWORKS, at_most
+from kdiff.networks import NETWORKS, at_most, learns_variance
 from kdiff.preconditioners import Precond
 from kdiff.preconditioners import precond as make_precond
 
@@ -122,6 +122,7 @@ def describe(model: Denoiser) -> dict[str, Any]:
         "precond": dict(model.precond.config),
         "shape": list(model.shape),
         "classes": list(model.classes),
+        **({"learned_variance": True} if model.learned_variance else {}),
         **_chosen_range(model),
     }
 
@@ -151,7 +152,13 @@ def build(config: dict[str, Any], tensors: dict[str, Tensor], name: str) -> Deno
 
 def _network(settings: dict[str, Any]) -> nn.Module:
     arguments = {key: value for key, value in settings.items() if key != "name"}
-    return NETWORKS[settings["name"]](**arguments)
+    return NETWORKS.find(settings["name"]).thing(**arguments)
+
+
+def _learned_variance(config: Mapping[str, Any]) -> bool:
+    """Earlier files do not say it: there the channels of the network do."""
+    said = config.get("learned_variance")
+    return learns_variance(config["network"], config["shape"]) if said is None else said
 
 
 def _denoiser(
@@ -167,6 +174,7 @@ def _denoiser(
         classes=config.get("classes", ()),
         sigma_min=chosen.get("sigma_min"),
         sigma_max=chosen.get("sigma_max"),
+        learned_variance=_learned_variance(config),
         name=name,
         facts={
             "format": FORMAT,

@@ -25,9 +25,9 @@ HOLDS: dict[str, dict[int, str]] = {  # message -> number of a field -> message 
     "SparseTensor": {1: "Tensor", 2: "Tensor"},
     "Tensor": {13: "StringStringEntry"},
 }
-KEY, VALUE = 1, 2  # of a StringStringEntry
-FIXED = {1: 8, 5: 4}  # wire type -> bytes
-MAX_SIZE = 1 << 31  # protobuf's
+_KEY, VALUE = 1, 2  # of a StringStringEntry
+_FIXED = {1: 8, 5: 4}  # wire type -> bytes
+_MAX_SIZE = 1 << 31  # protobuf's
 MAX_FIELDS = 1_000_000  # Stable Diffusion's network has some 100 thousand
 
 
@@ -37,7 +37,7 @@ def external_files(path: Path) -> list[Path]:
     ValueError if one is not a file in its folder or below that, by name or through a link; or if
     the model is damaged.
     """
-    if path.stat().st_size >= MAX_SIZE:
+    if path.stat().st_size >= _MAX_SIZE:
         raise ValueError(f"{path} is larger than an ONNX model can be")
     try:
         locations = sorted({value.decode() for value in _locations(path.read_bytes())})
@@ -67,7 +67,7 @@ def _locations(data: bytes) -> Iterator[bytes]:
     fields = 0
     while pending:
         message, start, end = pending.pop()
-        texts: dict[int, list[bytes]] = {KEY: [], VALUE: []}
+        texts: dict[int, list[bytes]] = {_KEY: [], VALUE: []}
         for number, first, last in _fields(data, start, end):
             fields += 1
             if fields > MAX_FIELDS:
@@ -76,7 +76,7 @@ def _locations(data: bytes) -> Iterator[bytes]:
                 texts[number].append(data[first:last])
             elif number in HOLDS.get(message, {}):
                 pending.append((HOLDS[message][number], first, last))
-        if b"location" in texts[KEY]:
+        if b"location" in texts[_KEY]:
             yield from texts[VALUE]
 
 
@@ -86,11 +86,11 @@ def _fields(data: bytes, position: int, end: int) -> Iterator[tuple[int, int, in
     while position < end:
         tag, position = _varint(data, position)
         number, wire_type = (tag & 0xFFFFFFFF) >> 3, tag & 7
-        size = FIXED.get(wire_type, 0)
+        size = _FIXED.get(wire_type, 0)
         if wire_type in (0, 2):
             value, position = _varint(data, position)
             size = value if wire_type == 2 else 0
-        elif wire_type not in FIXED:
+        elif wire_type not in _FIXED:
             raise ValueError("a wire type that ONNX does not use")
         if position + size > end:
             raise ValueError("it ends too soon")

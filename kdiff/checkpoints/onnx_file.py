@@ -20,7 +20,7 @@ from kdiff.denoiser import Denoiser
 
 NAME = "onnx"
 
-DTYPES = {
+_DTYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
     "tensor(double)": np.float64,
@@ -61,7 +61,7 @@ class Program:
         except Exception as error:  # its errors have no common class
             raise ValueError(f"{path}: onnxruntime cannot run it: {_reason(error)}") from error
         self.inputs = {entry.name: entry.type for entry in self.session.get_inputs()}
-        wrong = set(self.inputs.values()) - DTYPES.keys()
+        wrong = set(self.inputs.values()) - _DTYPES.keys()
         if len(self.inputs) < 2 or wrong:
             raise ValueError(f"{path}: its inputs must be tensors, x and the time first")
 
@@ -71,7 +71,7 @@ class Program:
         unknown = given.keys() - self.inputs.keys()
         if unknown:
             raise ValueError(f"the ONNX model has no input {', '.join(sorted(unknown))}")
-        feed = {k: _array(v, DTYPES[self.inputs[k]]) for k, v in given.items()}
+        feed = {k: _array(k, v, _DTYPES[self.inputs[k]]) for k, v in given.items()}
         try:
             answer = self.session.run(None, feed)[0]
         except Exception as error:  # onnxruntime's own, by which it refuses a shape, say
@@ -79,8 +79,11 @@ class Program:
         return torch.from_numpy(answer).to(x)
 
 
-def _array(value: Tensor, dtype: Any) -> np.ndarray:
-    """The nearest whole numbers, if the model wants such: timesteps may lie between two."""
+def _array(name: str, value: Any, dtype: Any) -> np.ndarray:
+    """The nearest whole numbers, if the model wants such: timesteps may lie between two. ValueError
+    for a condition that is not a tensor."""
+    if not isinstance(value, Tensor):
+        raise ValueError(f"the ONNX model takes {name} as numbers, not as {type(value).__name__}")
     array = value.cpu().numpy()
     return (np.rint(array) if np.issubdtype(dtype, np.integer) else array).astype(dtype)
 

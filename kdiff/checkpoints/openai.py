@@ -1,10 +1,10 @@
 """`.pt` files of OpenAI's guided-diffusion and improved-diffusion, and of the models that others
 trained with their scripts.
 
-Such a file is a network's tensors and nothing else, or, of other scripts, has them in wrappers that
-`unwrap` knows. The architecture is read from their names and
-shapes. Heads, noise schedule and clock leave no trace there: they are those of the published model
-that has exactly these shapes, or must be told, by the names of the scripts' flags.
+OpenAI's files hold a network's tensors and nothing else. Other scripts put them into wrappers,
+which `unwrap` knows. The architecture is read from the names and shapes of the tensors. Heads,
+noise schedule and clock leave no trace there: they are taken from the published model that has
+exactly these shapes, or must be told, by the names of the scripts' flags.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from kdiff.checkpoints import MissingSetting, check_shape, torch_zip, unwrap
 from kdiff.checkpoints.openai_models import IMAGE_SIZES, PUBLISHED
 from kdiff.counts import whole_number
 from kdiff.denoiser import Denoiser
+from kdiff.networks import learns_variance
 from kdiff.networks.openai_unet import OpenAIUNet
 from kdiff.preconditioners import Precond, precond
 
@@ -34,10 +35,10 @@ TRACELESS = (
     "rescale_timesteps",
 )
 # What the scripts of both projects do unless they are told otherwise.
-DEFAULTS = {"use_new_attention_order": False, "diffusion_steps": 1000}
-SCHEDULES = ("linear", "cosine")
+_DEFAULTS = {"use_new_attention_order": False, "diffusion_steps": 1000}
+_SCHEDULES = ("linear", "cosine")
 
-Shapes = Mapping[str, Sequence[int]]
+_Shapes = Mapping[str, Sequence[int]]
 
 
 def detect(path: Path) -> str | None:
@@ -66,12 +67,12 @@ def load(
     """The denoiser, on the CPU, in `dtype` (None: the file's). It predicts eps; a learned variance
     is dropped.
 
-    Most settings are flags that the model was trained with. What is not given is that of the
-    published model of the same shapes. If there is none, `num_heads` or `num_head_channels`, and
-    `noise_schedule` (linear or cosine), are needed; so is `rescale_timesteps` if `diffusion_steps`
-    are not 1000, and `shape` `(channels, height, width)` if the scripts have no image size with
-    these multipliers. `precond` replaces the noise schedule, for networks that others trained in
-    another way; `weights`: see `unwrap`.
+    Most settings are flags that the model was trained with. What is not given is taken from the
+    published model of the same shapes. If there is no such model, `num_heads` or
+    `num_head_channels`, and `noise_schedule` (linear or cosine), are needed; so is
+    `rescale_timesteps` if `diffusion_steps` are not 1000, and `shape` `(channels, height, width)`
+    if the scripts have no image size with these multipliers. `precond` replaces the noise schedule,
+    for networks that others trained in another way; `weights`: see `unwrap`.
     ValueError says what is missing, or which variant is not supported.
     """
     chosen, told = unwrap.take(unwrap.read(path), MARKS, weights)
@@ -87,7 +88,7 @@ def load(
     try:
         architecture = read_architecture({key: tuple(v.shape) for key, v in tensors.items()})
         if shape is None:
-            told["image size"] = "that of the scripts for these channel multipliers, assumed"
+            told["image size"] = "the scripts' size for these channel multipliers, assumed"
         shape = choose_shape(shape, architecture)
         settings, origins = choose_settings(architecture, flags, needs_schedule=precond is None)
         process = precond or make_precond(settings)
@@ -99,6 +100,7 @@ def load(
         process,
         shape=shape,
         classes=[str(i) for i in range(architecture["num_classes"])],
+        learned_variance=learns_variance(architecture, shape),
         name=path.stem,
         facts={
             "format": "OpenAI guided-diffusion or improved-diffusion, a state dict",
@@ -110,10 +112,10 @@ def load(
     )
 
 
-def read_architecture(shapes: Shapes) -> dict[str, Any]:
+def read_architecture(shapes: _Shapes) -> dict[str, Any]:
     """The arguments of `OpenAIUNet` that names and shapes of its tensors determine.
 
-    ValueError for a relative that is none of these networks (a classifier, an upsampler, ..).
+    ValueError for a relative of these networks (a classifier, an upsampler, ..).
     """
     if not any(key.startswith("output_blocks.") for key in shapes):
         raise ValueError("a classifier (it has no output blocks), not a diffusion model")
@@ -154,7 +156,7 @@ def read_architecture(shapes: Shapes) -> dict[str, Any]:
     }
 
 
-def _resampling(shapes: Shapes) -> tuple[str, int]:
+def _resampling(shapes: _Shapes) -> tuple[str, int]:
     """How the image is resized, and the number of residual blocks of a level. The first output
     block that ends by resizing is the last of its level, of which there is one more."""
     outputs = range(_count(shapes, "output_blocks"))
@@ -168,7 +170,7 @@ def _resampling(shapes: Shapes) -> tuple[str, int]:
     return "conv", len(outputs) - 1  # one level
 
 
-def _count(shapes: Shapes, name: str) -> int:
+def _count(shapes: _Shapes, name: str) -> int:
     return len({key.split(".")[1] for key in shapes if key.startswith(f"{name}.")})
 
 
@@ -189,14 +191,14 @@ def choose_shape(shape: Sequence[int] | None, architecture: Mapping[str, Any]) -
 def choose_settings(
     architecture: Mapping[str, Any], flags: Mapping[str, Any], needs_schedule: bool = True
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """What leaves no trace in names and shapes, and where each of it is from. Without
-    `needs_schedule`, that of the noise may be missing."""
+    """The settings that leave no trace in names and shapes, and where each is from. Without
+    `needs_schedule`, the noise schedule may be missing."""
     told = {key: value for key, value in flags.items() if value is not None}
     for key in (*HEADS, "diffusion_steps"):
         if key in told:
             told[key] = whole_number(key, told[key], 1)
     model = next((model for model in PUBLISHED if model.fits(architecture)), None)
-    other = DEFAULTS if model is None else {key: getattr(model, key) for key in TRACELESS}
+    other = _DEFAULTS if model is None else {key: getattr(model, key) for key in TRACELESS}
     replaced = {*told, *(HEADS if told.keys() & set(HEADS) else ())}
     if not needs_schedule:
         replaced |= {"noise_schedule", "diffusion_steps", "rescale_timesteps"}
@@ -211,7 +213,7 @@ def choose_settings(
     if "rescale_timesteps" not in settings and settings.get("diffusion_steps", 1000) != 1000:
         raise MissingSetting(
             f"with {settings['diffusion_steps']} diffusion_steps give rescale_timesteps (the "
-            "default of improved-diffusion is True, that of guided-diffusion False)"
+            "default of improved-diffusion is True, of guided-diffusion False)"
         )
     source = "the scripts' defaults" if model is None else f"as the published {model.files}"
     facts = {"told": _listed(told), "assumed": other and f"{source}: {_listed(other)}"}
@@ -224,8 +226,8 @@ def _listed(settings: Mapping[str, Any]) -> str:
 
 def make_precond(settings: Mapping[str, Any]) -> Precond:
     kind, steps = settings["noise_schedule"], settings["diffusion_steps"]
-    if kind not in SCHEDULES:
-        raise ValueError(f"noise_schedule must be one of {', '.join(SCHEDULES)}, not {kind!r}")
+    if kind not in _SCHEDULES:
+        raise ValueError(f"noise_schedule must be one of {', '.join(_SCHEDULES)}, not {kind!r}")
     # The scripts scale Ho et al.'s linear betas, which are for 1000 steps.
     scaled = {"start": 1e-4 * 1000 / steps, "end": 0.02 * 1000 / steps} if kind == "linear" else {}
     return precond("eps", alphas_cumprod=kind, steps=steps, **scaled)

@@ -11,7 +11,7 @@ import os
 import zipfile
 from pathlib import Path
 
-HOW = "if you trust whoever made it, say kdiff.load(.., trust=True), or set KDIFF_TRUST=1"
+_HOW = "if you trust whoever made it, say kdiff.load(.., trust=True), or set KDIFF_TRUST=1"
 
 
 def check_trusted(path: Path, kind: str, trust: bool | None) -> None:
@@ -19,11 +19,11 @@ def check_trusted(path: Path, kind: str, trust: bool | None) -> None:
     if not isinstance(trust, bool | None):
         raise ValueError(f"trust must be True or False, not {trust!r}")
     if not (os.environ.get("KDIFF_TRUST") == "1" if trust is None else trust):
-        raise ValueError(f"{path} is {kind}: a program, which can do anything that you can; {HOW}")
+        raise ValueError(f"{path} is {kind}: a program, which can do anything that you can; {_HOW}")
 
 
 def members(path: Path) -> list[str] | None:
-    """The names in a zip archive; None if the file is none."""
+    """The names in a zip archive; None for another file."""
     if not path.is_file() or not zipfile.is_zipfile(path):
         return None
     with zipfile.ZipFile(path) as archive:

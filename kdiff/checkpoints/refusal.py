@@ -10,9 +10,9 @@ from typing import Any
 from kdiff.checkpoints import torch_zip, unwrap
 from kdiff.downloads import check_file, unfinished
 
-# Names of tensors in the networks that people have, with # for numbers. Those of kdiff's formats
+# Names of tensors in the networks that people have, with # for numbers. Networks of kdiff's formats
 # are under the format's name.
-MARKS: Mapping[str, tuple[str, ...]] = {
+_MARKS: Mapping[str, tuple[str, ...]] = {
     "edm-weights": ("map_layer#.weight", "enc.#x#_conv.weight", "enc.#x#_block#.conv#.weight"),
     "openai": (
         "time_embed.#.weight",
@@ -41,17 +41,17 @@ MARKS: Mapping[str, tuple[str, ...]] = {
     "an autoencoder": ("encoder.conv_in.weight", "decoder.conv_in.weight"),
     "a LoRA": ("lora_down.weight", "lora_up.weight"),
 }
-FOLDER = "give the folder that save_pretrained wrote, with its config.json"
-ADVICE = {
-    "diffusers' U-Net": FOLDER,
-    "diffusers' transformer": FOLDER,
+_FOLDER = "give the folder that save_pretrained wrote, with its config.json"
+_ADVICE = {
+    "diffusers' U-Net": _FOLDER,
+    "diffusers' transformer": _FOLDER,
     "DiT in its authors' form": "convert it with diffusers' scripts",
     "an autoencoder": "it denoises nothing: give the network that it belongs to",
     "a LoRA": "it is part of a network: merge it into that first",
 }
-NEAR = 0.5  # of the names
-STATE_DICT = "state dict"
-BY_ENDING = {".safetensors": "kdiff", ".pkl": "edm", ".pt": "openai", ".pth": "openai"}
+_NEAR = 0.5  # of the names
+_STATE_DICT = "state dict"
+_BY_ENDING = {".safetensors": "kdiff", ".pkl": "edm", ".pt": "openai", ".pth": "openai"}
 
 
 def refusal(path: Path, missed: Mapping[str, str]) -> str:
@@ -70,10 +70,10 @@ def refusal(path: Path, missed: Mapping[str, str]) -> str:
         try:
             return f"{begun}; {_nearest(unwrap.read(path), missed)}"
         except ValueError as error:
-            return f"{begun}; nearest: a {STATE_DICT}: {error}"
+            return f"{begun}; nearest: a {_STATE_DICT}: {error}"
     if head and torch_zip.OLD.startswith(head):
-        return f"{begun}; nearest: a {STATE_DICT}: {missed['openai']}"
-    nearest = "edm" if head.startswith(b"\x80") else BY_ENDING.get(path.suffix.lower())
+        return f"{begun}; nearest: a {_STATE_DICT}: {missed['openai']}"
+    nearest = "edm" if head.startswith(b"\x80") else _BY_ENDING.get(path.suffix.lower())
     if nearest:
         return f"{begun}; nearest: {_reason(missed, nearest)}"
     return f"{begun}: it is none of {', '.join(missed)} (see `kdiff list formats`)"
@@ -84,13 +84,13 @@ def _reason(missed: Mapping[str, str], name: str) -> str:
 
 
 def _nearest(saved: Any, missed: Mapping[str, str]) -> str:
-    """Of which network the tensors are, as far as their names say, and what is around them."""
+    """The network that the tensors seem to belong to, by their names, and what is around them."""
     names, around = unwrap.contents(saved)
     if not names:
-        return f"nearest: a {STATE_DICT}, but it holds no tensors by name"
+        return f"nearest: a {_STATE_DICT}, but it holds no tensors by name"
     endings = {ending for name in names for ending in _endings(name)}
-    score, name = max((_share(endings, marks), name) for name, marks in MARKS.items())
-    near = f"nearest: {_reason({**ADVICE, **missed}, name)}; " if score >= NEAR else ""
+    score, name = max((_share(endings, marks), name) for name, marks in _MARKS.items())
+    near = f"nearest: {_reason({**_ADVICE, **missed}, name)}; " if score >= _NEAR else ""
     seen = f"it holds {len(names)} tensors{around and f' in {around}'}, such as {names[0]:.60}"
     return f"{near}{seen}; for a network of your own use kdiff.wrap"
 

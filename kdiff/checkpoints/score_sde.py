@@ -23,13 +23,13 @@ from kdiff.networks.song_unet import FourierEmbedding, Resample, SongUNet, UNetB
 from kdiff.preconditioners import Precond, eps, sub_vp, ve, vp
 
 NAME = "score_sde"
-PREFIX = "all_modules."
-MARKS = (f"{PREFIX}1.weight", f"{PREFIX}2.weight", f"{PREFIX}3.Conv_0.weight")
-FIXED = ("sigmas", f"{PREFIX}0.W")  # not trained: buffers, and Fourier features
-ATTENTION_SIZE = 16  # attn_resolutions of all published configurations
-FIR, BOX = [1, 3, 3, 1], [1, 1]
+_PREFIX = "all_modules."
+MARKS = (f"{_PREFIX}1.weight", f"{_PREFIX}2.weight", f"{_PREFIX}3.Conv_0.weight")
+_FIXED = ("sigmas", f"{_PREFIX}0.W")  # not trained: buffers, and Fourier features
+_ATTENTION_SIZE = 16  # attn_resolutions of all published configurations
+_FIR, _BOX = [1, 3, 3, 1], [1, 1]
 # The parts of a block: ours, theirs
-BLOCK = {
+_BLOCK = {
     "norm0": "GroupNorm_0",
     "conv0": "Conv_0",
     "affine": "Dense_0",
@@ -47,7 +47,7 @@ def detect(path: Path) -> str | None:
         saved = unwrap.read(path)
     except ValueError as error:
         return str(error)
-    return unwrap.missing(saved, MARKS[:2], fixed=FIXED)
+    return unwrap.missing(saved, MARKS[:2], fixed=_FIXED)
 
 
 def load(
@@ -86,7 +86,7 @@ def load(
     fourier = settings["embedding_type"] == "fourier"
     reason = "told" if sde else "Fourier features" if fourier else "assumed, as most are"
     sde = sde or ("vesde" if fourier else "vpsde")
-    if precond is None and (sde not in PRECONDS or fourier != (sde == "vesde")):
+    if precond is None and (sde not in _PRECONDS or fourier != (sde == "vesde")):
         kind = "vesde" if fourier else "vpsde, subvpsde or vpsde-discrete"
         raise ValueError(
             f"{path}: the sde of this network can be {kind}, not {sde!r}; give precond for all else"
@@ -98,7 +98,7 @@ def load(
     residual = settings["encoder_type"] == "residual"
     return Denoiser(
         torch_zip.fill(path, make, renamed, dtype),
-        precond or PRECONDS[sde](tensors.get("sigmas")),
+        precond or _PRECONDS[sde](tensors.get("sigmas")),
         shape=shape,
         name=path.stem,
         facts={
@@ -116,11 +116,11 @@ def _tensors(path: Path, weights: str | None) -> tuple[dict[str, Tensor], dict[s
     average: MissingSetting if it is not there, or does not fit."""
     saved = unwrap.read(path)
     lost = MissingSetting(
-        f"{path}: no ema.shadow_params for a model.{PREFIX}*: give weights=model to take the "
+        f"{path}: no ema.shadow_params for a model.{_PREFIX}*: give weights=model to take the "
         "network without its moving average"
     )
     try:
-        chosen, weighted = unwrap.take(saved, MARKS[:2], weights, fixed=FIXED)
+        chosen, weighted = unwrap.take(saved, MARKS[:2], weights, fixed=_FIXED)
     except MissingSetting as error:
         raise (lost if "does not fit" in str(error) else error) from error
     if weights is None and not chosen.average and {"model", "optimizer"} <= saved.keys():
@@ -130,7 +130,7 @@ def _tensors(path: Path, weights: str | None) -> tuple[dict[str, Tensor], dict[s
 
 def _modules(tensors: Mapping[str, Tensor]) -> list[Module]:
     """The entries of `all_modules`, in order."""
-    inside = torch_zip.tensors_under(PREFIX, tensors)
+    inside = torch_zip.tensors_under(_PREFIX, tensors)
     groups: dict[int, dict[str, Tensor]] = {}
     for key, value in inside.items():
         index, _, name = key.partition(".")
@@ -159,7 +159,7 @@ def _settings(modules: Sequence[Module], shape: Sequence[int] | None) -> dict[st
     first, *body = modules[3 if fourier else 2 :]
     kinds = [frozenset(module) for module in body]
     if not any(map(_resamples, body)):
-        raise ValueError("only networks of BigGAN blocks are supported, not those of DDPM's")
+        raise ValueError("only networks of BigGAN blocks are supported, not of DDPM's")
     if frozenset(("Conv_0.weight", "Conv_0.bias")) in kinds:
         raise ValueError("a network with progressive_input = input_skip is not supported")
     residual = any("Conv2d_0.weight" in kind for kind in kinds)
@@ -167,7 +167,7 @@ def _settings(modules: Sequence[Module], shape: Sequence[int] | None) -> dict[st
     levels = _levels(body)
     widths = [level[0]["Conv_0.weight"].shape[0] for level in levels]
     attentive = [i for i, level in enumerate(levels) if any(map(_is_attention, level[:2]))]
-    size = shape[-1] if shape else ATTENTION_SIZE << (attentive[0] if attentive else 1)
+    size = shape[-1] if shape else _ATTENTION_SIZE << (attentive[0] if attentive else 1)
     return {
         "img_resolution": size,
         "in_channels": in_channels,
@@ -179,7 +179,7 @@ def _settings(modules: Sequence[Module], shape: Sequence[int] | None) -> dict[st
         "attn_resolutions": [size >> i for i in attentive],
         "embedding_type": "fourier" if fourier else "positional",
         "encoder_type": "residual" if residual else "standard",
-        "resample_filter": FIR if residual else BOX,
+        "resample_filter": _FIR if residual else _BOX,
     }
 
 
@@ -223,7 +223,7 @@ def _layer(layer: nn.Module, rest: Iterator[Module]) -> dict[str, Tensor]:
         kept = {key.removeprefix("Conv2d_0."): value for key, value in module.items()}
         return {**kept, **_filter(layer)}
     tensors: dict[str, Tensor] = {}
-    for ours, theirs in BLOCK.items():
+    for ours, theirs in _BLOCK.items():
         part = getattr(layer, ours)
         if part is not None:
             tensors |= _under(ours, torch_zip.tensors_under(f"{theirs}.", module))
@@ -234,10 +234,10 @@ def _layer(layer: nn.Module, rest: Iterator[Module]) -> dict[str, Tensor]:
 
 
 def _filter(layer: nn.Module) -> dict[str, Tensor]:
-    """The filter of a layer that resamples: no file has it, and that of `layer` has no values."""
+    """The filter of a layer that resamples: no file has it, and in `layer` it has no values."""
     if not isinstance(layer, Resample) or layer.resample is None:
         return {}
-    f = FIR if layer.resample_filter.shape[-1] == len(FIR) else BOX
+    f = _FIR if layer.resample_filter.shape[-1] == len(_FIR) else _BOX
     return {"resample_filter": Resample("down", f).resample_filter}
 
 
@@ -261,7 +261,7 @@ def _ve(sigmas: Tensor | None) -> Precond:
     return ve(2 * float(sigmas.min()), 2 * float(sigmas.max()))
 
 
-PRECONDS: dict[str, Callable[[Tensor | None], Precond]] = {
+_PRECONDS: dict[str, Callable[[Tensor | None], Precond]] = {
     "vpsde": lambda sigmas: vp(),
     "subvpsde": lambda sigmas: sub_vp(),
     "vpsde-discrete": lambda sigmas: eps("linear"),

@@ -14,9 +14,17 @@ from kdiff.denoiser import Denoiser
 from kdiff.files import read_json
 from kdiff.wrapping import wrap
 
-EXAMPLE = '{"prediction": "eps", "shape": [3, 32, 32]}'
-CALL = ("shape", "classes", "labels", "one_hot", "null_class", "name")  # not about noise levels
-MAX_BYTES = 1 << 24  # far more than a list of a thousand alphas_cumprod
+_EXAMPLE = '{"prediction": "eps", "shape": [3, 32, 32]}'
+_CALL = (  # not about noise levels
+    "shape",
+    "classes",
+    "labels",
+    "one_hot",
+    "null_class",
+    "learned_variance",
+    "name",
+)
+_MAX_BYTES = 1 << 24  # far more than a list of a thousand alphas_cumprod
 
 
 def files(path: Path) -> list[Path]:
@@ -34,12 +42,12 @@ def read(path: Path, told: Mapping[str, Any]) -> dict[str, Any]:
         return settings
     if file.is_file():
         raise MissingSetting(
-            f"{file} must give at least prediction and shape, such as {EXAMPLE}; or give them as "
+            f"{file} must give at least prediction and shape, such as {_EXAMPLE}; or give them as "
             "keywords"
         )
     raise MissingSetting(
         f"{path} is a program that does not say what it predicts: write that to {file.name} "
-        f"beside it, the keywords of kdiff.wrap, such as {EXAMPLE}; or give them as keywords"
+        f"beside it, the keywords of kdiff.wrap, such as {_EXAMPLE}; or give them as keywords"
     )
 
 
@@ -48,9 +56,9 @@ def _settings(path: Path) -> Path:
 
 
 def _from_file(file: Path) -> dict[str, Any]:
-    settings = read_json(file, MAX_BYTES)
+    settings = read_json(file, _MAX_BYTES)
     if not isinstance(settings, dict):
-        raise ValueError(f"{file} must give at least prediction and shape, such as {EXAMPLE}")
+        raise ValueError(f"{file} must give at least prediction and shape, such as {_EXAMPLE}")
     return settings
 
 
@@ -59,7 +67,7 @@ def wrapped(path: Path, program: Callable[..., Any], told: Mapping[str, Any]) ->
     settings = {"name": path.stem, **read(path, told)}
     precond = settings.pop("precond", None)
     if precond is not None:  # whatever the network was trained with
-        settings = {"prediction": "denoised", **{k: settings[k] for k in settings if k in CALL}}
+        settings = {"prediction": "denoised", **{k: settings[k] for k in settings if k in _CALL}}
     try:
         model = wrap(program, **settings)
         model = model if precond is None else model.replace(as_precond(precond))

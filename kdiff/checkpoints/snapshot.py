@@ -12,17 +12,18 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from kdiff.checkpoints.unpickle import Pickle, Record, TensorRecord, opened
+from kdiff.checkpoints.pickle_machine import Record, TensorRecord
+from kdiff.checkpoints.unpickle import Pickle, opened
 from kdiff.checkpoints.weights import load_weights
 
-MAX_BLOCKS = 1000  # of a network; the published ones have below 40
-MAX_PREFIX = 1000  # letters of the names of modules in modules
+_MAX_BLOCKS = 1000  # of a network; the published ones have below 40
+_MAX_PREFIX = 1000  # letters of the names of modules in modules
 Network = TypeVar("Network", bound=nn.Module)
 
 
 def preconditioner(value: Any) -> Record:
-    """The network of a snapshot (`ema`) with its preconditioner, or of a pickle that is just that.
-    ValueError if there is none."""
+    """The network of a snapshot (`ema`) with its preconditioner. Some pickles hold nothing else.
+    ValueError if there is no network."""
     found = value.get("ema") if isinstance(value, dict) else value
     if not isinstance(found, Record) or not isinstance(found.state, dict):
         raise ValueError("it has no network, neither under 'ema' nor by itself")
@@ -84,7 +85,7 @@ def _arguments(module: Record, known: Mapping[str, Any]) -> dict[str, Any]:
         if name not in known:
             raise ValueError(f"its {module.name} has a {name}, which kdiff's has not")
     blocks = (given.get("num_blocks", 0) + 2) * len(given.get("channel_mult", ()))
-    if blocks > MAX_BLOCKS:  # constructing them takes time, though no memory
+    if blocks > _MAX_BLOCKS:  # constructing them takes time, though no memory
         raise ValueError(f"its {module.name} claims {blocks:,} blocks")
     return given
 
@@ -95,7 +96,7 @@ def _tensors(module: Record) -> Iterator[tuple[str, TensorRecord]]:
     pending = [("", module)]
     while pending:
         prefix, module = pending.pop()
-        if len(prefix) > MAX_PREFIX:
+        if len(prefix) > _MAX_PREFIX:
             raise ValueError("it has modules in modules without end")
         if id(module) in seen:
             raise ValueError("it has a module that is part of two, or of itself")

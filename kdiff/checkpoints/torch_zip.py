@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from kdiff.checkpoints.weights import load_weights
 
 OLD = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-MADV_PAGEOUT = 21  # Linux 5.4; it never loses data, and where it is unknown nothing happens
+_MADV_PAGEOUT = 21  # Linux 5.4; it never loses data, and where it is unknown nothing happens
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -73,8 +73,8 @@ def _directory(path: Path) -> int | None:
 
 
 def tensors_under(prefix: str, saved: Any) -> dict[str, Tensor]:
-    """The tensors of a state dict whose names begin with `prefix`, without it; none if `saved` is
-    no dict."""
+    """The tensors of a state dict whose names begin with `prefix`, without it. Empty if `saved` is
+    not a dict."""
     if not isinstance(saved, Mapping):
         return {}
     return {
@@ -91,7 +91,7 @@ def fill(
     dtype: torch.dtype | None,
 ) -> Network:
     """`make()` with `tensors`, of the file at `path`, as its weights (see `load_weights`). They are
-    copies: one who reads a mapping of a file that is being overwritten, as checkpoints are, is
+    copies: whoever reads a mapping of a file while it is overwritten, as checkpoints are, is
     killed. ValueError unless names and shapes are exactly the network's, and all in the file."""
     # A view can claim any shape over a few bytes: such a tensor would fill the memory later.
     claimed = sum(value.nbytes for value in tensors.values())
@@ -118,5 +118,5 @@ def _one_by_one(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
             size = (value.data_ptr() + value.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - start
             if size > 0:
                 ctypes.CDLL(None).madvise(
-                    ctypes.c_void_p(start), ctypes.c_size_t(size), MADV_PAGEOUT
+                    ctypes.c_void_p(start), ctypes.c_size_t(size), _MADV_PAGEOUT
                 )

@@ -22,14 +22,14 @@ from torch import Tensor
 
 from kdiff.checkpoints import MissingSetting, torch_zip
 
-DEPTH, MOST = 4, 200_000  # of dicts in dicts, and of what is in them all
-MANY = 32  # networks of one kind in one dict
+_DEPTH, _MOST = 4, 200_000  # of dicts in dicts, and of what is in them all
+_MANY = 32  # networks of one kind in one dict
 # What torch.compile, FSDP, activation checkpointing and DeepSpeed put anywhere into names.
-INSIDE = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"}
-SILENT = {*INSIDE, "module", "_module"}  # of names in front that say nothing
+_INSIDE = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"}
+_SILENT = {*_INSIDE, "module", "_module"}  # of names in front that say nothing
 AVERAGE = re.compile(r"(?:^|[._])(?:ema|averag|avg|swa|shadow)", re.IGNORECASE)
 
-Path_ = tuple[str, ...]
+_Place = tuple[str, ...]
 
 
 class Found(NamedTuple):
@@ -65,7 +65,7 @@ def find(
     saved: Any, marks: Sequence[str], *, inner: str = "", fixed: Collection[str] = ()
 ) -> list[Found]:
     """Every network that has tensors of the names `marks`. `inner`: the name under which a wrapper
-    of the project's own may hold it (`model.`). `fixed`: tensors that are no parameters, which a
+    of the project's own may hold it (`model.`). `fixed`: tensors that are not parameters, which a
     list of averages leaves out."""
     found: list[Found] = []
     for path, tensors in _state_dicts(saved, fixed):
@@ -101,7 +101,7 @@ def take(
     by its place, or a part of it; `ema` and `model` are also any average, and any other.
 
     MissingSetting if there are several of a kind, or an average that cannot be read. ValueError if
-    there is none, or none of that name.
+    no network of this kind, or of that name, is in the file.
     """
     found = find(saved, marks, inner=inner, fixed=fixed)
     if not found:
@@ -137,7 +137,7 @@ class Contents(NamedTuple):
 
 
 def contents(saved: Any) -> Contents:
-    """What there is in a file of a network that is not known."""
+    """The content of a file whose network is not known."""
     every = _state_dicts(saved, ())
     path, tensors = max(every, key=lambda pair: len(pair[1]), default=((), {}))
     levels = zip(*(key.split(".")[:-1] for key in tensors), strict=False)
@@ -146,7 +146,7 @@ def contents(saved: Any) -> Contents:
     return Contents(list(tensors), ", ".join(filter(None, (".".join(path), behind))))
 
 
-def _state_dicts(saved: Any, fixed: Collection[str]) -> Iterator[tuple[Path_, dict[str, Tensor]]]:
+def _state_dicts(saved: Any, fixed: Collection[str]) -> Iterator[tuple[_Place, dict[str, Tensor]]]:
     """The tensors of each dict that has some, with the keys that lead there."""
     for path, mapping in _mappings(saved):
         tensors = torch_zip.tensors_under("", mapping)
@@ -159,10 +159,10 @@ def _state_dicts(saved: Any, fixed: Collection[str]) -> Iterator[tuple[Path_, di
                 yield from _listed((*path, key), listed, mapping, fixed)
 
 
-def _mappings(saved: Any) -> Iterator[tuple[Path_, Mapping]]:
+def _mappings(saved: Any) -> Iterator[tuple[_Place, Mapping]]:
     """Every dict in dicts, with the keys that lead there, the outer ones first."""
-    pending: deque[tuple[Path_, Any]] = deque([((), saved)] if isinstance(saved, Mapping) else [])
-    left = MOST  # one dict can be in itself, or in many
+    pending: deque[tuple[_Place, Any]] = deque([((), saved)] if isinstance(saved, Mapping) else [])
+    left = _MOST  # one dict can be in itself, or in many
     while pending and left > 0:
         path, value = pending.popleft()
         left -= 1 + len(value)
@@ -170,13 +170,13 @@ def _mappings(saved: Any) -> Iterator[tuple[Path_, Mapping]]:
         pending += [
             ((*path, key), inside)
             for key, inside in value.items()
-            if type(key) is str and isinstance(inside, Mapping) and len(path) < DEPTH
+            if type(key) is str and isinstance(inside, Mapping) and len(path) < _DEPTH
         ]
 
 
 def _listed(
-    path: Path_, listed: Sequence[Any], beside: Mapping, fixed: Collection[str]
-) -> Iterator[tuple[Path_, dict[str, Tensor]]]:
+    path: _Place, listed: Sequence[Any], beside: Mapping, fixed: Collection[str]
+) -> Iterator[tuple[_Place, dict[str, Tensor]]]:
     """The list of an average, by the names of the network beside it that has as many tensors."""
     for value in beside.values():
         tensors = torch_zip.tensors_under("", value)
@@ -187,10 +187,10 @@ def _listed(
 
 def _without_inside(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
     """With shorter names, unless two would be the same, and what these no longer have."""
-    renamed = {_cleaned(key, INSIDE): value for key, value in tensors.items()}
+    renamed = {_cleaned(key, _INSIDE): value for key, value in tensors.items()}
     if renamed.keys() == tensors.keys() or len(renamed) < len(tensors):
         return tensors, ""
-    return renamed, ", ".join(part for part in sorted(INSIDE) if any(part in k for k in tensors))
+    return renamed, ", ".join(part for part in sorted(_INSIDE) if any(part in k for k in tensors))
 
 
 def _cleaned(name: str, silent: Collection[str]) -> str:
@@ -202,14 +202,16 @@ def _prefixes(tensors: Mapping[str, Tensor], marks: Sequence[str]) -> list[str]:
     first = marks[0]
     candidates = [k.removesuffix(first) for k in tensors if f".{k}".endswith(f".{first}")]
     prefixes = [p for p in candidates if all(p + mark in tensors for mark in marks)]
-    if len(prefixes) > MANY:
+    if len(prefixes) > _MANY:
         raise ValueError(f"it has {len(prefixes)} networks of one kind in one dict")
     return prefixes
 
 
-def _found(path: Path_, tensors: dict[str, Tensor], prefix: str, inner: str, removed: str) -> Found:
+def _found(
+    path: _Place, tensors: dict[str, Tensor], prefix: str, inner: str, removed: str
+) -> Found:
     owner = prefix.removesuffix(inner) if f".{prefix}".endswith(f".{inner}") else prefix
-    label = ".".join(filter(None, (*path, _cleaned(owner.rstrip("."), SILENT))))
+    label = ".".join(filter(None, (*path, _cleaned(owner.rstrip("."), _SILENT))))
     place = ".".join((*path, prefix)).rstrip(".") or (removed and "the file")
     around = (place, removed and f"without {removed}")
     return Found(
@@ -223,8 +225,9 @@ def _found(path: Path_, tensors: dict[str, Tensor], prefix: str, inner: str, rem
 def _without_dots(
     tensors: Mapping[str, Tensor], prefix: str
 ) -> tuple[str, dict[str, Tensor]] | None:
-    """LitEma's average of what is behind `prefix`: of `model.a.b` it is `model_ema.ab`. Under the
-    prefix that it would have with dots; what is not averaged is the network's."""
+    """LitEma's average of the tensors behind `prefix`: of `model.a.b` this is `model_ema.ab`. It
+    gets the prefix that it would have with dots. Tensors that are not averaged are the
+    network's."""
     parts = prefix.split(".")[:-1]
     inside = [key for key in tensors if key.startswith(prefix)]
     for i in range(len(parts)):
@@ -265,7 +268,7 @@ def _unread_average(saved: Any) -> str | None:
 
 
 def _holds_tensors(value: Any) -> bool:
-    """Whether there are any, in dicts or in lists in these; a single one is a setting."""
+    """Whether it holds tensors in dicts, or in lists in these. A single tensor is a setting."""
     values = [inside for _, mapping in _mappings(value) for inside in mapping.values()]
     lists = [inside for inside in (value, *values) if isinstance(inside, list | tuple)]
     return any(isinstance(v, Tensor) for v in [*values, *(v for inside in lists for v in inside)])

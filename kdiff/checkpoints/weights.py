@@ -12,9 +12,9 @@ from torch import Tensor, nn
 def load_weights(
     network: nn.Module, tensors: Iterable[tuple[str, Tensor]], dtype: torch.dtype | None
 ) -> None:
-    """Make copies of `tensors`, by name, those of `network`, which may be on the meta device, and
-    put it into evaluation mode, without gradients. `dtype` is the parameters'; None: that of those
-    in the file. Buffers, such as frequencies, are not made narrower.
+    """Give `network`, which may be on the meta device, copies of `tensors` by name, and put it into
+    evaluation mode, without gradients. Parameters get `dtype`; None: the dtype that they have in
+    the file. Buffers, such as frequencies, are not made narrower.
 
     Tensors are taken one by one, so that each can go before the next is read. ValueError for
     complex ones, RuntimeError unless names and shapes are the network's.
@@ -33,7 +33,8 @@ def load_weights(
 
 
 def common_type(tensors: Iterable[Tensor]) -> torch.dtype | None:
-    """The narrowest type that has all values of these that are floating-point; None of none."""
+    """The narrowest type that holds the values of all floating-point `tensors`. None if there are
+    no such tensors."""
     found = {value.dtype for value in tensors if value.is_floating_point()}
     return reduce(torch.promote_types, found) if found else None
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kdiff.hashes import sha256_of_file
 from kdiff.names import Registry
 
 Row = dict[str, Any]
@@ -84,14 +85,11 @@ def sampler_facts(name: str, sampler: Any) -> Row:
 
 
 def schedule_facts(name: str, schedule: Any) -> Row:
-    parameters = inspect.signature(getattr(schedule, "function", schedule)).parameters
-    return {"for": "any model" if "sigma_min" in parameters else "discrete models"}
+    return {"for": "discrete models" if schedule.discrete else "any model"}
 
 
 def model_facts(name: str, path: Any) -> Row:
-    from kdiff.models import sha256
-
-    return {"bytes": path.stat().st_size, "sha256": sha256(path), "file": str(path)}
+    return {"bytes": path.stat().st_size, "sha256": sha256_of_file(path), "file": str(path)}
 
 
 LISTINGS = {
@@ -101,7 +99,7 @@ LISTINGS = {
         sampler_facts,
     ),
     "schedules": Listing(
-        "kdiff.schedules:all_schedules", ["name", "for", "settings", "about"], schedule_facts
+        "kdiff.schedules:SCHEDULES", ["name", "for", "settings", "about"], schedule_facts
     ),
     "guidance": Listing("kdiff.guidance:GUIDANCE", ["name", "aliases", "options", "paper"]),
     "edits": Listing("kdiff.editing:EDITS", ["name", "aliases", "options", "paper"]),

@@ -72,6 +72,9 @@ class Guided(Wrapper):
         outer = [*inner.get("guidance", []), self.modification.record()]
         return {**inner, "guidance": outer}
 
+    def replace(self, *args: Any, **changes: Any) -> Guided:
+        return Guided(self.model.replace(*args, **changes), self.modification)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return Guided, (self.model, self.modification)
 

@@ -14,7 +14,7 @@ import kdiff.networks.k_diffusion_v1
 import kdiff.networks.k_diffusion_v2
 import kdiff.networks.lucidrains_unet
 import kdiff.networks.openai_unet  # noqa: F401
-from kdiff.networks.registry import NETWORKS, at_most, classes_of, network
+from kdiff.networks.registry import NETWORKS, at_most, classes_of, learns_variance, network
 from kdiff.networks.song_unet import SongUNet
 
-__all__ = ["NETWORKS", "SongUNet", "at_most", "classes_of", "network"]
+__all__ = ["NETWORKS", "SongUNet", "at_most", "classes_of", "learns_variance", "network"]

@@ -1,7 +1,7 @@
 """The ADM U-Net of Dhariwal & Nichol 2021 ("Diffusion Models Beat GANs on Image Synthesis"), in the
 configuration that Karras et al. 2022 (EDM, table 7) trained for ImageNet-64.
 
-Tensor names and shapes are those of the published EDM checkpoints.
+Tensors have the names and shapes of the published EDM checkpoints.
 """
 
 from __future__ import annotations

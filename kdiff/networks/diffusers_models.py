@@ -27,7 +27,7 @@ class DiffusersNetwork(nn.Module):
         for name in self.needs:
             if cond.get(name) is None:
                 raise ValueError(f"this network needs {name}, one row a sample: give it in cond")
-        cond = {k: v.to(x.dtype) if v.is_floating_point() else v for k, v in cond.items()}
+        cond = {key: _in_dtype(value, x.dtype) for key, value in cond.items()}
         return self.model(x, timestep=c_noise, **self.arguments(cond, x), return_dict=False)[0]
 
     def arguments(self, cond: dict[str, Tensor], x: Tensor) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class SD3(DiffusersNetwork):
     needs = ("encoder_hidden_states", "pooled_projections")
 
 
-# By the class that a config.json names; the second one is what early DiT folders say.
+# By the class that a config.json names. Early DiT folders name the third.
 ADAPTERS: dict[str, type[DiffusersNetwork]] = {
     "UNet2DModel": UNet2D,
     "DiTTransformer2DModel": DiT,
@@ -118,6 +118,11 @@ ADAPTERS: dict[str, type[DiffusersNetwork]] = {
     "UNet2DConditionModel": UNet2DCondition,
     "SD3Transformer2DModel": SD3,
 }
+
+
+def _in_dtype(value: Any, dtype: torch.dtype) -> Any:
+    floating = isinstance(value, Tensor) and value.is_floating_point()
+    return value.to(dtype) if floating else value
 
 
 def _only_positional(config: Any) -> None:

@@ -2,7 +2,7 @@
 Dynamics of Diffusion Models", configuration G; equation numbers are that paper's), for inference.
 
 Every layer keeps the expected magnitude of its input: there are no biases and no group norms, and
-weights are normalised in each call. Tensor names and shapes are those of the published checkpoints.
+weights are normalised in each call. Tensors have the names and shapes of the published checkpoints.
 """
 
 from __future__ import annotations

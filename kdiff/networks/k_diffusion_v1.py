@@ -1,7 +1,7 @@
 """k-diffusion's `image_v1` U-Net: residual blocks with adaptive group norm, whose scale and shift
 are linear in an embedding of the noise level, and multi-head self-attention at chosen levels.
 
-Tensor names and shapes are those of k-diffusion's checkpoints, so that their weights load into this
+Tensors have the names and shapes of k-diffusion's checkpoints, so that their weights load into this
 class.
 """
 
@@ -147,7 +147,7 @@ def _layers(
 class KDiffusionV1(nn.Module):
     """`network(x, c_noise) -> F(x)`, images `[N, C, H, W]`, `c_noise` `[N]` = ln(sigma) / 4.
 
-    The names of its arguments are those of k-diffusion's configurations; `mapping_cond_dim` counts
+    Its arguments have the names of k-diffusion's configurations; `mapping_cond_dim` counts
     the 9 numbers that tell an augmented training image. Optional, where the model has them:
     `mapping_cond` `[N, D]`, without those 9, which are then 0, and `unet_cond` `[N, D, H, W]`.
     With `has_variance` the last channel, a variance, is dropped. There are no classes.

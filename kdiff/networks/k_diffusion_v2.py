@@ -2,7 +2,7 @@
 levels of transformer layers on patches, merged 2 x 2 on the way down and split on the way up, with
 attention that is local at fine levels and global in the middle.
 
-Tensor names and shapes are those of k-diffusion's checkpoints, so that their weights load into this
+Tensors have the names and shapes of k-diffusion's checkpoints, so that their weights load into this
 class. Local attention is computed as attention under a mask, so it needs no special library, but
 memory as global attention does.
 """
@@ -262,7 +262,7 @@ class KDiffusionV2(nn.Module):
     """`network(x, c_noise, class_labels=None) -> F(x)`, images `[N, C, H, W]`, `c_noise` `[N]` =
     ln(sigma) / 4, `class_labels` `[N]` integers, -1 or None for the null class.
 
-    The names of its arguments are those of k-diffusion's configurations; `self_attns` has a type
+    Its arguments have the names of k-diffusion's configurations; `self_attns` has a type
     for each level (`ATTENTION`). `mapping_cond` `[N, mapping_cond_dim]` is needed where the model
     has it. Augmentation is told to be none. ValueError on an unknown kind of attention.
     """

@@ -2,7 +2,7 @@
 attention (Shen et al. 2018) on the outer levels and full attention on the innermost, both with a
 few learned memory keys and values.
 
-Tensor names and shapes are those of its checkpoints, so that their weights load into this class.
+Tensors have the names and shapes of its checkpoints, so that their weights load into this class.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The U-Net of Nichol & Dhariwal 2021 ("Improved DDPM") and Dhariwal & Nichol 2021 ("Diffusion
 Models Beat GANs", ADM).
 
-Tensor names and shapes are those of OpenAI's published checkpoints, so that their weights load into
+Tensors have the names and shapes of OpenAI's published checkpoints, so that their weights load into
 this class.
 """
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import get_ident
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-NETWORKS: dict[str, type[nn.Module]] = {}
+from kdiff.names import Registry
 
 Network = TypeVar("Network", bound=type[nn.Module])
 
@@ -37,12 +37,27 @@ def network(name: str) -> Callable[[Network], Network]:
     return register
 
 
+def _adopt(registry: Registry[type[nn.Module]], name: str, thing: Any) -> None:
+    """A class; one that was decorated, and a module of such, have registered themselves."""
+    if isinstance(thing, type) and name not in registry and thing not in registry.values():
+        network(name)(thing)
+
+
+NETWORKS: Registry[type[nn.Module]] = Registry("network", "kdiff.networks", _adopt)
+
+
 def classes_of(network: object) -> int | None:
     """How many classes a network that is registered here has; None if it is another."""
     if type(network) not in NETWORKS.values():
         return None
     config = network.config  # type: ignore[attr-defined]
     return config.get("label_dim") or config.get("num_classes") or 0
+
+
+def learns_variance(config: Mapping[str, Any], shape: Sequence[int]) -> bool:
+    """Whether a network of these arguments answers with a variance beside the mean: with twice as
+    many channels as samples of `shape` have."""
+    return len(shape) > 0 and config.get("out_channels") == 2 * shape[0]
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The DDPM++ / NCSN++ U-Net of Song et al. 2021 ("Score-Based Generative Modeling through SDEs",
 appendix H), in the configuration that Karras et al. 2022 (EDM, table 7) trained.
 
-Tensor names and shapes are those of the published EDM checkpoints, so that their weights load
+Tensors have the names and shapes of the published EDM checkpoints, so that their weights load
 into this class. DDPM++ is `embedding_type="positional", encoder_type="standard"` with
 `resample_filter=(1, 1)`; NCSN++ is `"fourier"`, `"residual"` and `(1, 3, 3, 1)`.
 """

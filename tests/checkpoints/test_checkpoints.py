@@ -1,6 +1,7 @@
 """What every format goes through: recognition, overrides, settings, plug-ins, memory."""
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import kdiff
-from kdiff.checkpoints import FORMATS, find_format, formats, native, torch_zip
+from kdiff.checkpoints import find_format, formats, native, torch_zip
 from kdiff.checkpoints.weights import load_weights
 from kdiff.networks import NETWORKS, SongUNet, at_most
 from kdiff.networks.song_unet import FourierEmbedding
@@ -38,7 +39,7 @@ def x(n=2):
 
 
 def test_every_format_has_the_three_names():
-    assert len(formats()) >= len(FORMATS)
+    assert len(formats()) >= 12
     for name, module in formats().items():
         assert name == module.NAME and callable(module.detect) and callable(module.load)
 
@@ -387,7 +388,7 @@ def test_settings_that_are_wrong(tmp_path, content, text):
 # --- plug-ins ---
 
 PLUGIN = """
-    import numpy as np
+    import numpy as np, torch
     from pathlib import Path
     from kdiff.samplers import sampler
 
@@ -409,6 +410,30 @@ PLUGIN = """
         import kdiff
         return kdiff.wrap(lambda x, s: scale * x, "denoised", shape=(2,), name="toy")
 
+    def doubled(factor=2.0):
+        from kdiff.preconditioners import Precond
+        return Precond("doubled", row, clock, 0.1, 10.0)
+
+    def row(sigma):
+        return 0.0, 1.0, 1.0
+
+    def clock(sigma):
+        return 2 * sigma
+
+    class Plain(torch.nn.Module):
+        def __init__(self, width=2):
+            super().__init__()
+            self.layer = torch.nn.Linear(2, width)
+
+        def forward(self, x, t, class_labels=None):
+            return self.layer(x)
+
+    from kdiff.networks import network
+
+    @network("decorated")
+    class Decorated(Plain):
+        pass
+
     from kdiff.eval.evaluation import Metric
     METRIC = Metric("TOY", "a toy", "rows", "", lambda kept, _: [(1.0, None)])
 """
@@ -422,6 +447,11 @@ POINTS = """
     broken = kdiff_toy_that_is_not_there
     [kdiff.metrics]
     toy = kdiff_toy:METRIC
+    [kdiff.preconditioners]
+    doubled = kdiff_toy:doubled
+    [kdiff.networks]
+    plain_net = kdiff_toy:Plain
+    toys = kdiff_toy
 """
 USE = """
     import json, sys, warnings, kdiff
@@ -441,7 +471,17 @@ USE = """
         names[what] = [row["name"] for row in json.loads(result.stdout)]
     model = kdiff.load(sys.argv[1], scale=0.5)
     sample = kdiff.sample(model, "Half Euler", steps=3, schedule="square", power=3)
-    print(json.dumps([names, model.facts["format"], list(sample.shape)]))
+    kept = []
+    for name in ("plain net", "decorated"):
+        from kdiff.networks import NETWORKS
+        from kdiff.checkpoints import native
+        made = NETWORKS.find(name).thing(width=2)
+        own = kdiff.Denoiser(made, kdiff.precond("doubled", factor=3), shape=(2,))
+        native.save("toy.safetensors", made.state_dict(), native.describe(own))
+        read = kdiff.load("toy.safetensors")
+        kept.append([type(read.network).__name__, read.network.config, read.precond.config])
+        kept[-1].append(read.precond(1.0).c_noise)
+    print(json.dumps([names, model.facts["format"], list(sample.shape), kept]))
 """
 
 
@@ -454,9 +494,44 @@ def test_other_packages_add_samplers_schedules_formats_and_metrics(tmp_path):
     (tmp_path / "model.toy").write_text("")
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n" + textwrap.dedent(USE)
     command = [sys.executable, "-c", code, str(tmp_path / "model.toy")]
-    found = subprocess.run(command, capture_output=True, text=True)
+    found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert found.returncode == 0, found.stderr
-    names, format_, shape = json.loads(found.stdout)
+    names, format_, shape, kept = json.loads(found.stdout)
     assert "half_euler" in names["samplers"] and "square" in names["schedules"]
     assert "toy" in names["formats"] and "toy" in names["metrics"]
     assert (format_, shape) == ("toy", [1, 2])
+    doubled = {"name": "doubled", "factor": 3.0}
+    assert kept == [
+        ["Plain", {"name": "plain_net", "width": 2}, doubled, 2.0],
+        ["Decorated", {"name": "decorated", "width": 2}, doubled, 2.0],
+    ]
+
+
+def test_a_module_that_is_not_a_format_is_left_out(monkeypatch):
+    monkeypatch.setattr("kdiff.names.plugins", lambda group: {"toy": math})
+    with pytest.warns(UserWarning, match="toy of kdiff.checkpoints is left out: a format has NAME"):
+        assert "toy" not in formats()
+
+
+def test_a_file_with_an_unknown_network_suggests_the_nearest(tiny):
+    config = {**native.describe(kdiff.load(tiny)), "network": {"name": "song_unt"}}
+    native.save(tiny, kdiff.load(tiny).network.state_dict(), config)
+    with pytest.raises(ValueError, match="unknown network 'song_unt'; did you mean song_unet"):
+        kdiff.load(tiny)
+
+
+@pytest.mark.parametrize(
+    ("find", "nearest"),
+    [
+        (lambda: kdiff.precond("edmm"), "unknown preconditioner 'edmm'; did you mean edm"),
+        (lambda: kdiff.schedule("karas", 5), "unknown schedule 'karas'; did you mean karras"),
+        (lambda: NETWORKS.find("dhariwal"), "unknown network 'dhariwal'; did you mean dhariw"),
+        (lambda: formats().find("lucid"), "unknown checkpoint format 'lucid'; did you mean lucidr"),
+        (lambda: kdiff.alphas_cumprod("cosin"), "unknown beta schedule 'cosin'; did you mean cos"),
+    ],
+    ids=["preconditioner", "schedule", "network", "format", "betas"],
+)
+def test_unknown_names_are_told_alike(find, nearest):
+    with pytest.raises(kdiff.UnknownName, match=nearest) as caught:
+        find()
+    assert isinstance(caught.value, ValueError) and "\n" not in str(caught.value)

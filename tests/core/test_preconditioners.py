@@ -327,9 +327,9 @@ def test_wrong_alphas_cumprod(alphas):
 
 
 def test_wrong_names_and_settings():
-    with pytest.raises(ValueError, match="unknown preconditioner 'edn'; use one of edm, vp, "):
+    with pytest.raises(ValueError, match="unknown preconditioner 'edn'; did you mean edm"):
         kdiff.precond("edn")
-    with pytest.raises(ValueError, match="unknown beta schedule 'quadratic'; use one of linear"):
+    with pytest.raises(ValueError, match="unknown beta schedule 'quadratic'; there is linear"):
         kdiff.precond("eps", alphas_cumprod="quadratic")
     with pytest.raises(TypeError, match="sigma_dta"):
         kdiff.precond("edm", sigma_dta=1)
@@ -411,8 +411,62 @@ def test_a_learned_variance_is_dropped():
         p.data[:3].clone() for p in network.parameters()
     )
     x = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    both = [kdiff.Denoiser(n, "eps", shape=(3, 4, 4))(x, 3.0) for n in (network, plain)]
+    both = [
+        kdiff.Denoiser(n, "eps", shape=(3, 4, 4), learned_variance=learned)(x, 3.0)
+        for n, learned in ((network, True), (plain, False))
+    ]
     torch.testing.assert_close(*both)
+
+
+def twice(channels=6):
+    return lambda x, c: torch.cat([x, x + 1], dim=1)[:, :channels]
+
+
+def test_a_learned_variance_is_never_guessed():
+    """Only what was said, or what the first answer showed where nothing was."""
+    x = torch.ones(2, 3, 2, 2)
+
+    def model(answers, learned):
+        return kdiff.Denoiser(answers, "edm", shape=(3, 2, 2), learned_variance=learned)
+
+    for answers, learned, said in (
+        (
+            twice(),
+            False,
+            "not \\(2, 6, 2, 2\\); if half of that is a learned variance, say",
+        ),
+        (twice(3), True, "must answer with \\(2, 6, 2, 2\\), not \\(2, 3, 2, 2\\)$"),
+        (twice(5), None, "must answer with \\(2, 3, 2, 2\\), not \\(2, 5, 2, 2\\)$"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            model(answers, learned)(x, 1.0)
+    with pytest.raises(ValueError, match="learned_variance must be True, False or None, not 'yes'"):
+        model(twice(), "yes")
+    for channels, other in ((6, 3), (3, 6)):
+        network = [twice(channels)]
+        undecided = model(lambda x, c, n=network: n[0](x, c), None)
+        first = undecided(x, 1.0)
+        assert undecided.learned_variance is (channels == 6)
+        assert torch.equal(first, undecided(x, 1.0))
+        network[0] = twice(other)  # the first answer has decided
+        with pytest.raises(ValueError, match="the network must answer with"):
+            undecided(x, 1.0)
+    assert model(twice(), None).replace(learned_variance=True).learned_variance is True
+
+
+def test_scalars_have_no_learned_variance():
+    with pytest.raises(ValueError, match="no channels, and so no learned variance"):
+        kdiff.Denoiser(lambda x, c: x, "edm", shape=(), learned_variance=True)
+    undecided = kdiff.Denoiser(lambda x, c: x, "edm", shape=(), learned_variance=None)
+    assert undecided(torch.ones(3), 1.0).shape == (3,) and undecided.learned_variance is False
+
+
+def test_names_are_found_as_those_of_samplers_are():
+    assert kdiff.precond("Sub-VP").config == {"name": "sub_vp"}
+    assert kdiff.precond("EDM").name == "edm"
+    for wrong in (3, None):
+        with pytest.raises(TypeError, match="a name must be text"):
+            kdiff.precond(wrong)
 
 
 def test_c_noise_and_conditions_have_one_row_a_sample():

@@ -2,6 +2,9 @@
 
 import json
 import math
+import subprocess
+import sys
+import textwrap
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -11,10 +14,12 @@ import torch
 
 import kdiff
 from kdiff.samplers import UnknownName
-from kdiff.schedules import CONTINUOUS, DISCRETE, FINALS, SCHEDULES
+from kdiff.schedules import FINALS, SCHEDULES
 
 TABLE = kdiff.precond("eps").sigmas
 DISCRETE_MODEL = SimpleNamespace(sigma_min=TABLE[0], sigma_max=TABLE[-1], sigmas=TABLE)
+CONTINUOUS = [name for name, schedule in SCHEDULES.items() if not schedule.discrete]
+DISCRETE = [name for name, schedule in SCHEDULES.items() if schedule.discrete]
 
 
 def timesteps(name: str, steps: int, final: str = "zero", **settings) -> list[float]:
@@ -313,6 +318,22 @@ def test_the_range_of_a_model_may_be_tensors():
     assert kdiff.schedule("exponential", 5, model) == kdiff.schedule(
         "exponential", 5, sigma_min=0.25, sigma_max=64.0
     )
+
+
+def test_schedules_and_preconditioners_do_not_import_torch():
+    """Under a package without its __init__, which imports all."""
+    code = """
+        import sys, types
+        sys.modules["kdiff"] = package = types.ModuleType("kdiff")
+        package.__path__ = sys.argv[1:]
+        from kdiff.preconditioners import precond
+        from kdiff.schedules import schedule
+        assert schedule("Karras", 3)[0] == 80 and precond("eps").sigmas
+        assert "torch" not in sys.modules
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), *kdiff.__path__]
+    found = subprocess.run(command, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
 
 
 def test_a_plan_of_numpys_numbers_is_recorded_as_plain_json():

@@ -22,7 +22,7 @@ from kdiff.plans import plan as make_plan
 from kdiff.preconditioners import Precond
 from kdiff.samplers import resolve
 from kdiff.samplers.registry import Final
-from kdiff.schedules import CONTINUOUS, exponential, find_schedule, karras
+from kdiff.schedules import SCHEDULES, exponential, karras
 
 Config = Mapping[str, Any]
 
@@ -143,11 +143,11 @@ def _scheduled(config: Config, precond: Precond, steps: int) -> Plan:
     name, settings = chosen_schedule(config), dict(config["settings"] or {})
     name = name or next((SPACINGS[key] for key in SPACINGS if config.get(key)), None)
     final = _final(config)
-    if name is None or name == "beta" or find_schedule(name) in CONTINUOUS:
+    if name is None or name == "beta" or not SCHEDULES.find(name).thing.discrete:
         for end in ("sigma_min", "sigma_max"):
             if config.get(end) is not None:
                 settings.setdefault(end, config[end])
-    elif find_schedule(name) == "leading" and config.get("steps_offset"):
+    elif SCHEDULES.find(name).name == "leading" and config.get("steps_offset"):
         settings.setdefault("steps_offset", config["steps_offset"])
     if name == "beta":
         ends = {"sigma_min": precond.sigma_min, "sigma_max": precond.sigma_max} | settings
