@@ -12,7 +12,7 @@ from kdiff.counts import real_number
 from kdiff.preconditioners import Precond
 
 # Of KDiffScheduler itself.
-OWN = ("sampler", "schedule", "final", "options", "settings", "seeds", "clip")
+OWN = ("sampler", "schedule", "final", "options", "settings", "seeds", "clip", "edits")
 
 SPACINGS = {  # the schedule that each stands for, where none is chosen
     "use_karras_sigmas": "karras",

@@ -78,25 +78,6 @@ def replaced(config: Config) -> list[str]:
     return [key for key, value in {**choices, **(config["settings"] or {})}.items() if value]
 
 
-def evaluation_levels(plan: Plan) -> list[float]:
-    """The noise level of each evaluation that the plan makes: it is run on zeros."""
-    asks = plan.sampler.start(0.0, plan.sigmas, no_noise, plan.options)
-    levels: list[float] = []
-    denoised = None
-    while True:
-        try:
-            _, sigma = asks.send(denoised)
-        except StopIteration:
-            return levels
-        levels.append(sigma)
-        denoised = 0.0
-
-
-def no_noise(s: float, t: float) -> float:
-    """Nothing, where a sampler wants noise."""
-    return 0.0
-
-
 def level_at(config: Config, precond: Precond, time: float) -> float:
     """The sigma at which the network is told `time`; 0 is a flow's data. ValueError if none is."""
     last = training_times(config)
@@ -126,8 +107,12 @@ def _numbers(name: str, given: Any) -> list[float]:
     return numbers
 
 
+def _chosen(config: Config) -> dict[str, Any]:
+    return {"options": config["options"], "edits": config["edits"]}
+
+
 def _plan(config: Config, levels: Sequence[float]) -> Plan:
-    return make_plan(None, config["sampler"], sigmas=levels, options=config["options"])
+    return make_plan(None, config["sampler"], sigmas=levels, **_chosen(config))
 
 
 def _given(config: Config, times: list[float], sigmas: list[float]) -> Grid:
@@ -161,7 +146,7 @@ def _scheduled(config: Config, precond: Precond, steps: int) -> Plan:
         steps=steps,
         schedule=name,
         final=final,
-        options=config["options"],
+        **_chosen(config),
         **settings,
     )
 

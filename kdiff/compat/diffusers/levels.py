@@ -4,6 +4,7 @@ grid."""
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -113,6 +114,8 @@ class NoiseLevels(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     def _sigma_at(self, timestep: float, at: int) -> float:
         """That of the grid's entry for the timestep, of several the one nearest to index `at`."""
+        if math.isnan(timestep) and self._plan is not None and self._plan.levels is None:
+            return self._plan.sigmas[-1]  # beyond the end of an adaptive sampler's
         same = [i for i, t in enumerate(self._times) if abs(t - timestep) <= 1e-6 * max(1.0, t)]
         if same:
             return self._levels[min(same, key=lambda i: abs(i - at))]
