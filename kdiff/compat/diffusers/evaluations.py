@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 from torch import Tensor
 
@@ -20,6 +21,9 @@ class LiveTimesteps(Tensor):
             if timestep.isnan():
                 return
             yield timestep
+
+    def __deepcopy__(self, memo: Any) -> LiveTimesteps:
+        return self.clone().as_subclass(LiveTimesteps)
 
 
 def evaluation_levels(plan: Plan) -> list[float]:
