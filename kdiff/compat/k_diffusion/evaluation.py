@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import trange
 
-from kdiff.compat.k_diffusion.missing import says_what_is_missing
+from kdiff.compat.k_diffusion._missing import says_what_is_missing
 from kdiff.counts import whole_number
 from kdiff.eval import Gaussian, Moments, frechet_distance
 from kdiff.eval.features.inception_weights import load_inception

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdiff.compat.k_diffusion.layers import Preconditioned, v_scalings
-from kdiff.compat.k_diffusion.schedules import append_zero
+from kdiff.compat.k_diffusion._preconditioned import Preconditioned, v_scalings
+from kdiff.compat.k_diffusion._schedules import append_zero
 from kdiff.counts import whole_number
 
 

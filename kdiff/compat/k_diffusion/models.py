@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from kdiff.compat.k_diffusion.missing import says_what_is_missing
+from kdiff.compat.k_diffusion._missing import says_what_is_missing
 from kdiff.networks.k_diffusion_v1 import KDiffusionV1
 from kdiff.networks.k_diffusion_v2 import KDiffusionV2
 

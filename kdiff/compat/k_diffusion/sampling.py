@@ -17,18 +17,18 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm, trange
 
-from kdiff.compat.k_diffusion.brownian import BatchedBrownianTree, BrownianTreeNoiseSampler
-from kdiff.compat.k_diffusion.dpm_solver import DPMSolver, sample_dpm_adaptive, sample_dpm_fast
-from kdiff.compat.k_diffusion.likelihood import log_likelihood
-from kdiff.compat.k_diffusion.schedules import (
+from kdiff.compat.k_diffusion._brownian import BatchedBrownianTree, BrownianTreeNoiseSampler
+from kdiff.compat.k_diffusion._dpm_solver import DPMSolver, sample_dpm_adaptive, sample_dpm_fast
+from kdiff.compat.k_diffusion._likelihood import log_likelihood
+from kdiff.compat.k_diffusion._schedules import (
     append_zero,
     get_sigmas_exponential,
     get_sigmas_karras,
     get_sigmas_polyexponential,
     get_sigmas_vp,
 )
-from kdiff.compat.k_diffusion.step_size import PIDStepSizeController
-from kdiff.compat.k_diffusion.steps import (
+from kdiff.compat.k_diffusion._step_size import PIDStepSizeController
+from kdiff.compat.k_diffusion._steps import (
     float_grid,
     get_ancestral_step,
     linear_multistep_coeff,

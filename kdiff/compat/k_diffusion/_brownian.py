@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kdiff.noise import Noise
 
-OCTAVES = 20
+_OCTAVES = 20
 
 
 class BatchedBrownianTree:
@@ -56,13 +56,13 @@ class BatchedBrownianTree:
 
 
 def _pieces(low: float, high: float) -> Iterator[tuple[float, float, float]]:
-    """The interval [low, high] of [0, 1], cut at 2^-1, 2^-2 .. 2^-OCTAVES, each piece as an
+    """The interval [low, high] of [0, 1], cut at 2^-1, 2^-2 .. 2^-_OCTAVES, each piece as an
     interval of `kdiff.Noise`'s clock (one unit from cut to cut) and its length here.
 
     So the path is resolved to 1 / 4096 of the distance from its small end, as noise schedules
     need: steps grow with sigma.
     """
-    cuts = [0.0, *(2.0 ** (k - OCTAVES) for k in range(OCTAVES + 1))]
+    cuts = [0.0, *(2.0 ** (k - _OCTAVES) for k in range(_OCTAVES + 1))]
     for clock, (a, b) in enumerate(pairwise(cuts)):
         start, end = max(low, a), min(high, b)
         if start < end:
