@@ -15,7 +15,7 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.logging import get_logger
 from torch import Tensor
 
-from kdiff.compat.diffusers.config import CHANGEABLE, OWN, check
+from kdiff.compat.diffusers.config import CHANGEABLE, OWN, as_texts, check
 from kdiff.compat.diffusers.evaluations import (
     LiveTimesteps,
     beginnings,
@@ -28,7 +28,6 @@ from kdiff.compat.diffusers.run import Run
 from kdiff.compat.diffusers.samples import Generators, draw_seeds, limited
 from kdiff.driver import TooManyEvaluations
 from kdiff.editing import EDITS
-from kdiff.modifications import Modification
 from kdiff.modifications import chosen as chosen_modification
 from kdiff.noise import Noise
 from kdiff.plans import DEFAULT_SAMPLER, Plan
@@ -36,7 +35,7 @@ from kdiff.samplers import resolve
 from kdiff.samplers.contract import Ask
 from kdiff.samplers.registry import Final
 
-LOG = get_logger(__name__)
+_LOG = get_logger(__name__)
 
 
 @dataclass
@@ -53,16 +52,17 @@ class KDiffScheduler(NoiseLevels):
 
     Made by `from_config` from the configuration of the pipeline's own scheduler, which says what
     the network predicts at which noise levels (betas with epsilon, v_prediction or sample, or flow
-    matching). `sampler`, `schedule`, `final`, `options` and `settings` (rho, sigma_max ..) are
-    those of `kdiff.plan`. Without a schedule, the configuration's choice of sigmas (karras,
-    exponential, beta) counts, and for flows its shifts; else it is karras, as in `kdiff.plan`.
-    `clip=True` follows its clip_sample.
+    matching). `sampler`, `schedule`, `final`, `options`, `edits` and `settings` (rho, sigma_max
+    ..) are arguments of `kdiff.plan`. Without a schedule, the configuration's choice of sigmas
+    (karras, exponential, beta) counts, and for flows its shifts; else it is karras, as in
+    `kdiff.plan`. `clip=True` follows its clip_sample.
 
     Samples are scaled as the network sees them, c_in(sigma) x, so `scale_model_input` changes
     nothing; the last one is the result itself. Noise comes from `seeds`, one for each sample; else
     from seeds that the generator given to `step` draws; else from the bits of the start. No global
-    generator is touched. Churn's noise before the first evaluation is left out: the start then
-    counts as being at that higher noise level already.
+    generator is touched. Noise before the first evaluation (churn's) is left out: the start counts
+    as being at that higher noise level already. An adaptive sampler writes `timesteps` as it goes,
+    and a loop over them ends with it.
     """
 
     _compatibles = [*(e.name for e in KarrasDiffusionSchedulers), "FlowMatchEulerDiscreteScheduler"]  # noqa: RUF012
@@ -98,17 +98,16 @@ class KDiffScheduler(NoiseLevels):
         cls, config: Any = None, return_unused_kwargs: bool = False, **chosen: Any
     ) -> Any:
         """The scheduler for a model with that `config`, of a scheduler, or that scheduler itself;
-        `chosen` are `sampler`, `schedule`, `final`, `options`, `seeds`, `clip`, what else
-        `kdiff.plan` takes (rho, sigma_max ..), and changes to the configuration (shift=5 ..).
+        `chosen` are `sampler`, `schedule`, `final`, `options`, `edits`, `seeds`, `clip`,
+        other arguments of `kdiff.plan` (rho, sigma_max ..), and changes to the configuration
+        (shift=5 ..).
 
         ValueError if the configuration says what kdiff cannot follow; a line in diffusers' log
         names what is left out.
         """
         own = {key: chosen.pop(key) for key in OWN if key in chosen}
-        if "edits" in own:  # as text, which a configuration can hold
-            edits = own["edits"]
-            one = isinstance(edits, str | Modification)
-            own["edits"] = [str(edit) for edit in ([edits] if one else edits)]
+        if "edits" in own:
+            own["edits"] = as_texts(own["edits"])
         changes = {key: chosen.pop(key) for key in CHANGEABLE if key in chosen}
         if chosen:
             own["settings"] = chosen
@@ -117,7 +116,7 @@ class KDiffScheduler(NoiseLevels):
         if isinstance(config, Mapping):  # diffusers would drop what was left at its class's default
             config = {k: v for k, v in config.items() if k != "_use_default_values"} | changes
             for line in check(config | own):
-                LOG.warning(line)
+                _LOG.warning(line)
         return super().from_config(config, return_unused_kwargs, **own)
 
     # --- the grid --------------------------------------------------------------------------------
@@ -140,7 +139,7 @@ class KDiffScheduler(NoiseLevels):
         """
         left = replaced(self.config)
         if left and (timesteps is not None or sigmas is not None):
-            LOG.warning(f"{', '.join(left)} left out: timesteps or sigmas are given")
+            _LOG.warning(f"{', '.join(left)} left out: timesteps or sigmas are given")
         self._plan, self._told = make_grid(self.config, num_inference_steps, timesteps, sigmas, mu)
         self.num_inference_steps, self.order = self._plan.steps, calls_in_step(self._plan)
         self._levels = evaluation_levels(self._plan)

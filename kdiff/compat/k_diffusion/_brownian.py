@@ -1,7 +1,7 @@
-"""Brownian paths behind the signatures of k-diffusion's, which are torchsde's trees.
+"""Brownian paths with the signatures of k-diffusion's, which are torchsde's trees.
 
-The law is the same, the numbers are not: these are functions of the seed by `kdiff.Noise`, the same
-on every device.
+They have the same law, but other numbers: `kdiff.Noise` makes them from the seed, equal on every
+device.
 """
 
 from __future__ import annotations
@@ -71,10 +71,10 @@ def _pieces(low: float, high: float) -> Iterator[tuple[float, float, float]]:
 
 class BrownianTreeNoiseSampler:
     """`sampler(sigma, sigma_next)` is standard normal noise like `x`: the increment of a Brownian
-    path over that interval, by its standard deviation.
+    path over that interval, divided by its standard deviation.
 
-    `sigma_min`, `sigma_max`: where the path is; `seed` as in `BatchedBrownianTree`; `transform`
-    makes the path's time of a sigma.
+    The path lies between `sigma_min` and `sigma_max`; `seed` is as in `BatchedBrownianTree`;
+    `transform` gives the path's time at a sigma.
     """
 
     def __init__(

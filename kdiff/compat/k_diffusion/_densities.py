@@ -1,7 +1,7 @@
 """`k_diffusion.utils`'s distributions of the noise level in training, by inverting their
-distribution functions. With the same state of torch's global generator they are the same numbers.
+distribution functions. From the same state of torch's global generator they draw the same numbers.
 
-In `enable_stratified` the uniform numbers behind them are stratified: of a batch of N, each lies
+In `enable_stratified` the uniform numbers behind them are stratified: in a batch of N, each lies
 in an N-th of its own.
 """
 

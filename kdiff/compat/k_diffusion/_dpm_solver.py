@@ -2,8 +2,8 @@
 ODE Solver for Diffusion Probabilistic Model Sampling in Around 10 Steps"), with k-diffusion's
 signatures.
 
-Its time is t = -ln sigma, the paper's lambda where alpha = 1. All is done on the noise prediction
-eps = (x - D) / sigma, and a step of the SDE is one of the ODE to sigma_down, and then noise.
+Its time is t = -ln sigma, the paper's lambda where alpha = 1. It steps the noise prediction
+eps = (x - D) / sigma. A step of the SDE is a step of the ODE to sigma_down, and then noise.
 """
 
 from __future__ import annotations

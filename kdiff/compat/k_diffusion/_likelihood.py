@@ -12,8 +12,8 @@ from torch import Tensor
 from kdiff.compat.k_diffusion._steps import to_d
 from kdiff.driver import NonFiniteError
 
-# Dormand & Prince 1980: RK5(4)7M. A row is a stage, the last one also the step's result; _ERROR is
-# what it differs by from the embedded method of order 4.
+# Dormand & Prince 1980: RK5(4)7M. Each row is a stage, and the last one is also the step's result.
+# _ERROR is its difference from the embedded method of order 4.
 _STAGES = (
     (1 / 5,),
     (3 / 40, 9 / 40),
@@ -42,7 +42,7 @@ def log_likelihood(
     evaluations = 0
 
     def slope(sigma: float, state: Tensor) -> Tensor:
-        """Of x, and of the log likelihood, its last column: the divergence of the former."""
+        """The slope of x, and in the last column of the log likelihood, which is its divergence."""
         nonlocal evaluations
         evaluations += 1
         with torch.enable_grad():

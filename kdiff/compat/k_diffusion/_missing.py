@@ -60,8 +60,8 @@ MISSING: dict[str, dict[str, str]] = {
 
 
 def says_what_is_missing(module: str) -> Callable[[str], Any]:
-    """A module's `__getattr__`: NotImplementedError for what k-diffusion has there, which unlike
-    AttributeError also reaches who imports the name; AttributeError for the rest."""
+    """A module's `__getattr__`: NotImplementedError for a name that k-diffusion has there, which,
+    unlike AttributeError, also gets through an import of it; AttributeError for other names."""
 
     def __getattr__(name: str) -> Any:  # noqa: N807
         reason = MISSING[module].get(name)

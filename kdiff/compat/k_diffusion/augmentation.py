@@ -15,8 +15,8 @@ _AUGMENTATIONS = 9
 
 
 class KarrasAugmentWrapper(nn.Module):
-    """Tells an `image_v1` network what augmentation was done, before its other `mapping_cond`;
-    without `aug_cond` `[N, 9]` it was none."""
+    """Tells an `image_v1` network, before its other `mapping_cond`, how its input was augmented:
+    not at all without `aug_cond` `[N, 9]`."""
 
     def __init__(self, model: Any):
         super().__init__()

@@ -85,8 +85,8 @@ def round_to_power_of_two(x: float, tol: float) -> int:
 
 
 def load_config(path_or_dict: str | Path | _Config) -> _Config:
-    """A configuration with all that it leaves out: of a JSON file, of the metadata of a
-    safetensors file, or a dict. ValueError if it is no configuration of a model."""
+    """A configuration, with defaults for what it leaves out. It is a dict, a JSON file, or a
+    safetensors file with it in the metadata. ValueError if it does not describe a model."""
     given = path_or_dict if isinstance(path_or_dict, dict) else _read(user_path(path_or_dict))
     try:
         kind = given["model"]["type"]
@@ -116,7 +116,7 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> _Config:
 
 
 def _fill_in(kind: str, model: _Config) -> None:
-    """What depends on other settings."""
+    """Fill in the settings that follow from others."""
     if kind == "image_transformer_v1":
         model["d_ff"] = model["d_ff"] or round_to_power_of_two(model["width"] * 8 / 3, tol=0.05)
     if kind == "image_transformer_v2":
@@ -131,9 +131,9 @@ def _fill_in(kind: str, model: _Config) -> None:
 
 
 def make_model(config: _Config) -> nn.Module:
-    """The network of a configuration, `model(x, sigma, **conditioning)`, for a state dict of
-    k-diffusion to be loaded into: what it starts with is torch's defaults, and it has no dropout.
-    ValueError if kdiff does not have it."""
+    """The network of a configuration, `model(x, sigma, **conditioning)`, ready to load a state dict
+    of k-diffusion. It starts with torch's default values, and has no dropout. ValueError if kdiff
+    does not have it."""
     kind = _setting(_setting(config, "model"), "type")
     if kind not in NETWORKS:
         raise ValueError(f"kdiff has no network {kind!r}; it has {' and '.join(NETWORKS)}")
@@ -148,7 +148,7 @@ def make_model(config: _Config) -> nn.Module:
 
 
 def _setting(settings: Any, *names: str) -> Any:
-    """The first of these that there is. ValueError if there is none."""
+    """The first of the named settings that is there. ValueError if none is."""
     if not isinstance(settings, dict):
         raise ValueError(f"a config is a dict, as load_config returns it, not {settings!r:.80}")
     for name in names:
@@ -158,7 +158,7 @@ def _setting(settings: Any, *names: str) -> Any:
 
 
 def make_denoiser_wrapper(config: _Config) -> Callable[..., nn.Module]:
-    """What makes a denoiser of a network."""
+    """The function that makes a denoiser of the network."""
     model = _setting(config, "model")
     loss, variance = model.get("loss_config", "karras"), model.get("has_variance", False)
     settings = {"sigma_data": model.get("sigma_data", 1.0)}
@@ -173,8 +173,8 @@ def make_denoiser_wrapper(config: _Config) -> Callable[..., nn.Module]:
 
 
 def make_sample_density(config: _Config) -> Callable[..., Any]:
-    """What draws the noise levels of training, `density([n], device=..)`, of the `model` part of a
-    configuration. ValueError if its type is unknown."""
+    """The function that draws noise levels for training, `density([n], device=..)`, as the `model`
+    part of a configuration says. ValueError if its type is unknown."""
     given, sigma_data = (_setting(config, key) for key in ("sigma_sample_density", "sigma_data"))
 
     def bounds(low: float, high: float) -> dict[str, Any]:

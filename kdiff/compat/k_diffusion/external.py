@@ -63,7 +63,7 @@ class DiscreteSchedule(Preconditioned):
         return append_zero(self.t_to_sigma(t))
 
     def sigma_to_t(self, sigma: Tensor, quantize: bool | None = None) -> Tensor:
-        """Timesteps, clamped to those there are; integers if they are quantized."""
+        """Timesteps, clamped to the table; integers if they are quantized."""
         log_sigma = sigma.log()
         if self.quantize if quantize is None else quantize:
             distance = (log_sigma.reshape(-1, 1) - self.log_sigmas).abs()

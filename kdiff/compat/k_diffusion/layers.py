@@ -34,7 +34,7 @@ _WEIGHTINGS: dict[str, Callable[[Tensor, float], Tensor]] = {
 class Denoiser(Preconditioned):
     """EDM's preconditioner (Karras et al. 2022, table 1) around a model that is told sigma itself:
     k-diffusion's networks are. `weighting` of the loss: karras, soft-min-snr, snr or a function of
-    sigma. Of `scales` there is 1 only."""
+    sigma. `scales` must be 1 where the loss is asked for."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Denoiser(Preconditioned):
 
 class DenoiserWithVariance(Denoiser):
     """For a network that also answers, to `return_variance=True`, with the logarithm `[N]` of its
-    error's variance: the loss is Gaussian's."""
+    error's variance: the loss is a Gaussian's."""
 
     def loss(self, input: Tensor, noise: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:
         network_input, target = self._task(input, noise, sigma)
