@@ -281,15 +281,22 @@ def test_edits_are_part_of_the_configuration(tmp_path):
 # --- beginning within ----------------------------------------------------------------------------
 
 
+BEGUN = [
+    ("kind_three_stages", [], 3),
+    ("kind_asking_lists", [], 2),
+    ("adaptive", [], 1),
+    ("adaptive_by_sample", [], 1),
+    ("dpmpp_2m", ["clamped", "asked_twice"], 2),
+]
+
+
 @pytest.mark.parametrize("told", [True, False])
-@pytest.mark.parametrize(
-    "name", ["kind_three_stages", "kind_asking_lists", "adaptive", "adaptive_by_sample"]
-)
-def test_image_to_image(name, told):
+@pytest.mark.parametrize(("name", "edits", "order"), BEGUN)
+def test_image_to_image(name, edits, order, told):
     """From the third step's level on, as pipelines find it: `order` evaluations a step."""
-    scheduler = make("eps", name)
-    assert scheduler.order == {"kind_three_stages": 3, "kind_asking_lists": 2}.get(name, 1)
-    sigmas, first = scheduler.plan.sigmas[2:], 2 * scheduler.order
+    scheduler = make("eps", name, edits=edits)
+    assert scheduler.order == order
+    sigmas, first = scheduler.plan.sigmas[2:], 2 * order
     if told:
         scheduler.set_begin_index(first)
     noise = kdiff.Noise(SEEDS, SHAPE, torch.float64).initial()
@@ -297,8 +304,9 @@ def test_image_to_image(name, told):
     z = scheduler.add_noise(torch.ones(2, *SHAPE).double(), noise, timesteps[:1])
     z, _ = loop(scheduler, z, timesteps)
     model = kdiff.Denoiser(network, scheduler.precond, shape=SHAPE)
-    plan = kdiff.plan(model, name, sigmas=sigmas)
-    *_, last = kdiff.drive(model, plan, 1 + sigmas[0] * noise, kdiff.Noise(SEEDS, SHAPE))
+    plan = kdiff.plan(model, name, sigmas=sigmas, edits=edits)
+    source = kdiff.Noise(SEEDS, SHAPE, torch.float64)
+    *_, last = kdiff.drive(model, plan, 1 + sigmas[0] * noise, source)
     close(z, last.x)
 
 

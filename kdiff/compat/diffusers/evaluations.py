@@ -43,10 +43,11 @@ def beginnings(plan: Plan) -> dict[int, int]:
 
 
 def calls_in_step(plan: Plan) -> int:
-    """The evaluations in a step: `Sampler.calls`, unless the sampler counts in its own way."""
-    if plan.sampler.count is None:
+    """The evaluations in most steps."""
+    if plan.sampler.count is None and plan.sampler.limit is None and not plan.edits:
         return plan.sampler.calls
-    return Counter(_steps(plan))[0] or 1
+    each = Counter(_steps(plan)).values()
+    return Counter(each).most_common(1)[0][0]
 
 
 def _steps(plan: Plan) -> list[int]:
