@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import adaptive_samplers
 import kdiff
 from kdiff.compat.diffusers import KDiffScheduler
 
@@ -53,6 +54,12 @@ def same(pipe, scheduler, tolerance=1e-4, **asked):
         ours = KDiffScheduler.from_config(scheduler.config, sampler=sampler)
         assert run(pipe, ours, **asked).isfinite().all()
         assert ours.step_index == len(ours.timesteps) == len(ours.sigmas) - 1
+    with adaptive_samplers.registered():  # which ends before the last of its timesteps
+        ours = KDiffScheduler.from_config(
+            scheduler.config, sampler="adaptive", options={"limit": 100}
+        )
+        assert run(pipe, ours, **asked).isfinite().all()
+        assert 2 <= ours.step_index < len(ours.timesteps) == 100
 
 
 # --- Stable Diffusion ----------------------------------------------------------------------------

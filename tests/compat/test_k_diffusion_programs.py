@@ -2,6 +2,7 @@
 against k-diffusion itself, through what tools/make_k_diffusion_programs_golden.py and
 tools/make_k_diffusion_networks_golden.py stored."""
 
+import ast
 import gzip
 import importlib
 import json
@@ -9,6 +10,7 @@ import math
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +19,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from kdiff.compat import k_diffusion as K
-from kdiff.compat.k_diffusion.missing import MISSING
+from kdiff.compat.k_diffusion._missing import MISSING
 from places import GOLDEN
 
 FOLDER = GOLDEN
@@ -57,6 +59,25 @@ def test_the_table_of_what_is_missing_has_no_other_names():
     assert {part.removeprefix("models.") for part in PARTS} <= set(MISSING["models"])
 
 
+def defined(path):
+    """The public names that a module's own lines make."""
+    for line in ast.parse(path.read_text()).body:
+        targets = getattr(line, "targets", [getattr(line, "target", line)])
+        names = [getattr(target, "id", getattr(target, "name", "_")) for target in targets]
+        yield from (name for name in names if not name.startswith("_"))
+
+
+def test_there_are_no_other_public_names():
+    """Neither in its modules, nor of modules: what kdiff adds begins with an underscore."""
+    folder = Path(K.__file__).parent
+    modules = {path.stem: path for path in folder.glob("*.py") if not path.stem.startswith("_")}
+    assert modules.keys() == {m for m in GOLDEN["names"] if m} - {*PARTS}
+    for module, path in modules.items():
+        names = {*defined(path), *getattr(getattr(K, module), "__all__", ())}
+        assert names <= {*GOLDEN["names"][module]}
+    assert list(defined(folder / "__init__.py")) == ["install"]
+
+
 @pytest.mark.parametrize("module", [m for m in GOLDEN["names"] if m and m not in PARTS])
 def test_other_names_are_attribute_errors(module):
     assert not hasattr(getattr(K, module), "no_such_name")
@@ -70,6 +91,7 @@ kdiff.compat.k_diffusion.install()
 kdiff.compat.k_diffusion.install()
 
 import types
+from pathlib import Path
 import torch
 import k_diffusion as K
 import k_diffusion.external

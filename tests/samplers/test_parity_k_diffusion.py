@@ -11,6 +11,7 @@ import kdiff
 import places
 from kdiff.analytic import GaussianMixture
 from kdiff.preconditioners import vp_sigma
+from kdiff.samplers import Walk
 
 GOLDEN = json.loads((places.GOLDEN / "k_diffusion.json").read_text())
 tensor = partial(torch.tensor, dtype=torch.float64)
@@ -45,14 +46,10 @@ def drive(case: dict, **options) -> torch.Tensor:
     # k-diffusion's churn noise has no interval; its stand-in is that of the step's own sigma.
     noise = (lambda s, t: pseudo_noise(s, s)) if churns else pseudo_noise
     sigmas = GOLDEN["grids"][case["grid"]]
-    asks = sampler.start(sigmas[0] * START, sigmas, noise, options)
-    denoised = None
-    while True:
-        try:
-            x, sigma = asks.send(denoised)
-        except StopIteration as stop:
-            return stop.value
-        denoised = MODEL(x, sigma)
+    walk = Walk(sampler.start(sigmas[0] * START, sigmas, noise, options))
+    while walk.ask is not None:
+        walk.answer(MODEL(walk.ask.x, walk.ask.sigma))
+    return walk.result
 
 
 def distance(result: torch.Tensor, expected: torch.Tensor) -> float:

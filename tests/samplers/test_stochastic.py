@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import kdiff
-from kdiff.samplers import REGISTRY
+from kdiff.samplers import REGISTRY, Walk
 from kdiff.samplers.tableau import trace
 
 MIXTURE = kdiff.analytic.GaussianMixture(
@@ -155,16 +155,11 @@ def exact_distribution(name: str, options: dict, sigmas) -> tuple[float, float]:
         intervals.append((s, t))
         return basis[1 + len(intervals)]
 
-    asks = REGISTRY[name].start(basis[1], sigmas, draw, options)
-    denoised = None
-    while True:
-        try:
-            x, sigma = asks.send(denoised)
-        except StopIteration as stop:
-            constant, start, *noises = stop.value
-            break
-        shrink = STD**2 / (STD**2 + sigma**2)
-        denoised = (1 - shrink) * MEAN * basis[0] + shrink * x
+    walk = Walk(REGISTRY[name].start(basis[1], sigmas, draw, options))
+    while walk.ask is not None:
+        shrink = STD**2 / (STD**2 + walk.ask.sigma**2)
+        walk.answer((1 - shrink) * MEAN * basis[0] + shrink * walk.ask.x)
+    constant, start, *noises = walk.result
     c = np.array(noises[: len(intervals)])
     spread = c @ covariance(REGISTRY[name].noise, intervals) @ c
     return constant + start * MEAN, start**2 * (STD**2 + sigmas[0] ** 2) + spread

@@ -6,8 +6,6 @@ A sampler here is a coroutine that asks for denoised images, so the pipeline's l
 drives it: `timesteps` has one entry for each evaluation, and each `step` answers one ask.
 """
 
-from kdiff.compat.diffusers.grids import evaluation_levels
-
 try:
     from kdiff.compat.diffusers.scheduler import KDiffScheduler, KDiffSchedulerOutput
 except ModuleNotFoundError as error:
@@ -15,4 +13,4 @@ except ModuleNotFoundError as error:
         raise
     raise ImportError("kdiff.compat.diffusers needs diffusers: pip install diffusers") from error
 
-__all__ = ["KDiffScheduler", "KDiffSchedulerOutput", "evaluation_levels"]
+__all__ = ["KDiffScheduler", "KDiffSchedulerOutput"]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from kdiff.checkpoints.diffusers_scheduler import is_flow, precond_of
 from kdiff.counts import real_number
+from kdiff.modifications import Modification
 from kdiff.preconditioners import Precond
 
-# Of KDiffScheduler itself.
-OWN = ("sampler", "schedule", "final", "options", "settings", "seeds", "clip")
+# KDiffScheduler's own.
+OWN = ("sampler", "schedule", "final", "options", "settings", "seeds", "clip", "edits")
 
 SPACINGS = {  # the schedule that each stands for, where none is chosen
     "use_karras_sigmas": "karras",
@@ -29,12 +30,12 @@ FOLLOWED = {
     *("clip_sample", "clip_sample_range"),
     *("thresholding", "dynamic_thresholding_ratio", "sample_max_value"),
 }
-CHANGEABLE = FOLLOWED - {"sigma_min", "sigma_max", "steps_offset"}  # these are of `kdiff.plan`
-NUMBERS = (
+CHANGEABLE = FOLLOWED - {"sigma_min", "sigma_max", "steps_offset"}  # arguments of `kdiff.plan`
+_NUMBERS = (
     *("sigma_min", "sigma_max", "lambda_min_clipped", "shift_terminal", "steps_offset"),
     *("clip_sample_range", "dynamic_thresholding_ratio", "sample_max_value"),
 )
-# What says how its own scheduler samples, and has no part in what the network means.
+# These say how the original scheduler samples, not what the network means.
 REPLACED = {
     **dict.fromkeys(
         (
@@ -55,7 +56,8 @@ REPLACED = {
         "mu, which pipelines compute from them",
     ),
 }
-# Of schedulers for other kinds of models: consistency, EDM, score SDE, tokens, staged and so on.
+# These belong to schedulers for other kinds of models: consistency, EDM, score SDE, tokens, staged
+# and so on.
 REFUSED = {
     *("sigma_data", "sigma_schedule", "rho", "clip_denoised", "snr", "sampling_eps"),
     *("beta_min", "beta_max", "correct_steps", "s", "scaler"),
@@ -71,6 +73,13 @@ REFUSED = {
 NEEDLESS = {"upscale_mode"}  # means nothing without scale_factors
 
 
+def as_texts(edits: str | Modification | Iterable[str | Modification]) -> list[str]:
+    """One edit or several, as a configuration can hold them."""
+    if isinstance(edits, str | Modification):
+        return [str(edits)]
+    return [str(edit) for edit in edits]
+
+
 def check(config: Mapping[str, Any]) -> list[str]:
     """Lines about what is left out. ValueError, in one line, for what would change the result."""
     name = str(config.get("_class_name", ""))
@@ -80,7 +89,7 @@ def check(config: Mapping[str, Any]) -> list[str]:
     for key in sorted(REFUSED & set(config)):
         if config[key] is not None:
             raise ValueError(f"{key} is not supported: it is of another kind of scheduler")
-    for key in NUMBERS:
+    for key in _NUMBERS:
         if config.get(key) is not None:
             real_number(key, config[key])
     spacings = [key for key in SPACINGS if config.get(key)]
@@ -103,14 +112,15 @@ def check(config: Mapping[str, Any]) -> list[str]:
 
 
 def precond_for(config: Mapping[str, Any], mu: float | None = None) -> Precond:
-    """`precond_of`, where the shift may depend on the size: it is then `mu`'s, or 1 without."""
+    """`precond_of`; where the shift depends on the size, it comes from `mu`, or is 1 without."""
     if is_flow(config) and config.get("use_dynamic_shifting"):
         config = {**config, "use_dynamic_shifting": False, "shift": dynamic_shift(config, mu)}
     return precond_of(config)
 
 
 def without_lowest_snr(found: Precond, least: float | None) -> Precond:
-    """Without the timesteps whose lambda = -ln(sigma) is below `least`. ValueError if none stay."""
+    """`found` without timesteps whose lambda = -ln(sigma) is below `least`. ValueError if fewer
+    than two stay."""
     if least is None or found.sigmas is None:
         return found
     kept = tuple(s for s in found.sigmas if -math.log(s) >= least)
@@ -131,5 +141,5 @@ def dynamic_shift(config: Mapping[str, Any], mu: float | None) -> float:
 
 
 def training_times(config: Mapping[str, Any]) -> int:
-    """The number of the timesteps that the network was trained on."""
+    """How many timesteps the network was trained on."""
     return int(config.get("num_train_timesteps", 1000))

@@ -1,4 +1,4 @@
-"""The grid that `set_timesteps` makes: of a schedule, of given timesteps or sigmas, or a flow's."""
+"""The grid that `set_timesteps` makes: by a schedule, from timesteps or sigmas, or a flow's own."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from kdiff.samplers import resolve
 from kdiff.samplers.registry import Final
 from kdiff.schedules import SCHEDULES, exponential, karras
 
-Config = Mapping[str, Any]
+_Config = Mapping[str, Any]
 
 
 class Grid(NamedTuple):
-    """A plan; and what the network is told at levels where that is given, not computed."""
+    """A plan, and what the network is told at levels where that is given, not computed."""
 
     plan: Plan
     times: Mapping[float, float]
 
 
 def make_grid(
-    config: Config,
+    config: _Config,
     steps: int | None = None,
     timesteps: Iterable[Any] | None = None,
     sigmas: Iterable[Any] | None = None,
@@ -67,37 +67,18 @@ def make_grid(
     return Grid(_scheduled(config, precond_for(config, mu), steps), {})
 
 
-def chosen_schedule(config: Config) -> str | None:
+def chosen_schedule(config: _Config) -> str | None:
     """The schedule that was asked for, in itself or in the sampler's name."""
     return config.get("schedule") or resolve(config["sampler"]).schedule
 
 
-def replaced(config: Config) -> list[str]:
-    """What was chosen of the grid, and has no part in one that is given."""
+def replaced(config: _Config) -> list[str]:
+    """The choices that a given grid replaces."""
     choices = {"schedule": chosen_schedule(config), "final": config["final"]}
     return [key for key, value in {**choices, **(config["settings"] or {})}.items() if value]
 
 
-def evaluation_levels(plan: Plan) -> list[float]:
-    """The noise level of each evaluation that the plan makes: it is run on zeros."""
-    asks = plan.sampler.start(0.0, plan.sigmas, no_noise, plan.options)
-    levels: list[float] = []
-    denoised = None
-    while True:
-        try:
-            _, sigma = asks.send(denoised)
-        except StopIteration:
-            return levels
-        levels.append(sigma)
-        denoised = 0.0
-
-
-def no_noise(s: float, t: float) -> float:
-    """Nothing, where a sampler wants noise."""
-    return 0.0
-
-
-def level_at(config: Config, precond: Precond, time: float) -> float:
+def level_at(config: _Config, precond: Precond, time: float) -> float:
     """The sigma at which the network is told `time`; 0 is a flow's data. ValueError if none is."""
     last = training_times(config)
     if is_flow(config):
@@ -110,7 +91,7 @@ def level_at(config: Config, precond: Precond, time: float) -> float:
     raise ValueError(f"{time:g} is not one of the scheduler's timesteps")
 
 
-def flow_share(config: Config, sigma: float) -> float:
+def flow_share(config: _Config, sigma: float) -> float:
     """The flow's time, as the network counts it, 0 to 1, at a noise level."""
     u = 1.0 if sigma >= _flow_level(1.0) else sigma / (1 + sigma)
     return 1 - u if config.get("invert_sigmas") else u
@@ -126,11 +107,15 @@ def _numbers(name: str, given: Any) -> list[float]:
     return numbers
 
 
-def _plan(config: Config, levels: Sequence[float]) -> Plan:
-    return make_plan(None, config["sampler"], sigmas=levels, options=config["options"])
+def _chosen(config: _Config) -> dict[str, Any]:
+    return {"options": config["options"], "edits": config["edits"]}
 
 
-def _given(config: Config, times: list[float], sigmas: list[float]) -> Grid:
+def _plan(config: _Config, levels: Sequence[float]) -> Plan:
+    return make_plan(None, config["sampler"], sigmas=levels, **_chosen(config))
+
+
+def _given(config: _Config, times: list[float], sigmas: list[float]) -> Grid:
     if sigmas:
         return Grid(_plan(config, sigmas), {})
     precond = precond_for(config)
@@ -138,7 +123,7 @@ def _given(config: Config, times: list[float], sigmas: list[float]) -> Grid:
     return Grid(_plan(config, [*levels, 0.0]), dict(zip(levels, times, strict=True)))
 
 
-def _scheduled(config: Config, precond: Precond, steps: int) -> Plan:
+def _scheduled(config: _Config, precond: Precond, steps: int) -> Plan:
     precond = without_lowest_snr(precond, config.get("lambda_min_clipped"))
     name, settings = chosen_schedule(config), dict(config["settings"] or {})
     name = name or next((SPACINGS[key] for key in SPACINGS if config.get(key)), None)
@@ -161,16 +146,16 @@ def _scheduled(config: Config, precond: Precond, steps: int) -> Plan:
         steps=steps,
         schedule=name,
         final=final,
-        options=config["options"],
+        **_chosen(config),
         **settings,
     )
 
 
-def _final(config: Config) -> Final:
+def _final(config: _Config) -> Final:
     return config["final"] or config.get("final_sigmas_type", "zero")
 
 
-def _even_times(config: Config, steps: int) -> list[float]:
+def _even_times(config: _Config, steps: int) -> list[float]:
     """A flow's own times before the shift. diffusers' solvers for both betas and flows leave out
     the last of steps + 1; the others shift the last one twice."""
     last = 1 / training_times(config)
@@ -182,7 +167,7 @@ def _even_times(config: Config, steps: int) -> list[float]:
 
 
 def _flow_grid(
-    config: Config,
+    config: _Config,
     mu: float | None,
     times: list[float],
     sigmas: list[float],
@@ -211,7 +196,7 @@ def _flow_level(u: float) -> float:
     return u / (1 - u)
 
 
-def _shifted(config: Config, mu: float | None, u: np.ndarray) -> np.ndarray:
+def _shifted(config: _Config, mu: float | None, u: np.ndarray) -> np.ndarray:
     shift = config.get("shift", config.get("flow_shift", 1.0))
     if config.get("use_dynamic_shifting"):
         shift = dynamic_shift(config, mu)
@@ -225,7 +210,7 @@ def _to_terminal(u: np.ndarray, terminal: float | None) -> np.ndarray:
     return 1 - (1 - u) * (1 - terminal) / (1 - u[-1])
 
 
-def _spread(config: Config, u: np.ndarray) -> np.ndarray:
+def _spread(config: _Config, u: np.ndarray) -> np.ndarray:
     """As many times between the same ends, spaced as the configuration says."""
     kinds = {"karras": karras, "exponential": exponential, "beta": _beta}
     for key, kind in SPACINGS.items():

@@ -4,6 +4,7 @@ grid."""
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -48,7 +49,7 @@ class NoiseLevels(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     @cached_property
     def betas(self) -> Tensor:
-        """Of each timestep that the network was trained on. AttributeError for flows."""
+        """The beta of each timestep that the network was trained on. AttributeError for flows."""
         return self._ddpm.betas
 
     @cached_property
@@ -63,7 +64,7 @@ class NoiseLevels(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     @property
     def final_alpha_cumprod(self) -> Tensor:
-        """Of the result: 1, or that of timestep 0 if the grid ends there."""
+        """The alpha_cumprod of the result: 1, or timestep 0's if the grid ends there."""
         ends_there = self._plan is not None and self._plan.final == "sigma_min"
         return self.alphas_cumprod[0] if ends_there else torch.tensor(1.0)
 
@@ -88,9 +89,9 @@ class NoiseLevels(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         return self._shown([*reversed(self.precond.sigmas or ()), 0.0])
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Times) -> Tensor:
-        """c_in(sigma) (x + sigma n) at the sigma of `timesteps`: one, or one for each sample. They
-        are of `self.timesteps`, or any that the network was trained on, or between those.
-        ValueError if not, or if the shapes do not fit."""
+        """c_in(sigma) (x + sigma n) at the sigma of `timesteps`: one, or one for each sample. Each
+        is in `self.timesteps`, or within the range that the network was trained on. ValueError if
+        not, or if the shapes do not fit."""
         return noised(self.precond, self._sigmas_at(timesteps), original_samples, noise)
 
     def scale_noise(self, sample: Tensor, timestep: Times, noise: Tensor | None = None) -> Tensor:
@@ -112,7 +113,9 @@ class NoiseLevels(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         return [self._sigma_at(t, at) for t in given]
 
     def _sigma_at(self, timestep: float, at: int) -> float:
-        """That of the grid's entry for the timestep, of several the one nearest to index `at`."""
+        """The sigma of the grid's entry for the timestep; of several, of the nearest to `at`."""
+        if math.isnan(timestep) and self._plan is not None and self._plan.levels is None:
+            return self._plan.sigmas[-1]  # beyond the end of an adaptive sampler's
         same = [i for i, t in enumerate(self._times) if abs(t - timestep) <= 1e-6 * max(1.0, t)]
         if same:
             return self._levels[min(same, key=lambda i: abs(i - at))]

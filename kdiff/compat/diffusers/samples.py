@@ -1,4 +1,4 @@
-"""What is done to samples: noise is mixed in, the denoised are limited, seeds drawn."""
+"""What happens to samples: noise is mixed in, the denoised are limited, seeds are drawn."""
 
 from __future__ import annotations
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,16 +15,27 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.logging import get_logger
 from torch import Tensor
 
-from kdiff.compat.diffusers.config import CHANGEABLE, OWN, check
-from kdiff.compat.diffusers.grids import evaluation_levels, make_grid, no_noise, replaced
+from kdiff.compat.diffusers.config import CHANGEABLE, OWN, as_texts, check
+from kdiff.compat.diffusers.evaluations import (
+    LiveTimesteps,
+    beginnings,
+    calls_in_step,
+    evaluation_levels,
+)
+from kdiff.compat.diffusers.grids import make_grid, replaced
 from kdiff.compat.diffusers.levels import NoiseLevels
+from kdiff.compat.diffusers.run import Run
 from kdiff.compat.diffusers.samples import Generators, draw_seeds, limited
+from kdiff.driver import TooManyEvaluations
+from kdiff.editing import EDITS
+from kdiff.modifications import chosen as chosen_modification
 from kdiff.noise import Noise
 from kdiff.plans import DEFAULT_SAMPLER, Plan
 from kdiff.samplers import resolve
-from kdiff.samplers.registry import Coroutine, Final
+from kdiff.samplers.contract import Ask
+from kdiff.samplers.registry import Final
 
-LOG = get_logger(__name__)
+_LOG = get_logger(__name__)
 
 
 @dataclass
@@ -40,16 +52,17 @@ class KDiffScheduler(NoiseLevels):
 
     Made by `from_config` from the configuration of the pipeline's own scheduler, which says what
     the network predicts at which noise levels (betas with epsilon, v_prediction or sample, or flow
-    matching). `sampler`, `schedule`, `final`, `options` and `settings` (rho, sigma_max ..) are
-    those of `kdiff.plan`. Without a schedule, the configuration's choice of sigmas (karras,
-    exponential, beta) counts, and for flows its shifts; else it is karras, as in `kdiff.plan`.
-    `clip=True` follows its clip_sample.
+    matching). `sampler`, `schedule`, `final`, `options`, `edits` and `settings` (rho, sigma_max
+    ..) are arguments of `kdiff.plan`. Without a schedule, the configuration's choice of sigmas
+    (karras, exponential, beta) counts, and for flows its shifts; else it is karras, as in
+    `kdiff.plan`. `clip=True` follows its clip_sample.
 
     Samples are scaled as the network sees them, c_in(sigma) x, so `scale_model_input` changes
     nothing; the last one is the result itself. Noise comes from `seeds`, one for each sample; else
     from seeds that the generator given to `step` draws; else from the bits of the start. No global
-    generator is touched. Churn's noise before the first evaluation is left out: the start then
-    counts as being at that higher noise level already.
+    generator is touched. Noise before the first evaluation (churn's) is left out: the start counts
+    as being at that higher noise level already. An adaptive sampler writes `timesteps` as it goes,
+    and a loop over them ends with it.
     """
 
     _compatibles = [*(e.name for e in KarrasDiffusionSchedulers), "FlowMatchEulerDiscreteScheduler"]  # noqa: RUF012
@@ -66,30 +79,35 @@ class KDiffScheduler(NoiseLevels):
         seeds: Sequence[int] | None = None,
         clip: bool = False,
         num_train_timesteps: int = 1000,
+        edits: Sequence[str] = (),
     ):
         self.order = resolve(sampler).sampler.calls
+        for edit in edits:
+            chosen_modification(EDITS, edit)
         self.num_inference_steps: int | None = None
         self._plan: Plan | None = None
         self._levels: list[float] = []
         self._times: list[float] = []
         self._begin_index: int | None = None
         self._step_index: int | None = None
-        self._asks: Coroutine | None = None
-        self._ask: tuple[Tensor, float]
-        self._dtype: torch.dtype
+        self._told: Mapping[float, float] = {}
+        self._run: Run | None = None
 
     @classmethod
     def from_config(
         cls, config: Any = None, return_unused_kwargs: bool = False, **chosen: Any
     ) -> Any:
         """The scheduler for a model with that `config`, of a scheduler, or that scheduler itself;
-        `chosen` are `sampler`, `schedule`, `final`, `options`, `seeds`, `clip`, what else
-        `kdiff.plan` takes (rho, sigma_max ..), and changes to the configuration (shift=5 ..).
+        `chosen` are `sampler`, `schedule`, `final`, `options`, `edits`, `seeds`, `clip`,
+        other arguments of `kdiff.plan` (rho, sigma_max ..), and changes to the configuration
+        (shift=5 ..).
 
         ValueError if the configuration says what kdiff cannot follow; a line in diffusers' log
         names what is left out.
         """
         own = {key: chosen.pop(key) for key in OWN if key in chosen}
+        if "edits" in own:
+            own["edits"] = as_texts(own["edits"])
         changes = {key: chosen.pop(key) for key in CHANGEABLE if key in chosen}
         if chosen:
             own["settings"] = chosen
@@ -98,7 +116,7 @@ class KDiffScheduler(NoiseLevels):
         if isinstance(config, Mapping):  # diffusers would drop what was left at its class's default
             config = {k: v for k, v in config.items() if k != "_use_default_values"} | changes
             for line in check(config | own):
-                LOG.warning(line)
+                _LOG.warning(line)
         return super().from_config(config, return_unused_kwargs, **own)
 
     # --- the grid --------------------------------------------------------------------------------
@@ -121,14 +139,16 @@ class KDiffScheduler(NoiseLevels):
         """
         left = replaced(self.config)
         if left and (timesteps is not None or sigmas is not None):
-            LOG.warning(f"{', '.join(left)} left out: timesteps or sigmas are given")
-        self._plan, told = make_grid(self.config, num_inference_steps, timesteps, sigmas, mu)
-        self.num_inference_steps = self._plan.steps
+            _LOG.warning(f"{', '.join(left)} left out: timesteps or sigmas are given")
+        self._plan, self._told = make_grid(self.config, num_inference_steps, timesteps, sigmas, mu)
+        self.num_inference_steps, self.order = self._plan.steps, calls_in_step(self._plan)
         self._levels = evaluation_levels(self._plan)
-        self._times = [told.get(s, self.precond(s).c_noise) for s in self._levels]
+        self._times = [self._time(s) for s in self._levels]
         self.timesteps = torch.tensor(self._times, dtype=torch.float32, device=device)
+        if self._adaptive:
+            self.timesteps = self.timesteps.as_subclass(LiveTimesteps)
         self.sigmas = self._shown([*self._levels, self._plan.sigmas[-1]])
-        self._begin_index, self._step_index, self._asks = None, None, None
+        self._begin_index, self._step_index, self._run = None, None, None
 
     @property
     def plan(self) -> Plan:
@@ -136,6 +156,13 @@ class KDiffScheduler(NoiseLevels):
         if self._plan is None:
             raise ValueError("call set_timesteps first")
         return self._plan
+
+    @property
+    def _adaptive(self) -> bool:
+        return self.plan.levels is None
+
+    def _time(self, sigma: float) -> float:
+        return self._told.get(sigma, self.precond(sigma).c_noise)
 
     @property
     def init_noise_sigma(self) -> Tensor:
@@ -192,73 +219,68 @@ class KDiffScheduler(NoiseLevels):
         """
         if eta or use_clipped_model_output:
             raise ValueError("eta is an option of the sampler: KDiffScheduler(options={'eta': ..})")
-        if self._asks is None:
-            self._start(timestep, sample, generator)
-        else:
-            self._follow(sample)
-        x, sigma = self._ask
-        c = self.precond(sigma)
-        output = model_output[:, : x.shape[1]].to(x.dtype)  # beyond: a learned variance
-        if output.shape != x.shape:
-            raise ValueError(f"the network said {tuple(output.shape)} of a {tuple(x.shape)} sample")
-        denoised = limited(self.config, c.c_skip * x + c.c_out * output)
-        self._dtype = sample.dtype
-        self._step_index = (self._step_index or 0) + 1
-        following = self._answer(denoised).to(sample.dtype)
+        if self._run is None:
+            self._run = self._begin(timestep, sample, generator)
+        elif self._run.ask is not None:
+            if self._adaptive:
+                self._nearest(timestep, [self._step_index or 0])
+            self._run.follow(sample)
+        following = denoised = sample
+        if self._run.ask is not None:  # or the sampler has ended before the last of `timesteps`
+            following = self._run.answer(model_output, sample.dtype)
+            denoised = self._run.denoised.to(sample.dtype)
+        self._go_on(self._run.ask)
         if not return_dict:
-            return following, denoised.to(sample.dtype)
-        return KDiffSchedulerOutput(following, denoised.to(sample.dtype))
+            return following, denoised
+        return KDiffSchedulerOutput(following, denoised)
 
-    def _answer(self, denoised: Tensor | None) -> Tensor:
-        """Go on to the next ask, and return what the network is to see for it; or the result."""
-        assert self._asks is not None
-        try:
-            self._ask = self._asks.send(denoised)
-        except StopIteration as stop:
-            self._asks = None
-            return stop.value
-        x, sigma = self._ask
-        return self.precond(sigma).c_in * x
+    def _go_on(self, ask: Ask | None) -> None:
+        """Count the evaluation, and write where `ask`, the next one, is, if only now it is known.
+        TooManyEvaluations if an adaptive sampler has none left, RuntimeError if another one asks
+        what it did not declare."""
+        self._step_index = i = (self._step_index or 0) + 1
+        if i == len(self._levels) and ask is None:
+            self._run = None
+        elif self._adaptive:
+            self._write(i, ask)
+        elif ask is not None and self._levels[i : i + 1] != [ask.sigma]:
+            name = self.plan.sampler.name
+            raise RuntimeError(f"{name} asks at sigma = {ask.sigma:g}, which is not as it declares")
 
-    def _follow(self, sample: Tensor) -> None:
-        """Take over what was changed in the sample since the last step: the tensor that the sampler
-        asks about is its state, which it goes on from."""
-        x, sigma = self._ask
-        if sample.shape != x.shape:
-            raise ValueError(
-                f"the sample was {tuple(x.shape)} in the last step, and is {tuple(sample.shape)}"
+    def _write(self, i: int, ask: Ask | None) -> None:
+        if ask is None:
+            self.timesteps[i:], self.sigmas[i:] = math.nan, self.sigmas[-1].item()
+            return
+        if i == len(self._levels):
+            raise TooManyEvaluations(
+                f"{self.plan.sampler.name} has not ended after {i} evaluations of the batch, at "
+                f"sigma = {ask.sigma:g}: allow it more, or larger errors, or use smaller batches"
             )
-        c_in = self.precond(sigma).c_in
-        returned = (c_in * x).to(self._dtype).to(sample.dtype)
-        with torch.no_grad():
-            x.copy_(torch.where(sample == returned, x, sample.to(x.dtype) / c_in))
+        self._levels[i], self._times[i] = ask.sigma, self._time(ask.sigma)
+        self.timesteps[i], self.sigmas[i] = self._times[i], self._shown([ask.sigma]).item()
 
-    def _start(self, timestep: Any, sample: Tensor, generator: Generators) -> None:
-        plan = self.plan
-        calls = plan.sampler.calls_per_step(plan.steps, plan.final)
-        starts = [0, *accumulate(calls[:-1])]
+    def _begin(self, timestep: Any, sample: Tensor, generator: Generators) -> Run:
+        plan, steps = self.plan, beginnings(self.plan)
         first = self._begin_index
-        first = self._nearest(timestep, starts) if first is None else first
-        sigmas = plan.sigmas[starts.index(first) :] if first in starts else ()
-        rest = Plan(plan.sampler, plan.options, sigmas, plan.schedule)
-        if not sigmas or evaluation_levels(rest) != self._levels[first:]:
+        first = self._nearest(timestep, list(steps)) if first is None else first
+        rest = replace(plan, sigmas=plan.sigmas[steps.get(first, 0) :])
+        as_known = rest.levels is None or list(rest.levels) == self._levels[first:]
+        if first not in steps or not as_known:
             raise ValueError(f"{plan.sampler.name} cannot begin at evaluation {first}")
         level = self._levels[first]
         x = sample.to(torch.promote_types(sample.dtype, torch.float32))
         x = x / self.precond(level).c_in
-        source = self._noise(x, generator) if plan.sampler.stochastic(plan.options) else no_noise
-        if level != sigmas[0]:
-            source = _skipping_first(source)
-        self._asks = plan.sampler.start(x, sigmas, source, plan.options)
+        noisy = plan.edits or plan.sampler.stochastic(plan.options)
+        noise = self._noise(x, generator) if noisy else None
+        run = Run(rest, x, level, noise, self.precond, partial(limited, self.config))
         self._step_index = first
-        self._answer(None)
+        return run
 
-    def _noise(self, x: Tensor, generator: Generators) -> Any:
-        kind = self.plan.sampler.noise
+    def _noise(self, x: Tensor, generator: Generators) -> Noise:
         seeds = self.config["seeds"] or draw_seeds(x, generator)
         if len(seeds) != len(x):
             raise ValueError(f"{len(seeds)} seeds for {len(x)} samples")
-        return getattr(Noise(seeds, x.shape[1:], x.dtype, x.device), str(kind))
+        return Noise(seeds, x.shape[1:], x.dtype, x.device)
 
     def _nearest(self, timestep: Any, among: Sequence[int]) -> int:
         each = set(torch.as_tensor(timestep).reshape(-1).tolist())  # one, or one for each sample
@@ -267,11 +289,6 @@ class KDiffScheduler(NoiseLevels):
         timestep = each.pop()
         found = min(among, key=lambda i: abs(self._times[i] - timestep), default=None)
         if found is None or abs(self._times[found] - timestep) > 1e-3 * max(1.0, timestep):
-            raise ValueError(f"{timestep:g} is not one of the scheduler's timesteps")
+            live = ", which are written as the sampler goes: do not copy them" * self._adaptive
+            raise ValueError(f"{timestep:g} is not one of the scheduler's timesteps{live}")
         return found
-
-
-def _skipping_first(source: Any) -> Any:
-    """`source`, but nothing at the first call."""
-    calls = iter([no_noise])
-    return lambda s, t: next(calls, source)(s, t)

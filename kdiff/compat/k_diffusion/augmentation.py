@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdiff.compat.k_diffusion.missing import says_what_is_missing
+from kdiff.compat.k_diffusion._missing import says_what_is_missing
 
 __getattr__ = says_what_is_missing("augmentation")
 
-AUGMENTATIONS = 9
+_AUGMENTATIONS = 9
 
 
 class KarrasAugmentWrapper(nn.Module):
-    """Tells an `image_v1` network what augmentation was done, before its other `mapping_cond`;
-    without `aug_cond` `[N, 9]` it was none."""
+    """Tells an `image_v1` network, before its other `mapping_cond`, how its input was augmented:
+    not at all without `aug_cond` `[N, 9]`."""
 
     def __init__(self, model: Any):
         super().__init__()
@@ -30,7 +30,7 @@ class KarrasAugmentWrapper(nn.Module):
         mapping_cond: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        cond = input.new_zeros(len(input), AUGMENTATIONS) if aug_cond is None else aug_cond
+        cond = input.new_zeros(len(input), _AUGMENTATIONS) if aug_cond is None else aug_cond
         if mapping_cond is not None:
             cond = torch.cat([cond, mapping_cond], dim=1)
         return self.inner_model(input, sigma, mapping_cond=cond, **kwargs)

@@ -16,12 +16,12 @@ from kdiff.files import parse_json, read_json, user_path
 from kdiff.networks.k_diffusion_v1 import KDiffusionV1
 from kdiff.networks.k_diffusion_v2 import KDiffusionV2
 
-Config = dict[str, Any]
+_Config = dict[str, Any]
 
-ADAMW = {"type": "adamw", "eps": 1e-8, "weight_decay": 1e-4}
-TRANSFORMER = {"augment_wrapper": False, "skip_stages": 0, "has_variance": False}
-TRANSFORMER_ADAMW = {**ADAMW, "lr": 5e-4, "betas": [0.9, 0.99]}
-DEFAULTS: Config = {
+_ADAMW = {"type": "adamw", "eps": 1e-8, "weight_decay": 1e-4}
+_TRANSFORMER = {"augment_wrapper": False, "skip_stages": 0, "has_variance": False}
+_TRANSFORMER_ADAMW = {**_ADAMW, "lr": 5e-4, "betas": [0.9, 0.99]}
+_DEFAULTS: _Config = {
     "model": {
         "sigma_data": 1.0,
         "dropout_rate": 0.0,
@@ -31,11 +31,11 @@ DEFAULTS: Config = {
         "loss_scales": 1,
     },
     "dataset": {"type": "imagefolder", "num_classes": 0, "cond_dropout_rate": 0.1},
-    "optimizer": {**ADAMW, "lr": 1e-4, "betas": [0.9, 0.999]},
+    "optimizer": {**_ADAMW, "lr": 1e-4, "betas": [0.9, 0.999]},
     "lr_sched": {"type": "constant", "warmup": 0.0},
     "ema_sched": {"type": "inverse", "power": 0.6667, "max_value": 0.9999},
 }
-DEFAULTS_OF_TYPE: dict[str, Config] = {
+_DEFAULTS_OF_TYPE: dict[str, _Config] = {
     "image_v1": {
         "model": {
             "patch_size": 1,
@@ -55,7 +55,7 @@ DEFAULTS_OF_TYPE: dict[str, Config] = {
             "weight_decay": 1e-3,
         },
     },
-    "image_transformer_v1": {"model": {"d_ff": 0, **TRANSFORMER}, "optimizer": TRANSFORMER_ADAMW},
+    "image_transformer_v1": {"model": {"d_ff": 0, **_TRANSFORMER}, "optimizer": _TRANSFORMER_ADAMW},
     "image_transformer_v2": {
         "model": {
             "mapping_width": 256,
@@ -66,12 +66,12 @@ DEFAULTS_OF_TYPE: dict[str, Config] = {
             "d_ffs": None,
             "self_attns": None,
             "dropout_rate": None,
-            **TRANSFORMER,
+            **_TRANSFORMER,
         },
-        "optimizer": TRANSFORMER_ADAMW,
+        "optimizer": _TRANSFORMER_ADAMW,
     },
 }
-CLASSES: dict[Callable[..., nn.Module], Callable[..., nn.Module]] = {
+_CLASSES: dict[Callable[..., nn.Module], Callable[..., nn.Module]] = {
     KDiffusionV1: models.ImageDenoiserModelV1,
     KDiffusionV2: models.ImageTransformerDenoiserModelV2,
 }
@@ -84,17 +84,17 @@ def round_to_power_of_two(x: float, tol: float) -> int:
     return near[-1] if near else multiples[0]
 
 
-def load_config(path_or_dict: str | Path | Config) -> Config:
-    """A configuration with all that it leaves out: of a JSON file, of the metadata of a
-    safetensors file, or a dict. ValueError if it is no configuration of a model."""
+def load_config(path_or_dict: str | Path | _Config) -> _Config:
+    """A configuration, with defaults for what it leaves out. It is a dict, a JSON file, or a
+    safetensors file with it in the metadata. ValueError if it does not describe a model."""
     given = path_or_dict if isinstance(path_or_dict, dict) else _read(user_path(path_or_dict))
     try:
         kind = given["model"]["type"]
-        full = _merged(DEFAULTS_OF_TYPE.get(kind, {}), given)
+        full = _merged(_DEFAULTS_OF_TYPE.get(kind, {}), given)
         _fill_in(kind, full["model"])
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a k-diffusion config, or not a complete one: {error!r}") from error
-    return _merged(DEFAULTS, full)
+    return _merged(_DEFAULTS, full)
 
 
 def _read(path: Path) -> Any:
@@ -106,7 +106,7 @@ def _read(path: Path) -> Any:
     return parse_json(config, path)
 
 
-def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Config:
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> _Config:
     both = {
         key: _merged(base[key], over[key])
         for key in base.keys() & over.keys()
@@ -115,8 +115,8 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Config:
     return {**base, **over, **both}
 
 
-def _fill_in(kind: str, model: Config) -> None:
-    """What depends on other settings."""
+def _fill_in(kind: str, model: _Config) -> None:
+    """Fill in the settings that follow from others."""
     if kind == "image_transformer_v1":
         model["d_ff"] = model["d_ff"] or round_to_power_of_two(model["width"] * 8 / 3, tol=0.05)
     if kind == "image_transformer_v2":
@@ -130,10 +130,10 @@ def _fill_in(kind: str, model: Config) -> None:
         model["dropout_rate"] = [rate] * len(widths) if isinstance(rate, float) else rate
 
 
-def make_model(config: Config) -> nn.Module:
-    """The network of a configuration, `model(x, sigma, **conditioning)`, for a state dict of
-    k-diffusion to be loaded into: what it starts with is torch's defaults, and it has no dropout.
-    ValueError if kdiff does not have it."""
+def make_model(config: _Config) -> nn.Module:
+    """The network of a configuration, `model(x, sigma, **conditioning)`, ready to load a state dict
+    of k-diffusion. It starts with torch's default values, and has no dropout. ValueError if kdiff
+    does not have it."""
     kind = _setting(_setting(config, "model"), "type")
     if kind not in NETWORKS:
         raise ValueError(f"kdiff has no network {kind!r}; it has {' and '.join(NETWORKS)}")
@@ -141,14 +141,14 @@ def make_model(config: Config) -> nn.Module:
         made = cast(partial, NETWORKS[kind](config))
     except (KeyError, TypeError) as error:
         raise ValueError(f"its config is not complete: {error!r}") from error
-    network = CLASSES[made.func](*made.args, **made.keywords)
+    network = _CLASSES[made.func](*made.args, **made.keywords)
     if kind == "image_v1" and config["model"].get("augment_wrapper", True):
         return augmentation.KarrasAugmentWrapper(network)
     return network
 
 
 def _setting(settings: Any, *names: str) -> Any:
-    """The first of these that there is. ValueError if there is none."""
+    """The first of the named settings that is there. ValueError if none is."""
     if not isinstance(settings, dict):
         raise ValueError(f"a config is a dict, as load_config returns it, not {settings!r:.80}")
     for name in names:
@@ -157,8 +157,8 @@ def _setting(settings: Any, *names: str) -> Any:
     raise ValueError(f"the config has no {' or '.join(names)}")
 
 
-def make_denoiser_wrapper(config: Config) -> Callable[..., nn.Module]:
-    """What makes a denoiser of a network."""
+def make_denoiser_wrapper(config: _Config) -> Callable[..., nn.Module]:
+    """The function that makes a denoiser of the network."""
     model = _setting(config, "model")
     loss, variance = model.get("loss_config", "karras"), model.get("has_variance", False)
     settings = {"sigma_data": model.get("sigma_data", 1.0)}
@@ -172,9 +172,9 @@ def make_denoiser_wrapper(config: Config) -> Callable[..., nn.Module]:
     return partial(layers.Denoiser, **settings, scales=model.get("loss_scales", 1))
 
 
-def make_sample_density(config: Config) -> Callable[..., Any]:
-    """What draws the noise levels of training, `density([n], device=..)`, of the `model` part of a
-    configuration. ValueError if its type is unknown."""
+def make_sample_density(config: _Config) -> Callable[..., Any]:
+    """The function that draws noise levels for training, `density([n], device=..)`, as the `model`
+    part of a configuration says. ValueError if its type is unknown."""
     given, sigma_data = (_setting(config, key) for key in ("sigma_sample_density", "sigma_data"))
 
     def bounds(low: float, high: float) -> dict[str, Any]:

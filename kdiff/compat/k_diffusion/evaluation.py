@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import trange
 
-from kdiff.compat.k_diffusion.missing import says_what_is_missing
+from kdiff.compat.k_diffusion._missing import says_what_is_missing
 from kdiff.counts import whole_number
 from kdiff.eval import Gaussian, Moments, frechet_distance
 from kdiff.eval.features.inception_weights import load_inception
@@ -111,7 +111,7 @@ def sqrtm_eig(a: Tensor) -> Tensor:
 
 def fid(x: Tensor, y: Tensor, eps: float = 1e-8) -> Tensor:
     """The Frechet distance of features `[N, dim]`, by `kdiff.eval` in float64, without gradients.
-    It needs no `eps` on the diagonal, which is there for programs that give it."""
+    `eps` has no effect: it is there for programs that give it."""
     return x.new_tensor(frechet_distance(_gaussian(y), _gaussian(x)))
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdiff.compat.k_diffusion.layers import Preconditioned, v_scalings
-from kdiff.compat.k_diffusion.schedules import append_zero
+from kdiff.compat.k_diffusion._preconditioned import Preconditioned, v_scalings
+from kdiff.compat.k_diffusion._schedules import append_zero
 from kdiff.counts import whole_number
 
 
@@ -63,7 +63,7 @@ class DiscreteSchedule(Preconditioned):
         return append_zero(self.t_to_sigma(t))
 
     def sigma_to_t(self, sigma: Tensor, quantize: bool | None = None) -> Tensor:
-        """Timesteps, clamped to those there are; integers if they are quantized."""
+        """Timesteps, clamped to the table; integers if they are quantized."""
         log_sigma = sigma.log()
         if self.quantize if quantize is None else quantize:
             distance = (log_sigma.reshape(-1, 1) - self.log_sigmas).abs()

@@ -1,4 +1,4 @@
-"""`k_diffusion.layers`: its denoisers, and what they share with the wrappers in `external`."""
+"""`k_diffusion.layers`: its denoisers."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from kdiff.compat.k_diffusion.missing import says_what_is_missing
-from kdiff.compat.k_diffusion.steps import to_d
+from kdiff.compat.k_diffusion._missing import says_what_is_missing
+from kdiff.compat.k_diffusion._preconditioned import Preconditioned, v_scalings
+from kdiff.compat.k_diffusion._steps import to_d
 from kdiff.compat.k_diffusion.utils import append_dims
 from kdiff.networks import k_diffusion_v1
 
@@ -17,62 +18,13 @@ __all__ = [
     "Denoiser",
     "DenoiserWithVariance",
     "FourierFeatures",
-    "Preconditioned",
     "SimpleLossDenoiser",
-    "v_scalings",
 ]
 
 __getattr__ = says_what_is_missing("layers")
 
 
-class Preconditioned(nn.Module):
-    """D(x; sigma) = c_skip x + c_out F(c_in x; t(sigma)), at a sigma `[N]` that may differ over the
-    batch. A subclass says what `get_scalings` (c_skip, c_out, c_in; without c_skip it is 1),
-    `sigma_to_t` and the network's `output` are."""
-
-    def __init__(self, inner_model: Any, sigma_data: float = 1.0):
-        super().__init__()
-        self.inner_model = inner_model
-        self.sigma_data = sigma_data
-
-    def get_scalings(self, sigma: Tensor) -> tuple[Tensor, ...]:
-        raise NotImplementedError
-
-    def sigma_to_t(self, sigma: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def output(self, x: Tensor, t: Tensor, **kwargs: Any) -> Tensor:
-        return self.inner_model(x, t, **kwargs)
-
-    def forward(self, input: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:
-        """The denoised of `input` `[N, ..]` at noise level `sigma` `[N]`."""
-        c_skip, c_out, c_in = self._coefficients(sigma, input.ndim)
-        return c_skip * input + c_out * self.output(c_in * input, self.sigma_to_t(sigma), **kwargs)
-
-    def loss(self, input: Tensor, noise: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:
-        """The mean squared error of the network's output for each sample, `[N]`."""
-        network_input, target = self._task(input, noise, sigma)
-        error = self.output(network_input, self.sigma_to_t(sigma), **kwargs) - target
-        return error.square().flatten(1).mean(1)
-
-    def _task(self, input: Tensor, noise: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """What the network is given in training, and what it should answer."""
-        c_skip, c_out, c_in = self._coefficients(sigma, input.ndim)
-        x = input + append_dims(sigma, input.ndim) * noise
-        return c_in * x, (input - c_skip * x) / c_out
-
-    def _coefficients(self, sigma: Tensor, ndim: int) -> list[Any]:
-        *skip, c_out, c_in = self.get_scalings(sigma)
-        return [append_dims(c, ndim) for c in (*(skip or [sigma.new_ones(())]), c_out, c_in)]
-
-
-def v_scalings(sigma: Tensor, sigma_data: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Of a v prediction, for data of standard deviation `sigma_data` (1 for a VP model)."""
-    total = (sigma**2 + sigma_data**2) ** 0.5
-    return (sigma_data / total) ** 2, -sigma * sigma_data / total, 1 / total
-
-
-WEIGHTINGS: dict[str, Callable[[Tensor, float], Tensor]] = {
+_WEIGHTINGS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "karras": lambda sigma, data: torch.ones_like(sigma),
     "soft-min-snr": lambda sigma, data: (sigma * data / (sigma**2 + data**2)) ** 2,
     "snr": lambda sigma, data: data**2 / (sigma**2 + data**2),
@@ -82,7 +34,7 @@ WEIGHTINGS: dict[str, Callable[[Tensor, float], Tensor]] = {
 class Denoiser(Preconditioned):
     """EDM's preconditioner (Karras et al. 2022, table 1) around a model that is told sigma itself:
     k-diffusion's networks are. `weighting` of the loss: karras, soft-min-snr, snr or a function of
-    sigma. Of `scales` there is 1 only."""
+    sigma. `scales` must be 1 where the loss is asked for."""
 
     def __init__(
         self,
@@ -92,15 +44,15 @@ class Denoiser(Preconditioned):
         scales: int = 1,
     ):
         super().__init__(inner_model, sigma_data)
-        if not callable(weighting) and weighting not in WEIGHTINGS:
-            known = ", ".join(WEIGHTINGS)
+        if not callable(weighting) and weighting not in _WEIGHTINGS:
+            known = ", ".join(_WEIGHTINGS)
             raise ValueError(f"weighting must be a function or one of {known}, not {weighting!r}")
         self._weighting, self.scales = weighting, scales
 
     def weighting(self, sigma: Tensor) -> Tensor:
         if callable(self._weighting):
             return self._weighting(sigma)
-        return WEIGHTINGS[self._weighting](sigma, self.sigma_data)
+        return _WEIGHTINGS[self._weighting](sigma, self.sigma_data)
 
     def get_scalings(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         c_skip, c_out, c_in = v_scalings(sigma, self.sigma_data)
@@ -118,7 +70,7 @@ class Denoiser(Preconditioned):
 
 class DenoiserWithVariance(Denoiser):
     """For a network that also answers, to `return_variance=True`, with the logarithm `[N]` of its
-    error's variance: the loss is Gaussian's."""
+    error's variance: the loss is a Gaussian's."""
 
     def loss(self, input: Tensor, noise: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:
         network_input, target = self._task(input, noise, sigma)

@@ -1,11 +1,11 @@
-"""`k_diffusion.models`: its networks, called as there with sigma itself.
-`K.config.make_model` makes them of a config."""
+"""`k_diffusion.models`: its networks, which are called with sigma itself, as there.
+`K.config.make_model` makes them from a config."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from kdiff.compat.k_diffusion.missing import says_what_is_missing
+from kdiff.compat.k_diffusion._missing import says_what_is_missing
 from kdiff.networks.k_diffusion_v1 import KDiffusionV1
 from kdiff.networks.k_diffusion_v2 import KDiffusionV2
 
@@ -15,7 +15,7 @@ __getattr__ = says_what_is_missing("models")
 
 
 class ImageDenoiserModelV1(KDiffusionV1):
-    """`image_v1`. The arguments are those of `kdiff.networks.k_diffusion_v1`."""
+    """`image_v1`. It takes the arguments of `kdiff.networks.k_diffusion_v1`."""
 
     def forward(  # type: ignore[override]
         self,
@@ -28,7 +28,7 @@ class ImageDenoiserModelV1(KDiffusionV1):
 
 
 class ImageTransformerDenoiserModelV2(KDiffusionV2):
-    """`image_transformer_v2`. The arguments are those of `kdiff.networks.k_diffusion_v2`."""
+    """`image_transformer_v2`. It takes the arguments of `kdiff.networks.k_diffusion_v2`."""
 
     def forward(  # type: ignore[override]
         self,
@@ -38,8 +38,8 @@ class ImageTransformerDenoiserModelV2(KDiffusionV2):
         class_cond: Tensor | None = None,
         mapping_cond: Tensor | None = None,
     ) -> Tensor:
-        """`class_cond` `[N]`: the class, or their number for none. ValueError if the model has
-        classes and it is not given; NotImplementedError for `aug_cond` but None."""
+        """`class_cond` `[N]`: the class, or the number of classes for none. ValueError if the model
+        has classes and `class_cond` is not given; NotImplementedError if `aug_cond` is."""
         if aug_cond is not None:
             raise NotImplementedError(
                 "kdiff's image_transformer_v2 takes no aug_cond: leave it out"

@@ -9,6 +9,7 @@ pictures. ValueError on options or sigmas that kdiff's samplers do not have.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,28 +17,25 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm, trange
 
-from kdiff.compat.k_diffusion.brownian import BatchedBrownianTree, BrownianTreeNoiseSampler
-from kdiff.compat.k_diffusion.dpm_solver import (
-    DPMSolver,
-    sample_dpm_adaptive,
-    sample_dpm_fast,
-)
-from kdiff.compat.k_diffusion.likelihood import log_likelihood
-from kdiff.compat.k_diffusion.schedules import (
+from kdiff.compat.k_diffusion._brownian import BatchedBrownianTree, BrownianTreeNoiseSampler
+from kdiff.compat.k_diffusion._dpm_solver import DPMSolver, sample_dpm_adaptive, sample_dpm_fast
+from kdiff.compat.k_diffusion._likelihood import log_likelihood
+from kdiff.compat.k_diffusion._schedules import (
     append_zero,
     get_sigmas_exponential,
     get_sigmas_karras,
     get_sigmas_polyexponential,
     get_sigmas_vp,
 )
-from kdiff.compat.k_diffusion.step_size import PIDStepSizeController
-from kdiff.compat.k_diffusion.steps import (
+from kdiff.compat.k_diffusion._step_size import PIDStepSizeController
+from kdiff.compat.k_diffusion._steps import (
     float_grid,
     get_ancestral_step,
     linear_multistep_coeff,
     to_d,
 )
-from kdiff.samplers import REGISTRY
+from kdiff.samplers import REGISTRY, Walk
+from kdiff.samplers.outline import outline
 
 __all__ = [
     "BatchedBrownianTree",
@@ -71,61 +69,61 @@ __all__ = [
     "trange",
 ]
 
-Model = Callable[..., Tensor]
-Extra = Mapping[str, Any] | None
-Callback = Callable[[dict[str, Any]], Any] | None
-NoiseSampler = Callable[[Tensor, Tensor], Tensor]
+_Model = Callable[..., Tensor]
+_Extra = Mapping[str, Any] | None
+_Callback = Callable[[dict[str, Any]], Any] | None
+_NoiseSampler = Callable[[Tensor, Tensor], Tensor]
 
 
-def default_noise_sampler(x: Tensor) -> NoiseSampler:
+def default_noise_sampler(x: Tensor) -> _NoiseSampler:
     """Standard normal noise like `x` from torch's global generator, whatever the interval."""
     return lambda sigma, sigma_next: torch.randn_like(x)
 
 
 def _sample(
     name: str,
-    model: Model,
+    model: _Model,
     x: Tensor,
     sigmas: Tensor,
-    extra_args: Extra,
-    callback: Callback,
+    extra_args: _Extra,
+    callback: _Callback,
     disable: bool | None,
     options: Mapping[str, Any],
-    noise: NoiseSampler | None = None,
+    noise: _NoiseSampler | None = None,
     before_step: Callable[[], Any] = lambda: None,
-    unused_noise: NoiseSampler | None = None,
+    unused_noise: _NoiseSampler | None = None,
     slope_first: bool = False,
 ) -> Tensor:
-    """Drive kdiff's sampler of that name. `unused_noise`: what k-diffusion's draws and multiplies
-    by 0. `slope_first`: it takes the slope before it calls back, so what the callback then changes
-    in place moves x, not the slope."""
+    """Drive kdiff's sampler of that name. `unused_noise` is noise that k-diffusion draws and
+    multiplies by 0. `slope_first`: k-diffusion takes the slope before it calls back, so what the
+    callback then changes in place moves x, and the slope stays."""
     sampler, grid, tensor = REGISTRY[name], float_grid(sigmas), sigmas.new_tensor
     if len(grid) < 2:
         return x
-    calls = sampler.calls_per_step(len(grid) - 1, "sigma_min" if grid[-1] else "zero")
-    asks = sampler.start(x, grid, noise and (lambda s, t: noise(tensor(s), tensor(t))), options)
-    denoised = None
-    for i in trange(len(calls), disable=disable):
+    known = outline(sampler, grid, options)
+    assert known is not None  # none of these is adaptive
+    calls = Counter(known.steps)
+    source = noise and (lambda s, t: noise(tensor(s), tensor(t)))
+    walk = Walk(sampler.start(x, grid, source, options))
+    for i in trange(len(grid) - 1, disable=disable):
         before_step()
         for call in range(calls[i]):
-            x, sigma = asks.send(denoised)
+            assert walk.ask is not None
+            x, sigma = walk.ask.x, walk.ask.sigma
             denoised = model(x, x.new_full([len(x)], sigma), **(extra_args or {}))
             if call == 0:
                 now = {"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": tensor(sigma)}
                 denoised = _called_back(callback, {**now, "denoised": denoised}, slope_first)
+            walk.answer(denoised)
         if unused_noise is not None and grid[i + 1] > 0:
             unused_noise(sigmas[i], sigmas[i + 1])
-    try:
-        asks.send(denoised)
-    except StopIteration as stop:
-        return stop.value
-    raise RuntimeError(f"{name} asks more often than it declares")
+    return walk.result
 
 
-def _called_back(callback: Callback, now: dict[str, Any], slope_first: bool) -> Tensor:
-    """Call back, and return what the step goes on with as the denoised, for the callback may have
-    changed `x` and `denoised` in place. With `slope_first` that is the one whose slope at the new
-    x is the old slope: (x - denoised) / sigma stays if both move alike."""
+def _called_back(callback: _Callback, now: dict[str, Any], slope_first: bool) -> Tensor:
+    """Call back, and return the denoised that the step goes on with: the callback may have changed
+    `x` and `denoised` in place. With `slope_first`, `denoised` moves with x, so that the slope
+    (x - denoised) / sigma stays."""
     x, denoised = now["x"], now["denoised"]
     if slope_first:
         denoised = denoised.clone()
@@ -151,23 +149,27 @@ class _DrawnEachStep:
     """k-diffusion's churning samplers draw noise in each step, whether they use it or not."""
 
     def __init__(self, x: Tensor):
-        self.x = x
-
-    def draw(self) -> None:
-        self.noise = torch.randn_like(self.x)
+        self.x, self.drawn = x, False
 
     def __call__(self, sigma: Tensor, sigma_hat: Tensor) -> Tensor:
-        return self.noise
+        self.drawn = True
+        return torch.randn_like(self.x)
+
+    def before_step(self) -> None:
+        """Draw this step's noise if the sampler has not."""
+        if not self.drawn:
+            torch.randn_like(self.x)
+        self.drawn = False
 
 
 def _churned(name: str) -> Callable[..., Tensor]:
     @_published(name)
     def sample(
-        model: Model,
+        model: _Model,
         x: Tensor,
         sigmas: Tensor,
-        extra_args: Extra = None,
-        callback: Callback = None,
+        extra_args: _Extra = None,
+        callback: _Callback = None,
         disable: bool | None = None,
         s_churn: float = 0.0,
         s_tmin: float = 0.0,
@@ -176,7 +178,7 @@ def _churned(name: str) -> Callable[..., Tensor]:
     ) -> Tensor:
         options = {"S_churn": s_churn, "S_tmin": s_tmin, "S_tmax": s_tmax, "S_noise": s_noise}
         noise, run = _DrawnEachStep(x), (model, x, sigmas, extra_args, callback, disable)
-        return _sample(name, *run, options, noise, noise.draw, slope_first=True)
+        return _sample(name, *run, options, noise, noise.before_step, slope_first=True)
 
     return sample
 
@@ -184,15 +186,15 @@ def _churned(name: str) -> Callable[..., Tensor]:
 def _ancestral(name: str) -> Callable[..., Tensor]:
     @_published(name)
     def sample(
-        model: Model,
+        model: _Model,
         x: Tensor,
         sigmas: Tensor,
-        extra_args: Extra = None,
-        callback: Callback = None,
+        extra_args: _Extra = None,
+        callback: _Callback = None,
         disable: bool | None = None,
         eta: float = 1.0,
         s_noise: float = 1.0,
-        noise_sampler: NoiseSampler | None = None,
+        noise_sampler: _NoiseSampler | None = None,
     ) -> Tensor:
         noise = noise_sampler or default_noise_sampler(x)
         options = {"eta": eta, "s_noise": s_noise}
@@ -212,11 +214,11 @@ sample_dpmpp_2s_ancestral = _ancestral("dpmpp_2s_ancestral")
 
 @_published("lms")
 def sample_lms(
-    model: Model,
+    model: _Model,
     x: Tensor,
     sigmas: Tensor,
-    extra_args: Extra = None,
-    callback: Callback = None,
+    extra_args: _Extra = None,
+    callback: _Callback = None,
     disable: bool | None = None,
     order: int = 4,
 ) -> Tensor:
@@ -226,11 +228,11 @@ def sample_lms(
 
 @_published("dpmpp_2m")
 def sample_dpmpp_2m(
-    model: Model,
+    model: _Model,
     x: Tensor,
     sigmas: Tensor,
-    extra_args: Extra = None,
-    callback: Callback = None,
+    extra_args: _Extra = None,
+    callback: _Callback = None,
     disable: bool | None = None,
 ) -> Tensor:
     return _sample("dpmpp_2m", model, x, sigmas, extra_args, callback, disable, {})
@@ -238,15 +240,15 @@ def sample_dpmpp_2m(
 
 @_published("dpmpp_sde")
 def sample_dpmpp_sde(
-    model: Model,
+    model: _Model,
     x: Tensor,
     sigmas: Tensor,
-    extra_args: Extra = None,
-    callback: Callback = None,
+    extra_args: _Extra = None,
+    callback: _Callback = None,
     disable: bool | None = None,
     eta: float = 1.0,
     s_noise: float = 1.0,
-    noise_sampler: NoiseSampler | None = None,
+    noise_sampler: _NoiseSampler | None = None,
     r: float = 1 / 2,
 ) -> Tensor:
     noise = noise_sampler or _brownian(x, sigmas)
@@ -256,15 +258,15 @@ def sample_dpmpp_sde(
 
 @_published("dpmpp_2m_sde")
 def sample_dpmpp_2m_sde(
-    model: Model,
+    model: _Model,
     x: Tensor,
     sigmas: Tensor,
-    extra_args: Extra = None,
-    callback: Callback = None,
+    extra_args: _Extra = None,
+    callback: _Callback = None,
     disable: bool | None = None,
     eta: float = 1.0,
     s_noise: float = 1.0,
-    noise_sampler: NoiseSampler | None = None,
+    noise_sampler: _NoiseSampler | None = None,
     solver_type: str = "midpoint",
 ) -> Tensor:
     noise = noise_sampler or _brownian(x, sigmas)
@@ -275,15 +277,15 @@ def sample_dpmpp_2m_sde(
 
 @_published("dpmpp_3m_sde")
 def sample_dpmpp_3m_sde(
-    model: Model,
+    model: _Model,
     x: Tensor,
     sigmas: Tensor,
-    extra_args: Extra = None,
-    callback: Callback = None,
+    extra_args: _Extra = None,
+    callback: _Callback = None,
     disable: bool | None = None,
     eta: float = 1.0,
     s_noise: float = 1.0,
-    noise_sampler: NoiseSampler | None = None,
+    noise_sampler: _NoiseSampler | None = None,
 ) -> Tensor:
     noise = noise_sampler or _brownian(x, sigmas)
     # as k-diffusion has it: of order 2 only
@@ -292,5 +294,5 @@ def sample_dpmpp_3m_sde(
     return _sample("dpmpp_3m_sde", *run, options, noise)
 
 
-def _brownian(x: Tensor, sigmas: Tensor) -> NoiseSampler:
+def _brownian(x: Tensor, sigmas: Tensor) -> _NoiseSampler:
     return BrownianTreeNoiseSampler(x, sigmas[sigmas > 0].min(), sigmas.max())

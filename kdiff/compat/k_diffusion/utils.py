@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from kdiff.compat.k_diffusion.densities import (
+from kdiff.compat.k_diffusion._densities import (
     enable_stratified,
     enable_stratified_accelerate,
     rand_cosine_interpolated,
@@ -26,7 +26,7 @@ from kdiff.compat.k_diffusion.densities import (
     stratified_uniform,
     stratified_with_settings,
 )
-from kdiff.compat.k_diffusion.missing import says_what_is_missing
+from kdiff.compat.k_diffusion._missing import says_what_is_missing
 
 __all__ = [
     "CSVLogger",
@@ -57,12 +57,12 @@ __all__ = [
 
 __getattr__ = says_what_is_missing("utils")
 
-PICTURE_MODES = ("1", "L", "LA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "P")
+_PICTURE_MODES = ("1", "L", "LA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "P")
 
 
 def from_pil_image(x: Image.Image) -> Tensor:
     """`[C, H, W]` from -1 to 1, in float32. ValueError unless its pixels are bytes or bits."""
-    if x.mode not in PICTURE_MODES:
+    if x.mode not in _PICTURE_MODES:
         raise ValueError(f"a picture of mode {x.mode!r} has no range; convert it to L or RGB first")
     pixels = np.array(x)
     pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels

@@ -1,7 +1,7 @@
-"""Brownian paths behind the signatures of k-diffusion's, which are torchsde's trees.
+"""Brownian paths with the signatures of k-diffusion's, which are torchsde's trees.
 
-The law is the same, the numbers are not: these are functions of the seed by `kdiff.Noise`, the same
-on every device.
+They have the same law, but other numbers: `kdiff.Noise` makes them from the seed, equal on every
+device.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kdiff.noise import Noise
 
-OCTAVES = 20
+_OCTAVES = 20
 
 
 class BatchedBrownianTree:
@@ -56,13 +56,13 @@ class BatchedBrownianTree:
 
 
 def _pieces(low: float, high: float) -> Iterator[tuple[float, float, float]]:
-    """The interval [low, high] of [0, 1], cut at 2^-1, 2^-2 .. 2^-OCTAVES, each piece as an
+    """The interval [low, high] of [0, 1], cut at 2^-1, 2^-2 .. 2^-_OCTAVES, each piece as an
     interval of `kdiff.Noise`'s clock (one unit from cut to cut) and its length here.
 
     So the path is resolved to 1 / 4096 of the distance from its small end, as noise schedules
     need: steps grow with sigma.
     """
-    cuts = [0.0, *(2.0 ** (k - OCTAVES) for k in range(OCTAVES + 1))]
+    cuts = [0.0, *(2.0 ** (k - _OCTAVES) for k in range(_OCTAVES + 1))]
     for clock, (a, b) in enumerate(pairwise(cuts)):
         start, end = max(low, a), min(high, b)
         if start < end:
@@ -71,10 +71,10 @@ def _pieces(low: float, high: float) -> Iterator[tuple[float, float, float]]:
 
 class BrownianTreeNoiseSampler:
     """`sampler(sigma, sigma_next)` is standard normal noise like `x`: the increment of a Brownian
-    path over that interval, by its standard deviation.
+    path over that interval, divided by its standard deviation.
 
-    `sigma_min`, `sigma_max`: where the path is; `seed` as in `BatchedBrownianTree`; `transform`
-    makes the path's time of a sigma.
+    The path lies between `sigma_min` and `sigma_max`; `seed` is as in `BatchedBrownianTree`;
+    `transform` gives the path's time at a sigma.
     """
 
     def __init__(

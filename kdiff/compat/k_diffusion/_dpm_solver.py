@@ -2,8 +2,8 @@
 ODE Solver for Diffusion Probabilistic Model Sampling in Around 10 Steps"), with k-diffusion's
 signatures.
 
-Its time is t = -ln sigma, the paper's lambda where alpha = 1. All is done on the noise prediction
-eps = (x - D) / sigma, and a step of the SDE is one of the ODE to sigma_down, and then noise.
+Its time is t = -ln sigma, the paper's lambda where alpha = 1. It steps the noise prediction
+eps = (x - D) / sigma. A step of the SDE is a step of the ODE to sigma_down, and then noise.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from kdiff.compat.k_diffusion.step_size import PIDStepSizeController
-from kdiff.compat.k_diffusion.steps import get_ancestral_step
+from kdiff.compat.k_diffusion._step_size import PIDStepSizeController
+from kdiff.compat.k_diffusion._steps import get_ancestral_step
 from kdiff.counts import MOST_STEPS, whole_number
 from kdiff.driver import NonFiniteError
 
-Evaluations = dict[str, Tensor]
-NoiseSampler = Callable[[Tensor, Tensor], Tensor]
+_Evaluations = dict[str, Tensor]
+_NoiseSampler = Callable[[Tensor, Tensor], Tensor]
 
 
 class DPMSolver(nn.Module):
@@ -50,8 +50,8 @@ class DPMSolver(nn.Module):
         return t.neg().exp()
 
     def eps(
-        self, eps_cache: Evaluations, key: str, x: Tensor, t: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Evaluations]:
+        self, eps_cache: _Evaluations, key: str, x: Tensor, t: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, _Evaluations]:
         """The evaluation `key` of this step, made if the cache does not have it; and the cache."""
         if key not in eps_cache:
             sigma = self.sigma(t)
@@ -63,8 +63,8 @@ class DPMSolver(nn.Module):
         return eps_cache[key], eps_cache
 
     def dpm_solver_1_step(
-        self, x: Tensor, t: Tensor, t_next: Tensor, eps_cache: Evaluations | None = None
-    ) -> tuple[Tensor, Evaluations]:
+        self, x: Tensor, t: Tensor, t_next: Tensor, eps_cache: _Evaluations | None = None
+    ) -> tuple[Tensor, _Evaluations]:
         """The paper's eq. 3.7, which is DDIM."""
         eps, cache = self.eps(eps_cache or {}, "eps", x, t)
         return self._euler(x, t, t_next, eps), cache
@@ -75,8 +75,8 @@ class DPMSolver(nn.Module):
         t: Tensor,
         t_next: Tensor,
         r1: float = 1 / 2,
-        eps_cache: Evaluations | None = None,
-    ) -> tuple[Tensor, Evaluations]:
+        eps_cache: _Evaluations | None = None,
+    ) -> tuple[Tensor, _Evaluations]:
         """Algorithm 4, with an intermediate time at the part `r1` of the step."""
         h = t_next - t
         eps, cache = self.eps(eps_cache or {}, "eps", x, t)
@@ -92,8 +92,8 @@ class DPMSolver(nn.Module):
         t_next: Tensor,
         r1: float = 1 / 3,
         r2: float = 2 / 3,
-        eps_cache: Evaluations | None = None,
-    ) -> tuple[Tensor, Evaluations]:
+        eps_cache: _Evaluations | None = None,
+    ) -> tuple[Tensor, _Evaluations]:
         """Algorithm 5, with two intermediate times."""
         eps, cache = self.eps(eps_cache or {}, "eps", x, t)
         s1, s2 = t + r1 * (t_next - t), t + r2 * (t_next - t)
@@ -118,7 +118,7 @@ class DPMSolver(nn.Module):
         nfe: int,
         eta: float = 0.0,
         s_noise: float = 1.0,
-        noise_sampler: NoiseSampler | None = None,
+        noise_sampler: _NoiseSampler | None = None,
     ) -> Tensor:
         """`nfe` evaluations in steps of order 3, even in t, and one or two of lower order at the
         end (the paper's section 3.4)."""
@@ -154,7 +154,7 @@ class DPMSolver(nn.Module):
         accept_safety: float = 0.81,
         eta: float = 0.0,
         s_noise: float = 1.0,
-        noise_sampler: NoiseSampler | None = None,
+        noise_sampler: _NoiseSampler | None = None,
     ) -> tuple[Tensor, dict[str, int]]:
         """DPM-Solver-12 or -23 (the paper's appendix C.3), and how many steps and evaluations it
         took. NonFiniteError if the step size vanishes."""
@@ -194,7 +194,7 @@ class DPMSolver(nn.Module):
         return x, info
 
     def _both_orders(
-        self, order: int, x: Tensor, s: Tensor, t: Tensor, cache: Evaluations
+        self, order: int, x: Tensor, s: Tensor, t: Tensor, cache: _Evaluations
     ) -> tuple[Tensor, Tensor]:
         """Steps of orders `order` - 1 and `order` that share their evaluations."""
         if order == 2:
@@ -219,7 +219,7 @@ class DPMSolver(nn.Module):
         return t_down, (self.sigma(t_next) ** 2 - self.sigma(t_down) ** 2).clamp(min=0) ** 0.5
 
 
-def _white(x: Tensor) -> NoiseSampler:
+def _white(x: Tensor) -> _NoiseSampler:
     return lambda sigma, sigma_next: torch.randn_like(x)
 
 

@@ -1,7 +1,7 @@
 """`k_diffusion.utils`'s distributions of the noise level in training, by inverting their
-distribution functions. With the same state of torch's global generator they are the same numbers.
+distribution functions. From the same state of torch's global generator they draw the same numbers.
 
-In `enable_stratified` the uniform numbers behind them are stratified: of a batch of N, each lies
+In `enable_stratified` the uniform numbers behind them are stratified: in a batch of N, each lies
 in an N-th of its own.
 """
 
@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Shape = Sequence[int]
+_Shape = Sequence[int]
 stratified_settings = threading.local()
 
 
 def stratified_uniform(
-    shape: Shape, group: int = 0, groups: int = 1, dtype: Any = None, device: Any = None
+    shape: _Shape, group: int = 0, groups: int = 1, dtype: Any = None, device: Any = None
 ) -> Tensor:
     """Uniform numbers, one in each `shape[-1]`-th of [0, 1); with `groups`, of which this process
     draws for one, in each n-th for the n of all groups together. ValueError on such a group."""
@@ -53,7 +53,7 @@ def enable_stratified_accelerate(
     return enable_stratified(group, accelerator.num_processes * steps, disable)
 
 
-def stratified_with_settings(shape: Shape, dtype: Any = None, device: Any = None) -> Tensor:
+def stratified_with_settings(shape: _Shape, dtype: Any = None, device: Any = None) -> Tensor:
     """Uniform numbers, stratified as the context says, if there is one."""
     now = vars(stratified_settings)
     if now.get("disable", True):
@@ -61,14 +61,14 @@ def stratified_with_settings(shape: Shape, dtype: Any = None, device: Any = None
     return stratified_uniform(shape, now["group"], now["groups"], dtype, device)
 
 
-def rand_log_normal(shape: Shape, loc=0.0, scale=1.0, device="cpu", dtype=torch.float32) -> Tensor:
+def rand_log_normal(shape: _Shape, loc=0.0, scale=1.0, device="cpu", dtype=torch.float32) -> Tensor:
     """ln sigma is normal."""
     u = stratified_with_settings(shape, device=device, dtype=dtype) * (1 - 2e-7) + 1e-7
     return (loc + scale * math.sqrt(2) * torch.erfinv(2 * u - 1)).exp()
 
 
 def rand_log_logistic(
-    shape: Shape,
+    shape: _Shape,
     loc=0.0,
     scale=1.0,
     min_value=0.0,
@@ -84,7 +84,7 @@ def rand_log_logistic(
 
 
 def rand_log_uniform(
-    shape: Shape, min_value, max_value, device="cpu", dtype=torch.float32
+    shape: _Shape, min_value, max_value, device="cpu", dtype=torch.float32
 ) -> Tensor:
     """ln sigma is uniform between two bounds."""
     low, high = math.log(min_value), math.log(max_value)
@@ -92,7 +92,7 @@ def rand_log_uniform(
 
 
 def rand_v_diffusion(
-    shape: Shape,
+    shape: _Shape,
     sigma_data=1.0,
     min_value=0.0,
     max_value=float("inf"),
@@ -106,7 +106,7 @@ def rand_v_diffusion(
 
 
 def rand_cosine_interpolated(
-    shape: Shape,
+    shape: _Shape,
     image_d,
     noise_d_low,
     noise_d_high,
@@ -129,7 +129,7 @@ def rand_cosine_interpolated(
 
 
 def rand_split_log_normal(
-    shape: Shape, loc, scale_1, scale_2, device="cpu", dtype=torch.float32
+    shape: _Shape, loc, scale_1, scale_2, device="cpu", dtype=torch.float32
 ) -> Tensor:
     """ln sigma is normal on either side of `loc`, with a width of its own on each. Never
     stratified."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-WORST = 1e30  # stands for an infinite error, whose powers have no value
+_WORST = 1e30  # stands for an infinite error, whose powers have no value
 
 
 class PIDStepSizeController:
@@ -39,7 +39,7 @@ class PIDStepSizeController:
 
     def propose_step(self, error: Any) -> bool:
         """Whether a step with that error (1: as much as is tolerated) is accepted; changes `h`."""
-        accuracy = 1 / (min(float(error), WORST) + self.eps)
+        accuracy = 1 / (min(float(error), _WORST) + self.eps)
         before = self.accuracies or [accuracy, accuracy]
         recent = [accuracy, *before]
         factor = self.limiter(math.prod(a**b for a, b in zip(recent, self.exponents, strict=True)))

@@ -9,12 +9,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from kdiff.compat.k_diffusion.steps import to_d
+from kdiff.compat.k_diffusion._steps import to_d
 from kdiff.driver import NonFiniteError
 
-# Dormand & Prince 1980: RK5(4)7M. A row is a stage, the last one also the step's result; ERROR is
-# what it differs by from the embedded method of order 4.
-STAGES = (
+# Dormand & Prince 1980: RK5(4)7M. Each row is a stage, and the last one is also the step's result.
+# _ERROR is its difference from the embedded method of order 4.
+_STAGES = (
     (1 / 5,),
     (3 / 40, 9 / 40),
     (44 / 45, -56 / 15, 32 / 9),
@@ -22,9 +22,9 @@ STAGES = (
     (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
     (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
 )
-ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
+_ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
 
-Slope = Callable[[float, Tensor], Tensor]
+_Slope = Callable[[float, Tensor], Tensor]
 
 
 @torch.no_grad()
@@ -42,7 +42,7 @@ def log_likelihood(
     evaluations = 0
 
     def slope(sigma: float, state: Tensor) -> Tensor:
-        """Of x, and of the log likelihood, its last column: the divergence of the former."""
+        """The slope of x, and in the last column of the log likelihood, which is its divergence."""
         nonlocal evaluations
         evaluations += 1
         with torch.enable_grad():
@@ -60,17 +60,17 @@ def log_likelihood(
     return prior + change, {"fevals": evaluations}
 
 
-def _integral(f: Slope, y: Tensor, s: float, end: float, atol: float, rtol: float) -> Tensor:
+def _integral(f: _Slope, y: Tensor, s: float, end: float, atol: float, rtol: float) -> Tensor:
     """y at `end`, in steps that keep their estimated error within the tolerances."""
     h, first = s / 10, f(s, y)
     while s < end:
         h = min(h, end - s)
         slopes, next_y = [first], y
-        for row in STAGES:
+        for row in _STAGES:
             next_y = y + h * sum(a * k for a, k in zip(row, slopes, strict=True))
             slopes.append(f(s + h * min(1.0, sum(row)), next_y))
         tolerance = atol + rtol * torch.maximum(y.abs(), next_y.abs())
-        scaled = h * sum(e * k for e, k in zip(ERROR, slopes, strict=True)) / tolerance
+        scaled = h * sum(e * k for e, k in zip(_ERROR, slopes, strict=True)) / tolerance
         error = max(_rms(scaled[:, :-1]), _rms(scaled[:, -1:]))
         if math.isnan(error) or s + h == s:
             raise NonFiniteError(f"the likelihood cannot be integrated beyond sigma = {s:g}")
