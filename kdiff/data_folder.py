@@ -10,7 +10,7 @@ import platformdirs
 from kdiff.files import user_path
 
 
-def home() -> Path:
+def data_folder() -> Path:
     """$KDIFF_HOME, or else the user's data folder for kdiff. It need not exist yet.
     ValueError if the user has no home folder."""
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from kdiff.data_folder import home
+from kdiff.data_folder import data_folder
 from kdiff.downloads import check_file
 from kdiff.eval.images.arrays import from_npy, from_npz
 from kdiff.eval.images.files import from_folder, from_zip
@@ -67,7 +67,7 @@ def open_pictures(
 def _cifar10(part: str, data: str | Path | None) -> Pictures:
     if part not in CIFAR10:
         raise ValueError(f"there is cifar10:train and cifar10:test, not cifar10:{part}")
-    where = home() / "data" if data is None else user_path(data)
+    where = data_folder() / "data" if data is None else user_path(data)
     if where.suffix == ".npz":
         found = open_pictures(f"{where}:{part}_images")
     else:

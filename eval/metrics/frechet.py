@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from typing import ClassVar, Protocol
+from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 
 from kdiff.counts import whole_number
-
-EPSILON = np.finfo(np.float64).eps
-NOT_A_COVARIANCE = 1e-3  # how negative an eigenvalue may be, relative to the largest
+from kdiff.eval.statistics.gaussian import Gaussian as Gaussian
 
 
-class Statistics(Protocol):
+class MeanAndCovariance(Protocol):
     """What a Frechet distance takes: Moments, or another Gaussian."""
 
     @property
@@ -27,58 +24,7 @@ class Statistics(Protocol):
     def rows(self) -> np.ndarray | None: ...
 
 
-@dataclass(frozen=True, eq=False)
-class Gaussian:
-    """A reference: `mean` [dim], `cov` [dim, dim], and the number of images behind them, if known.
-
-    ValueError if the shapes do not fit, a number is not finite, or `cov` is not symmetric.
-    """
-
-    mean: np.ndarray
-    cov: np.ndarray
-    n: int | None = None
-    rows: ClassVar[None] = None
-
-    def __post_init__(self) -> None:
-        mean, cov = (np.asarray(a, dtype=np.float64) for a in (self.mean, self.cov))
-        if mean.ndim != 1 or cov.shape != (len(mean), len(mean)):
-            raise ValueError(
-                "a reference is a mean [dim] and a covariance [dim, dim], not "
-                f"{list(mean.shape)} and {list(cov.shape)}"
-            )
-        if not (np.isfinite(mean).all() and np.isfinite(cov).all()):
-            raise ValueError("the reference's mean or covariance is not finite")
-        if not np.allclose(cov, cov.T, rtol=0, atol=1e-6 * abs(cov).max(initial=0)):
-            raise ValueError("the reference's covariance is not symmetric")
-        object.__setattr__(self, "mean", mean)
-        object.__setattr__(self, "cov", (cov + cov.T) / 2)
-
-    @cached_property
-    def factor(self) -> np.ndarray:
-        """L with L L^T = cov, `[dim, rank]`: Cholesky's, or, if cov is singular, eigenvectors times
-        the roots of the eigenvalues that are above rounding.
-
-        A narrow L keeps directions that have no variance out of every later product, where their
-        rounding would come back as its square root. ValueError if cov has a negative eigenvalue
-        that rounding does not explain.
-        """
-        try:
-            lower = np.linalg.cholesky(self.cov)
-        except np.linalg.LinAlgError:
-            return self._narrow_factor()
-        pivots = lower.diagonal() ** 2
-        regular = pivots.min() > len(self.mean) * EPSILON * self.cov.diagonal().max()
-        return lower if regular else self._narrow_factor()
-
-    def _narrow_factor(self) -> np.ndarray:
-        values, vectors = np.linalg.eigh(self.cov)
-        if values[0] < -NOT_A_COVARIANCE * values[-1]:
-            raise ValueError("the reference's covariance has negative eigenvalues: it is none")
-        kept = values > len(values) * EPSILON * values[-1]
-        return vectors[:, kept] * np.sqrt(values[kept])
-
-
-def frechet_distance(reference: Gaussian, moments: Statistics) -> float:
+def frechet_distance(reference: Gaussian, moments: MeanAndCovariance) -> float:
     """|mu - mu_r|^2 + tr S + tr S_r - 2 tr (S_r S)^(1/2), at least 0.
 
     Heusel et al. 2017, eq. 6; Dowson & Landau 1982. With S_r = L L^T, the trace of the root is the
