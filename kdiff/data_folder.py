@@ -1,4 +1,4 @@
-"""Where kdiff keeps what is made or downloaded on this machine."""
+"""The folder in which kdiff keeps what it makes or downloads on this machine."""
 
 from __future__ import annotations
 

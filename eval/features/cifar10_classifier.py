@@ -48,8 +48,8 @@ class Block(nn.Module):
 class Classifier(nn.Module):
     """`[N, 3, 32, 32]` in [-1, 1] -> features `[N, 336]` and logits `[N, 10]`.
 
-    The layout is that of Jordan 2024 ("94% on CIFAR-10 in 3.29 seconds on a single GPU"), narrower:
-    a 2 x 2 convolution of whitened patches, three blocks, a linear layer on the largest value of
+    A narrower form of Jordan 2024 ("94% on CIFAR-10 in 3.29 seconds on a single GPU"): a 2 x 2
+    convolution of whitened patches, three blocks, a linear layer on the largest value of
     each channel. The features are the mean of each channel of the second block (128: texture) and
     of the third (208: what is seen). `norm` is there for training alone; it is folded afterwards.
     """
@@ -105,5 +105,5 @@ def _feature_network(device: torch.device, logits: bool) -> FeatureNetwork:
 
 
 FEATURES[NAME] = Kind(
-    "small and fast, for images of 32 x 32; no figures of papers", _feature_network
+    "small and fast, for images of 32 x 32; papers do not use it", _feature_network
 )

@@ -35,12 +35,12 @@ def open_pictures(
     `[N, H, W]`, never unpickled; or `cifar10:train`, `cifar10:test`: `data` is then torchvision's
     folder of it, or an `.npz` with `train_images`, `test_images`.
 
-    Of files, all that Pillow reads are taken, through links too, and all headers are looked at
-    first. What is not evaluated is counted in `notes`, but for what operating systems leave, or is
-    a ValueError, in one line: there is nothing there, or less than two images; sizes that differ;
-    several frames or pages; transparency, more than 8 bits, colours that are not RGB; arrays of
-    another type or shape; pictures that cannot be read, or that a run.json does not name; another
-    CIFAR-10; damage; sizes that the file's own belies.
+    All files that Pillow reads are taken, through links too, and all headers are read first.
+    `notes` count the files that are not evaluated, except those that operating systems leave.
+    ValueError, in one line, if there is nothing there or only one image; if sizes differ; for
+    several frames or pages, transparency, more than 8 bits or colours other than RGB; for arrays of
+    another type or shape; for pictures that cannot be read or that a run.json does not name; for
+    another CIFAR-10, for damage, and for a file that claims more pixels than it can hold.
     """
     if isinstance(path, (np.ndarray, Tensor)):
         return from_memory(path)

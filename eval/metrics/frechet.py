@@ -54,8 +54,8 @@ def frechet_distance(reference: Gaussian, moments: MeanAndCovariance) -> float:
 
 
 def noise_floor(reference: Gaussian, n: int) -> float:
-    """About what n perfect samples get on average: what is due to their number and, if it is known,
-    to the reference's, which is made of so many samples too. ValueError if n < 2."""
+    """About what n perfect samples get on average: the bias due to their number plus, if it is
+    known, the bias due to the number of images in the reference. ValueError if n < 2."""
     n = whole_number("n", n, 0)
     own = expected_distance(reference, reference.n) if reference.n else 0.0
     return expected_distance(reference, n) + own
@@ -67,13 +67,14 @@ def expected_distance(
 ) -> float:
     """What n independent draws from N(mean, cov) of the reference itself get on average.
 
-    The mean's part is tr S_r / n exactly; the covariance's is the average over `draws` covariances
-    out of the Wishart distribution, which cost the same for every n (Bartlett 1933: the triangular
-    factor of n - 1 normal rows has independent entries). By default it is known to some 0.3%: two
-    draws at Inception's 2048 dimensions, where one varies by that, and up to 2,000 at fewer.
+    The mean contributes tr S_r / n exactly. The covariance contributes the average over `draws`
+    covariances from the Wishart distribution, which cost the same for every n (Bartlett 1933: the
+    triangular factor of n - 1 normal rows has independent entries). The default number of draws
+    gives a precision of about 0.3%: two draws at Inception's 2048 dimensions, where a single one
+    varies by as much, and up to 2,000 at fewer dimensions.
 
-    It holds for Gaussian features. Real ones have heavier tails: with Inception's of CIFAR-10 the
-    floor is a tenth to a fifth higher. ValueError if n < 2.
+    It holds for Gaussian features. Real features have heavier tails: with Inception's of CIFAR-10
+    the floor is a tenth to a fifth higher. ValueError if n < 2.
     """
     if n < 2:
         raise ValueError(f"a Frechet distance needs at least two images, not {n}")

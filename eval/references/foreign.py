@@ -1,4 +1,4 @@
-"""Reference statistics in the files of others: `.npz` with `mu, sigma`, and clean-fid's by name."""
+"""Other projects' reference statistics: `.npz` with `mu, sigma`, and clean-fid's by name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CLEAN_FID_URL = "https://www.cs.cmu.edu/~clean-fid/stats/"
 
 
 class Statistics(NamedTuple):
-    """Of the features of FID and, in guided-diffusion's files, of those of sFID."""
+    """The moments of FID's features and, in guided-diffusion's files, of sFID's."""
 
     gaussian: Gaussian
     spatial: Gaussian | None
@@ -34,8 +34,8 @@ class Statistics(NamedTuple):
 
 def read_npz(path: Path) -> Statistics | None:
     """`mu, sigma` (TTUR, pytorch-fid, EDM, guided-diffusion) and `mu_s, sigma_s` if they are there;
-    None if there is no `mu, sigma`. ValueError if the file is damaged or needs unpickling, or if
-    they are not a mean and its covariance."""
+    None without `mu, sigma`. ValueError if the file is damaged or needs unpickling, or if the
+    arrays are not a mean and its covariance."""
     members = Members(path)
     if not {"mu", "sigma"} <= set(members):
         _check_names(members)

@@ -30,7 +30,7 @@ def make_reference(
     statistics: Iterable[str | Statistic] = (),
 ) -> Reference:
     """Statistics of all `pictures`, in constant memory unless all `rows` are kept: the mean and
-    covariance, those of `spatial` features, and further `statistics` of references.
+    covariance of the features, of the `spatial` features too, and further `statistics`.
 
     `progress` is told how many images each batch had. Under torchrun the processes share the
     images, and all get the reference. ValueError if the network lacks what a statistic takes.

@@ -17,7 +17,7 @@ NOT_A_COVARIANCE = 1e-3  # how negative an eigenvalue may be, relative to the la
 
 @dataclass(frozen=True, eq=False)
 class Gaussian:
-    """A reference: `mean` [dim], `cov` [dim, dim], and the number of images behind them, if known.
+    """`mean` [dim], `cov` [dim, dim], and the number of images behind them, if known.
 
     ValueError if the shapes do not fit, a number is not finite, or `cov` is not symmetric.
     """
@@ -90,6 +90,6 @@ class Gaussian:
     def _narrow_factor(self) -> np.ndarray:
         values, vectors = np.linalg.eigh(self.cov)
         if values[0] < -NOT_A_COVARIANCE * values[-1]:
-            raise ValueError("the reference's covariance has negative eigenvalues: it is none")
+            raise ValueError("the reference's covariance has negative eigenvalues, so it is none")
         kept = values > len(values) * EPSILON * values[-1]
         return vectors[:, kept] * np.sqrt(values[kept])
