@@ -1,4 +1,4 @@
-"""Second opinions: the same figures through torchmetrics' and clean-fid's own code, on the same
+"""Second opinions: the same figures computed by torchmetrics' and clean-fid's own code, on the same
 images, with the same weights and against the same reference."""
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ BATCH = 32  # their default
 
 
 class CannotRun(Exception):
-    """Why a library has no such figure here."""
+    """Why a library cannot give a figure here."""
 
 
 class Backend(Protocol):
-    """Takes the images as they come, then has figures."""
+    """It is given the images as they come, and then asked for figures."""
 
     note: str  # how they are known to differ from kdiff's
 
     def update(self, images: np.ndarray) -> None: ...
 
     def figure(self, metric: str, reference: Reference) -> float:
-        """CannotRun if there is none."""
+        """CannotRun if the library has none."""
         ...
 
 

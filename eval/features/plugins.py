@@ -20,7 +20,7 @@ Rows = np.ndarray | None
 
 
 def plugin_names() -> dict[str, str]:
-    """Those that are installed, each with the function that it names."""
+    """The installed plug-ins, each with the function that its entry point names."""
     return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
 
 
@@ -52,8 +52,8 @@ def _load(name: str) -> Any:
 
 
 class Answers:
-    """What a function makes of images, as checked float32 arrays: pool, logits and spatial, of
-    which the last two may be None. Tensors are taken from any device, without their gradients."""
+    """A function's answers as checked float32 arrays: pool, logits and spatial; the last two may be
+    None. Tensors are taken from any device, without their gradients."""
 
     def __init__(self, name: str, function: Callable[[np.ndarray], Any]):
         self.name, self.function = name, function

@@ -24,8 +24,8 @@ MODES = {
 def resize(images: Tensor, mode: str) -> Tensor:
     """uint8 `[N, H, W, 3]` -> float32 `[N, 3, 299, 299]` in channels_last, about in [-1, 1].
 
-    `A_h X A_w^T` for each channel, in float32, never rounded to whole grey levels. KeyError if
-    there is no such mode.
+    `A_h X A_w^T` for each channel, in float32, never rounded to whole grey levels. KeyError if the
+    mode is unknown.
     """
     to_height, to_width = (_matrix(n, mode).to(images.device) for n in images.shape[1:3])
     resized = to_height @ images.permute(0, 3, 1, 2).float() @ to_width.T
@@ -42,18 +42,18 @@ def _matrix(n: int, mode: str) -> Tensor:
     return torch.from_numpy(MATRICES[mode](n).astype(np.float32))
 
 
-def tensorflow_bilinear(n: int, size: int = SIZE) -> np.ndarray:
+def _tensorflow_bilinear(n: int, size: int = SIZE) -> np.ndarray:
     """`[size, n]`: pixel i is read at i n / size, without the shift by half a pixel that puts
     pixel centres on pixel centres; the edge is repeated."""
     return _bilinear(np.arange(size) * (n / size), n)
 
 
-def half_pixel_bilinear(n: int, size: int = SIZE) -> np.ndarray:
+def _half_pixel_bilinear(n: int, size: int = SIZE) -> np.ndarray:
     """`[size, n]`: pixel i is read at (i + 1/2) n / size - 1/2; the edge is repeated."""
     return _bilinear((np.arange(size) + 0.5) * (n / size) - 0.5, n)
 
 
-def pillow_bicubic(n: int, size: int = SIZE) -> np.ndarray:
+def _pillow_bicubic(n: int, size: int = SIZE) -> np.ndarray:
     """`[size, n]`: Keys' cubic with a = -1/2, stretched by n / size where the image shrinks, cut at
     the edges, and normalised."""
     scale = max(n / size, 1.0)
@@ -78,7 +78,7 @@ def _keys(x: np.ndarray) -> np.ndarray:
 
 
 MATRICES = {
-    "legacy_tensorflow": tensorflow_bilinear,
-    "legacy_pytorch": half_pixel_bilinear,
-    "clean": pillow_bicubic,
+    "legacy_tensorflow": _tensorflow_bilinear,
+    "legacy_pytorch": _half_pixel_bilinear,
+    "clean": _pillow_bicubic,
 }

@@ -1,5 +1,5 @@
-"""Image files in a folder or a zip. Pixels are taken as they are stored: what a file says of its
-colour space, or of turning it (EXIF), is not applied, as in other FID libraries."""
+"""Image files in a folder or a zip. Pixels are taken as they are stored: as in other FID libraries,
+neither a colour profile nor EXIF's orientation is applied."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Open = Callable[[str], IO[bytes]]
 
 @dataclass(frozen=True)
 class Files:
-    """Files by their labels: a context that opens them, and the bytes that each really has."""
+    """Files by their labels: a context that opens them, and the number of bytes that each has."""
 
     name: str
     labels: list[str]
@@ -114,7 +114,7 @@ def _run_of(name: str, open_: Open, label: str) -> Run | None:
 
 
 def _natural(label: str) -> tuple[str, str]:
-    """Numbers sort by value; what is then equal, by its characters."""
+    """Numbers sort by value; labels that are then equal sort by their characters."""
     return re.sub("[0-9]+", lambda digits: digits[0].zfill(20), label), label
 
 

@@ -1,4 +1,4 @@
-"""Which files of a folder or a zip are pictures to evaluate, and what is said of the others."""
+"""Which files of a folder or a zip are pictures to evaluate, and notes on all other files."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ SHOWN = 3  # names in a message
 
 @cache
 def formats() -> tuple[str, ...]:
-    """Those that Pillow, as it is here, reads as pictures."""
+    """The formats that the installed Pillow reads as pictures."""
     Image.init()
     return tuple(name for name in Image.ID if name not in NO_PICTURES)
 
 
 @cache
-def suffixes() -> tuple[str, ...]:
+def _suffixes() -> tuple[str, ...]:
     known = (*formats(), "MPO")  # which is read as a JPEG
     return tuple(end for end, name in Image.registered_extensions().items() if name in known)
 
 
-def is_picture(label: str) -> bool:
-    return label.lower().endswith(suffixes())
+def _is_picture(label: str) -> bool:
+    return label.lower().endswith(_suffixes())
 
 
 def some(labels: Sequence[str]) -> str:
@@ -51,9 +51,9 @@ def files_below(root: Path) -> tuple[list[str], list[str]]:
     """The files in a folder and below it, as paths relative to it, and notes for its figures.
 
     Links are followed. A file or folder that is reached twice counts once, under its own path, so
-    that a link to a folder above ends; a note counts these links. Hidden folders are named, and not
-    looked into. ValueError if a folder cannot be read, if a link leads nowhere, or if a picture is
-    a pipe, a socket or a device.
+    links that form a loop end; a note counts these links. Hidden folders are listed, but not
+    searched. ValueError if a folder cannot be read, if a link leads nowhere, or if a picture is a
+    pipe, a socket or a device.
     """
     found: list[str] = []
     odd: list[str] = []
@@ -106,18 +106,18 @@ def _check_entry(root: Path, label: str, entry: os.DirEntry[str]) -> None:
         return
     if entry.is_symlink() and not os.path.exists(entry.path):
         raise ValueError(f"{root}: {label} cannot be read: the link leads nowhere")
-    if is_picture(label) and not (entry.is_dir() or entry.is_file()):
+    if _is_picture(label) and not (entry.is_dir() or entry.is_file()):
         raise ValueError(f"{root}: {label} cannot be read: it is a pipe, a socket or a device")
 
 
 def choose_pictures(
     name: str, labels: Iterable[str], run_of: Callable[[str], Run | None]
 ) -> tuple[list[str], list[str]]:
-    """Those of a folder's files that are to be evaluated, and notes that count all others.
+    """The files of a folder that are to be evaluated, and notes that count all others.
 
-    `run_of` reads a run.json. Of a run of `kdiff sample` its overview and its trajectory are left
-    out; ValueError if it has more or fewer pictures than its run.json names. ValueError for
-    pictures of kinds that cannot be read.
+    `run_of` reads a run.json. The overview and the trajectory of a run of `kdiff sample` are left
+    out. ValueError if the run has more or fewer pictures than its run.json names, or if there are
+    pictures in formats that cannot be read.
     """
     labels = [label for label in labels if not _is_debris(label)]
     hidden = [label for label in labels if any(map(_is_hidden, label.split("/")))]
@@ -128,8 +128,8 @@ def choose_pictures(
     for folder, run in runs.items():
         if run is not None and run.trajectory:
             own.add(_join(folder, run.trajectory))
-    pictures = [label for label in rest if is_picture(label) and label not in own]
-    others = [label for label in rest if not is_picture(label) and label not in records.values()]
+    pictures = [label for label in rest if _is_picture(label) and label not in own]
+    others = [label for label in rest if not _is_picture(label) and label not in records.values()]
     unreadable = [label for label in others if label.lower().endswith(UNREADABLE)]
     if unreadable:
         raise ValueError(

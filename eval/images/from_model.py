@@ -19,10 +19,10 @@ MOST_IMAGES = 10_000_000
 
 
 def every_class(model: Model, n: int) -> tuple[list[int] | None, str | None]:
-    """The class of each of n images, and how it comes about: all classes "in turn"; for fewer
-    images than classes some that are "spread" evenly, since the first of them may be all of one
-    kind, as ImageNet's are animals; None for a model without classes. ValueError unless n is a
-    whole number from 1 to ten million."""
+    """The class of each of n images, and how it was chosen: all classes "in turn"; with fewer
+    images than classes, classes "spread" evenly, because the first ones may be of one kind
+    (ImageNet's are animals); None for a model without classes. ValueError unless n is a whole
+    number from 1 to ten million."""
     n = whole_number("the number of images", n, 1, MOST_IMAGES)
     classes = len(model.classes)
     if not classes:
@@ -35,8 +35,8 @@ def every_class(model: Model, n: int) -> tuple[list[int] | None, str | None]:
 @dataclass(frozen=True)
 class Generated:
     """One image for each of `seeds`, of the class in `labels` (None: no classes). `ended` gets the
-    last state of each batch. ValueError if a seed comes twice: its images would not be independent,
-    and count as if they were."""
+    last state of each batch. ValueError if a seed comes twice: its images would be counted as
+    independent, and are not."""
 
     model: Model
     plan: Plan

@@ -12,8 +12,8 @@ from torch import Tensor
 from kdiff.eval.images.source import GREYSCALE, Pictures, Read, check_count
 from kdiff.images import to_uint8
 
-# Samples overshoot: of a good model at five evaluations to 1.66, with 0.2% beyond OVERSHOOT.
-# Of data of mean 0 and variance 1, a tenth is beyond it.
+# Samples overshoot: a good model's, at five evaluations, reach 1.66, and 0.2% are beyond OVERSHOOT.
+# A tenth of data with mean 0 and variance 1 is beyond it.
 OVERSHOOT, MOST_BEYOND, FARTHEST = 1.5, 0.01, 2.0
 
 

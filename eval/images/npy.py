@@ -1,4 +1,4 @@
-"""NumPy's file format, read without believing what it says of itself, and never unpickled."""
+"""NumPy's file format, read without trusting its headers, and never unpickled."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from kdiff.eval.images.source import PICKLED, check_claim, damage, open_zip
 
 MAGIC = b"\x93NUMPY"
 MOST_HEADER = 10_000  # bytes; NumPy's own limit
-MOST_STATISTICS = 2**26  # bytes that are believed of an array, however well it is compressed
+MOST_STATISTICS = 2**26  # bytes: an array of this size is believed, however well it is compressed
 
 
 class Header(NamedTuple):
-    """Of an array: its data begin at byte `start`."""
+    """An array's header; the data begin at byte `start`."""
 
     shape: tuple[int, ...]
     fortran: bool

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from kdiff.data_folder import home
+from kdiff.data_folder import data_folder
 from kdiff.downloads import check_file
 from kdiff.eval.images.arrays import from_npy, from_npz
 from kdiff.eval.images.files import from_folder, from_zip
@@ -35,12 +35,12 @@ def open_pictures(
     `[N, H, W]`, never unpickled; or `cifar10:train`, `cifar10:test`: `data` is then torchvision's
     folder of it, or an `.npz` with `train_images`, `test_images`.
 
-    Of files, all that Pillow reads are taken, through links too, and all headers are looked at
-    first. What is not evaluated is counted in `notes`, but for what operating systems leave, or is
-    a ValueError, in one line: there is nothing there, or less than two images; sizes that differ;
-    several frames or pages; transparency, more than 8 bits, colours that are not RGB; arrays of
-    another type or shape; pictures that cannot be read, or that a run.json does not name; another
-    CIFAR-10; damage; sizes that the file's own belies.
+    All files that Pillow reads are taken, through links too, and all headers are read first.
+    `notes` count the files that are not evaluated, except those that operating systems leave.
+    ValueError, in one line, if there is nothing there or only one image; if sizes differ; for
+    several frames or pages, transparency, more than 8 bits or colours other than RGB; for arrays of
+    another type or shape; for pictures that cannot be read or that a run.json does not name; for
+    another CIFAR-10, for damage, and for a file that claims more pixels than it can hold.
     """
     if isinstance(path, (np.ndarray, Tensor)):
         return from_memory(path)
@@ -67,7 +67,7 @@ def open_pictures(
 def _cifar10(part: str, data: str | Path | None) -> Pictures:
     if part not in CIFAR10:
         raise ValueError(f"there is cifar10:train and cifar10:test, not cifar10:{part}")
-    where = home() / "data" if data is None else user_path(data)
+    where = data_folder() / "data" if data is None else user_path(data)
     if where.suffix == ".npz":
         found = open_pictures(f"{where}:{part}_images")
     else:

@@ -1,4 +1,4 @@
-"""What a source of images is, and what every kind of source needs."""
+"""A source of images, and the checks that every kind of source needs."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from kdiff.messages import one_line
 GREYSCALE = "greyscale images: their one channel is repeated to three"
 PICKLED = "holds pickled Python objects, which kdiff never opens: save plain arrays"
 
-MOST_PIXELS = 2**24  # bytes of an image that are believed, however well it is compressed
-MOST_RATIO = 100  # of larger claims to the bytes behind them; pictures have 1 to 20
+MOST_PIXELS = 2**24  # bytes: an image of this size is believed, however well it is compressed
+MOST_RATIO = 100  # of a larger claim to the bytes in the file; pictures have 1 to 20
 
 Read = Callable[[Sequence[int]], np.ndarray]
 
@@ -29,8 +29,8 @@ Read = Callable[[Sequence[int]], np.ndarray]
 class Pictures:
     """`n` images of one size (height, width), read from where they are only as they are asked for.
 
-    `notes` are lines that belong beside any figure of these images. `opened()` is a context whose
-    value maps numbers of images to uint8 `[len(numbers), height, width, 3]`.
+    `notes` are lines to show with any figure of these images. `opened()` is a context whose value
+    maps numbers of images to uint8 `[len(numbers), height, width, 3]`.
     """
 
     name: str
@@ -62,8 +62,8 @@ def check_count(name: str, n: int) -> None:
 
 
 def check_claim(where: str, claimed: int, stored: float, believed: int = MOST_PIXELS) -> None:
-    """ValueError if `claimed` bytes, of which `stored` are there, look like a bomb: sizes are
-    believed only after the file's own."""
+    """ValueError if `claimed` bytes, for which the file has `stored`, look like a decompression
+    bomb: what a file says of its size is not trusted."""
     if claimed > believed and claimed > MOST_RATIO * stored:
         raise ValueError(
             f"{where} claims {claimed:,} bytes, of which the file has {stored:,.0f}: it is "
@@ -84,8 +84,8 @@ def open_zip(path: Path) -> zipfile.ZipFile:
 
 @contextmanager
 def damage(where: Any) -> Iterator[None]:
-    """One line, a ValueError, for whatever a damaged file makes its reader raise: decoders raise
-    anything for data that are cut off, encrypted or not what they seem."""
+    """Turn whatever a reader raises into a ValueError of one line: decoders raise anything for data
+    that are cut off, encrypted or in another format."""
     try:
         yield
     except Exception as error:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from typing import ClassVar, Protocol
+from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 
 from kdiff.counts import whole_number
-
-EPSILON = np.finfo(np.float64).eps
-NOT_A_COVARIANCE = 1e-3  # how negative an eigenvalue may be, relative to the largest
+from kdiff.eval.statistics.gaussian import Gaussian as Gaussian
 
 
-class Statistics(Protocol):
+class MeanAndCovariance(Protocol):
     """What a Frechet distance takes: Moments, or another Gaussian."""
 
     @property
@@ -27,58 +24,7 @@ class Statistics(Protocol):
     def rows(self) -> np.ndarray | None: ...
 
 
-@dataclass(frozen=True, eq=False)
-class Gaussian:
-    """A reference: `mean` [dim], `cov` [dim, dim], and the number of images behind them, if known.
-
-    ValueError if the shapes do not fit, a number is not finite, or `cov` is not symmetric.
-    """
-
-    mean: np.ndarray
-    cov: np.ndarray
-    n: int | None = None
-    rows: ClassVar[None] = None
-
-    def __post_init__(self) -> None:
-        mean, cov = (np.asarray(a, dtype=np.float64) for a in (self.mean, self.cov))
-        if mean.ndim != 1 or cov.shape != (len(mean), len(mean)):
-            raise ValueError(
-                "a reference is a mean [dim] and a covariance [dim, dim], not "
-                f"{list(mean.shape)} and {list(cov.shape)}"
-            )
-        if not (np.isfinite(mean).all() and np.isfinite(cov).all()):
-            raise ValueError("the reference's mean or covariance is not finite")
-        if not np.allclose(cov, cov.T, rtol=0, atol=1e-6 * abs(cov).max(initial=0)):
-            raise ValueError("the reference's covariance is not symmetric")
-        object.__setattr__(self, "mean", mean)
-        object.__setattr__(self, "cov", (cov + cov.T) / 2)
-
-    @cached_property
-    def factor(self) -> np.ndarray:
-        """L with L L^T = cov, `[dim, rank]`: Cholesky's, or, if cov is singular, eigenvectors times
-        the roots of the eigenvalues that are above rounding.
-
-        A narrow L keeps directions that have no variance out of every later product, where their
-        rounding would come back as its square root. ValueError if cov has a negative eigenvalue
-        that rounding does not explain.
-        """
-        try:
-            lower = np.linalg.cholesky(self.cov)
-        except np.linalg.LinAlgError:
-            return self._narrow_factor()
-        pivots = lower.diagonal() ** 2
-        regular = pivots.min() > len(self.mean) * EPSILON * self.cov.diagonal().max()
-        return lower if regular else self._narrow_factor()
-
-    def _narrow_factor(self) -> np.ndarray:
-        values, vectors = np.linalg.eigh(self.cov)
-        if values[0] < -NOT_A_COVARIANCE * values[-1]:
-            raise ValueError("the reference's covariance has negative eigenvalues: it is none")
-        kept = values > len(values) * EPSILON * values[-1]
-        return vectors[:, kept] * np.sqrt(values[kept])
-
-
-def frechet_distance(reference: Gaussian, moments: Statistics) -> float:
+def frechet_distance(reference: Gaussian, moments: MeanAndCovariance) -> float:
     """|mu - mu_r|^2 + tr S + tr S_r - 2 tr (S_r S)^(1/2), at least 0.
 
     Heusel et al. 2017, eq. 6; Dowson & Landau 1982. With S_r = L L^T, the trace of the root is the
@@ -108,8 +54,8 @@ def frechet_distance(reference: Gaussian, moments: Statistics) -> float:
 
 
 def noise_floor(reference: Gaussian, n: int) -> float:
-    """About what n perfect samples get on average: what is due to their number and, if it is known,
-    to the reference's, which is made of so many samples too. ValueError if n < 2."""
+    """About what n perfect samples get on average: the bias due to their number plus, if it is
+    known, the bias due to the number of images in the reference. ValueError if n < 2."""
     n = whole_number("n", n, 0)
     own = expected_distance(reference, reference.n) if reference.n else 0.0
     return expected_distance(reference, n) + own
@@ -121,13 +67,14 @@ def expected_distance(
 ) -> float:
     """What n independent draws from N(mean, cov) of the reference itself get on average.
 
-    The mean's part is tr S_r / n exactly; the covariance's is the average over `draws` covariances
-    out of the Wishart distribution, which cost the same for every n (Bartlett 1933: the triangular
-    factor of n - 1 normal rows has independent entries). By default it is known to some 0.3%: two
-    draws at Inception's 2048 dimensions, where one varies by that, and up to 2,000 at fewer.
+    The mean contributes tr S_r / n exactly. The covariance contributes the average over `draws`
+    covariances from the Wishart distribution, which cost the same for every n (Bartlett 1933: the
+    triangular factor of n - 1 normal rows has independent entries). The default number of draws
+    gives a precision of about 0.3%: two draws at Inception's 2048 dimensions, where a single one
+    varies by as much, and up to 2,000 at fewer dimensions.
 
-    It holds for Gaussian features. Real ones have heavier tails: with Inception's of CIFAR-10 the
-    floor is a tenth to a fifth higher. ValueError if n < 2.
+    It holds for Gaussian features. Real features have heavier tails: with Inception's of CIFAR-10
+    the floor is a tenth to a fifth higher. ValueError if n < 2.
     """
     if n < 2:
         raise ValueError(f"a Frechet distance needs at least two images, not {n}")

@@ -1,4 +1,4 @@
-"""Reference statistics in the files of others: `.npz` with `mu, sigma`, and clean-fid's by name."""
+"""Other projects' reference statistics: `.npz` with `mu, sigma`, and clean-fid's by name."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from collections.abc import Callable
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import numpy as np
 
-from kdiff.data_folder import home
+from kdiff.data_folder import data_folder
 from kdiff.eval.images.arrays import ARRAYS, from_npz
 from kdiff.eval.images.npy import Members
 from kdiff.eval.images.source import Pictures
-from kdiff.eval.metrics.frechet import Gaussian
+from kdiff.eval.statistics.gaussian import Gaussian
 from kdiff.files import whole_file
 
 CLEAN_FID_URL = "https://www.cs.cmu.edu/~clean-fid/stats/"
 
 
 class Statistics(NamedTuple):
-    """Of the features of FID and, in guided-diffusion's files, of those of sFID."""
+    """The moments of FID's features and, in guided-diffusion's files, of sFID's."""
 
     gaussian: Gaussian
     spatial: Gaussian | None
@@ -34,16 +34,16 @@ class Statistics(NamedTuple):
 
 def read_npz(path: Path) -> Statistics | None:
     """`mu, sigma` (TTUR, pytorch-fid, EDM, guided-diffusion) and `mu_s, sigma_s` if they are there;
-    None if there is no `mu, sigma`. ValueError if the file is damaged or needs unpickling, or if
-    they are not a mean and its covariance."""
+    None without `mu, sigma`. ValueError if the file is damaged or needs unpickling, or if the
+    arrays are not a mean and its covariance."""
     members = Members(path)
     if not {"mu", "sigma"} <= set(members):
         _check_names(members)
         return None
     spatial = {"mu_s", "sigma_s"} <= set(members)
     return Statistics(
-        as_gaussian(path, members.read("mu"), members.read("sigma")),
-        as_gaussian(path, members.read("mu_s"), members.read("sigma_s")) if spatial else None,
+        _gaussian(path, members.read("mu"), members.read("sigma")),
+        _gaussian(path, members.read("mu_s"), members.read("sigma_s")) if spatial else None,
     )
 
 
@@ -65,14 +65,12 @@ def _check_names(members: Members) -> None:
         )
 
 
-def as_gaussian(where: Any, mean: np.ndarray, cov: np.ndarray, n: int | None = None) -> Gaussian:
+def _gaussian(path: Path, mean: np.ndarray, cov: np.ndarray) -> Gaussian:
     """ValueError, naming the file, if they are not a mean `[d]` and its covariance `[d, d]`."""
-    if not mean.dtype.kind == cov.dtype.kind == "f" or mean.size == 0:
-        raise ValueError(f"{where}: its mean and covariance are not arrays of floats")
     try:
-        return Gaussian(mean, cov, n)
+        return Gaussian.of_file(mean, cov)
     except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
+        raise ValueError(f"{path}: {error}") from error
 
 
 def clean_fid_file(text: str, resize: str | None) -> Path:
@@ -86,7 +84,7 @@ def clean_fid_file(text: str, resize: str | None) -> Path:
     parts = re.fullmatch(r"(.+)[-_]([a-z0-9]+)[-_]([0-9]+)", text.lower())
     name, split, size = parts.groups() if parts else (text.lower(), "custom", "na")
     file = f"{name}_{resize}_{split}_{size}.npz"
-    folders = [*_installed_folders(), home() / "clean-fid"]
+    folders = [*_installed_folders(), data_folder() / "clean-fid"]
     for folder in folders:
         if (folder / file).is_file():
             return folder / file

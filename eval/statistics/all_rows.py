@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,34 +13,47 @@ LIMIT = 2**28  # bytes; larger sets lie in a temporary file
 
 
 def _reserve(file: int, size: int) -> None:
-    """OSError if the disk has no room: writing to a map that has none ends the process."""
+    """OSError if the disk is full: writing to a map on a full disk would kill the process."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file, 0, size)
 
 
-class Kept:
+def _room(n: int, dim: int) -> np.ndarray:
+    """`[n, dim]` in memory, or in a temporary file if it is large."""
+    if n * dim * 4 <= LIMIT:
+        return np.empty((n, dim), dtype=np.float32)
+    with tempfile.TemporaryFile() as file:  # which goes when the map goes
+        _reserve(file.fileno(), n * dim * 4)
+        return np.memmap(file, dtype=np.float32, shape=(n, dim))
+
+
+class AllRows:
     """Rows `[n, dim]` in float32, by the number of their image."""
 
     def __init__(self, n: int, dim: int):
         self.filled = np.zeros(n, dtype=bool)
-        self._all: np.ndarray
-        if n * dim * 4 <= LIMIT:
-            self._all = np.empty((n, dim), dtype=np.float32)
-        else:
-            with tempfile.TemporaryFile() as file:  # which goes when the map goes
-                _reserve(file.fileno(), n * dim * 4)
-                self._all = np.memmap(file, dtype=np.float32, shape=(n, dim))
+        self._all = _room(n, dim)
 
     def update(self, rows: np.ndarray, indices: Sequence[int] | np.ndarray) -> None:
         """Keep the features `[b, dim]` of the images with these numbers."""
         self._all[indices] = rows
         self.filled[indices] = True
 
-    def __add__(self, other: Kept) -> Kept:
-        both = Kept(*self._all.shape)
+    def __add__(self, other: AllRows) -> AllRows:
+        both = AllRows(*self._all.shape)
         for part in (self, other):
             both.update(part._all[part.filled], np.flatnonzero(part.filled))
         return both
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Between processes go the rows that are there, without the gaps."""
+        present = np.asarray(self._all[self.filled])
+        return {"filled": self.filled, "present": present}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.filled, present = state["filled"], state["present"]
+        self._all = _room(len(self.filled), present.shape[1])
+        self._all[self.filled] = present
 
     @property
     def rows(self) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Moments of a few disjoint groups of a set, so that one pass also tells how sure its figure is."""
+"""Moments of four disjoint groups of a set: one pass gives a figure and how certain it is."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ import numpy as np
 from kdiff.eval.statistics.moments import Moments
 
 GROUPS = 4  # each holds a [dim, dim] of float64: 34 MB for Inception
-# Four numbers in an order of their own, many times over; the same with every version of numpy.
+# Many random orders of the four groups, drawn by a generator that is the same in every NumPy.
 ORDERS = np.random.RandomState(0).rand(2**16, GROUPS).argsort(axis=1)
 
 
 def group_of(indices: Sequence[int]) -> np.ndarray:
-    """The group of each image: four in succession are in four groups, in an order drawn anew (and
-    repeated after 2^18 images).
+    """The group of each image. Each four consecutive images go into four different groups, in a
+    random order; the orders repeat after 2^18 images.
 
-    Of i mod 4 and ten classes in turn, two groups would have the even classes only: how far the
-    groups differ would tell the classes' distance, not the error.
+    A fixed order would be wrong: with ten classes in turn, i mod 4 would put all even classes into
+    two of the groups. The differences between groups would then measure how far apart the classes
+    are, and not the error.
     """
     i = np.asarray(indices, dtype=np.int64)
     return ORDERS[i // GROUPS % len(ORDERS), i % GROUPS]
 
 
-class Groups:
-    """Which group an image is in depends on its number alone, not on its batch or process."""
+class GroupedMoments:
+    """The moments of each group, in `parts`. An image's number alone decides its group, so neither
+    batches nor processes matter."""
 
     def __init__(self, dim: int):
         self.parts = [Moments(dim) for _ in range(GROUPS)]
@@ -38,8 +40,8 @@ class Groups:
         for i, part in enumerate(self.parts):
             part.update(rows[group == i])
 
-    def __add__(self, other: Groups) -> Groups:
-        both = Groups(self.parts[0].dim)
+    def __add__(self, other: GroupedMoments) -> GroupedMoments:
+        both = GroupedMoments(self.parts[0].dim)
         both.parts = [a + b for a, b in zip(self.parts, other.parts, strict=True)]
         return both
 

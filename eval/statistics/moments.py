@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 PORTION = 256  # rows folded at a time: one matrix product, little memory
@@ -10,8 +12,8 @@ PORTION = 256  # rows folded at a time: one matrix product, little memory
 class Moments:
     """Sums of x and of x x^T over rows that come in any portions; two of them add up.
 
-    Rows are kept until there are more than `dim`: so few have a covariance of low rank, for which
-    the rows themselves are the better form, and folding many at a time is one matrix product.
+    Rows are kept until there are more than `dim` of them. The covariance of so few has a low rank,
+    and the rows themselves describe it better; folding many rows at a time is one matrix product.
     """
 
     def __init__(self, dim: int):
@@ -34,8 +36,9 @@ class Moments:
     def _rest(self) -> np.ndarray:
         return np.concatenate([np.empty((0, self.dim)), *self._waiting])
 
-    def update(self, rows: np.ndarray) -> None:
-        """Add `[n, dim]`. ValueError if that is not their shape or they are not finite."""
+    def update(self, rows: np.ndarray, indices: Sequence[int] = ()) -> None:
+        """Add `[n, dim]`; the images' numbers do not matter. ValueError if the rows have another
+        shape or are not finite."""
         if rows.ndim != 2 or rows.shape[1] != self.dim:
             raise ValueError(f"features must be [n, {self.dim}], not {list(rows.shape)}")
         if not np.isfinite(rows).all():

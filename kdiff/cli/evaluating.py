@@ -1,4 +1,4 @@
-"""The options that choose metrics, a feature network and a reference, for every command that has
+"""The options that choose metrics, a feature network and a reference, in every command that has
 them."""
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from kdiff.cli.paths import UserPath, not_empty
 from kdiff.eval.evaluation import check_metrics, needs_logits, reference_for
 from kdiff.eval.features import DEFAULT_FEATURES, FeatureNetwork, feature_network
 from kdiff.eval.features.resize import MODES
+from kdiff.eval.ranks import ranks
 from kdiff.eval.references import Reference, check_comparable
 
 data_option = click.option(
@@ -25,7 +26,8 @@ data_option = click.option(
 
 
 def evaluation_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --ref to --data; the command gets them as `**evaluating`, for `choose_evaluation`."""
+    """Add --ref, --features, --resize, --weights and --data; the command gets them as
+    `**evaluating`, for `choose_evaluation`."""
     options = [
         click.option(
             "--ref",
@@ -47,8 +49,13 @@ def evaluation_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def progress_bar(total: int | None, **settings: Any) -> tqdm:
+    """A bar over images, of the first process alone, if it has a terminal."""
+    return tqdm(total=total, unit="image", disable=None if ranks()[0] == 0 else True, **settings)
+
+
 def choose_metrics(text: str) -> list[str]:
-    """`fid,kid`. ValueError if there is none, UnknownName if one is none of `METRICS`."""
+    """`fid,kid`. ValueError if the list is empty, UnknownName for a metric that is not known."""
     return check_metrics(as_list("--metrics", text))
 
 
@@ -62,11 +69,11 @@ def choose_evaluation(
     data: Path | None,
 ) -> tuple[FeatureNetwork, Reference, list[str]]:
     """The network, the reference (made now, if --ref names images), and lines that belong beside
-    their figures. ValueError if they are not there, or do not go together."""
+    their figures. ValueError if one of them cannot be had, or they do not fit together."""
     network = feature_network(
         features, resize=resize, weights=weights, device=device, logits=needs_logits(metrics)
     )
-    with tqdm(unit="image", desc="reference", disable=None, leave=False, delay=1) as bar:
+    with progress_bar(None, desc="reference", leave=False, delay=1) as bar:
 
         def show(done: int, total: int) -> None:
             bar.total = total

@@ -8,10 +8,9 @@ from typing import Any
 
 import click
 import numpy as np
-from tqdm import tqdm
 
 from kdiff.cli.choices import choose_device
-from kdiff.cli.evaluating import data_option
+from kdiff.cli.evaluating import data_option, progress_bar
 from kdiff.cli.grid_options import CONTEXT, usage_errors
 from kdiff.cli.list_command import table
 from kdiff.cli.outputs import check_free, writing
@@ -19,6 +18,8 @@ from kdiff.cli.paths import UserPath
 from kdiff.eval.features import DEFAULT_FEATURES, DEFAULT_RESIZE, feature_network
 from kdiff.eval.features.resize import MODES
 from kdiff.eval.images.pictures import open_pictures
+from kdiff.eval.images.streaming import own_share
+from kdiff.eval.ranks import ranks
 from kdiff.eval.references import (
     Label,
     Reference,
@@ -95,7 +96,10 @@ def make(
     out: Path | None,
     overwrite: bool,
 ) -> None:
-    """Compute the statistics of images and keep them as NAME, for `--ref NAME`."""
+    """Compute the statistics of images and keep them as NAME, for `--ref NAME`.
+
+    Under torchrun, the processes share the images.
+    """
     if batch < 1:
         raise click.UsageError(f"--batch must be at least 1, not {batch}")
     with usage_errors():
@@ -105,11 +109,14 @@ def make(
         check_free(path, overwrite)
         pictures = open_pictures(images, data)
     where = choose_device(device)
-    for note in pictures.notes:
+    first = ranks()[0] == 0
+    for note in pictures.notes if first else ():
         click.echo(note, err=True)
-    with usage_errors(), tqdm(total=len(pictures), unit="image", disable=None) as bar:
+    with usage_errors(), progress_bar(len(own_share(len(pictures), batch))) as bar:
         network = feature_network(features, resize=resize, weights=weights, device=where)
         reference = make_reference(name, pictures, network, batch, bar.update, spatial)
+    if not first:
+        return
     with writing(path):
         save_reference(reference, path)
     click.echo(f"{name}: {len(pictures)} images of {pictures.name}, in {path}")
@@ -142,7 +149,7 @@ def show(
     if npz is not None:
         check_free(npz, overwrite)
         with writing(npz):
-            write_npz(reference, npz)
+            _write_npz(reference, npz)
     record = {
         **asdict(reference.label),
         "dimensions": len(reference.mean),
@@ -157,9 +164,9 @@ def show(
         click.echo("\n".join(f"{key:10}  {value}" for key, value in known.items()))
 
 
-def write_npz(reference: Reference, path: Path) -> None:
-    """`mu, sigma`, and `mu_s, sigma_s`, as guided-diffusion names them, of sFID; whole or not at
-    all."""
+def _write_npz(reference: Reference, path: Path) -> None:
+    """Write `mu, sigma`, and for sFID `mu_s, sigma_s`, guided-diffusion's names; the file is whole
+    or not there at all."""
     arrays = {"mu": reference.mean, "sigma": reference.cov}
     if reference.spatial is not None:
         arrays |= {"mu_s": reference.spatial.mean, "sigma_s": reference.spatial.cov}

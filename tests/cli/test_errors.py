@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 import kdiff
 from kdiff.cli import main
-from kdiff.eval.statistics.all_rows import Kept
+from kdiff.eval.statistics.all_rows import AllRows
 
 TINY = ("--model", "mnist", "--steps", "1", "--num", "2")
 REPORTED = "KDIFF_TRACEBACK=1 shows the traceback"
@@ -176,10 +176,10 @@ def test_a_map_on_a_full_disk_is_an_oserror(monkeypatch):
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
         with pytest.raises(OSError):
-            Kept(1000, 10)
+            AllRows(1000, 10)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert Kept(10, 10).filled.sum() == 0
+    assert AllRows(10, 10).filled.sum() == 0
 
 
 def test_a_packaged_reference_needs_no_folder_of_the_user(monkeypatch):

@@ -11,10 +11,11 @@ from kdiff.cli import main
 from kdiff.eval import evaluate
 from kdiff.eval.images.from_model import Generated, every_class
 from kdiff.eval.images.pictures import open_pictures
+from kdiff.eval.metrics.density_coverage import density_coverage
 from kdiff.eval.metrics.frechet import Gaussian, noise_floor
-from kdiff.eval.metrics.inception_score import InceptionScore
-from kdiff.eval.metrics.kernel_distance import kernel_distance
-from kdiff.eval.metrics.neighbours import density_coverage, precision_recall
+from kdiff.eval.metrics.kid import kernel_distance
+from kdiff.eval.metrics.precision_recall import precision_recall
+from kdiff.eval.statistics.inception_score_sums import InceptionScoreSums
 from kdiff.eval.sweep import check_seeds
 from kdiff.images import grid
 from kdiff.lockstep import lockstep
@@ -65,7 +66,7 @@ TAKERS = {
     "evaluation's batch": lambda n: [len(b) for b in open_pictures(PICTURES).batches(n)],
     "cells": lambda n: check_seeds(n, [0]),
     "first seeds": lambda n: check_seeds(2, [0, n]),
-    "inception score": lambda n: InceptionScore(20, n).classes,
+    "inception score": lambda n: InceptionScoreSums(20, n).classes,
     "kid subsets": lambda n: kernel_distance(ROWS, ROWS, subsets=n),
     "kid size": lambda n: kernel_distance(ROWS, ROWS, size=n),
     "precision": lambda n: precision_recall(ROWS, ROWS, k=n),

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 import kdiff
 from kdiff.checkpoints import native
 from kdiff.cli import main
-from kdiff.data_folder import home
+from kdiff.data_folder import data_folder
 from kdiff.eval.images.pictures import open_pictures
 from kdiff.eval.references import find_reference, load_reference, save_reference
 from kdiff.eval.report import read_sweep
@@ -53,7 +53,7 @@ def test_in_python(at_home):
 
 def test_in_variables(at_home, monkeypatch):
     monkeypatch.setenv("KDIFF_HOME", "~/kept")
-    assert home() == at_home / "kept"
+    assert data_folder() == at_home / "kept"
 
 
 def test_in_options_and_arguments(at_home):

@@ -3,23 +3,26 @@ matter (batches, order, processes)."""
 
 import json
 import os
+import socket
 import subprocess
 import sys
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 import toy_network
-from kdiff.eval import evaluation
+from kdiff.cli import main
 from kdiff.eval.evaluation import METRICS, Collector, evaluate, stream
 from kdiff.eval.features import FeatureNetwork, Features, feature_network
 from kdiff.eval.images.arrays import from_npy
-from kdiff.eval.references import make_reference
+from kdiff.eval.references import load_reference, make_reference
 from kdiff.samplers import UnknownName
 
 ALL = [name for name in METRICS if name != "sfid"]  # the toy has no spatial features
@@ -66,7 +69,13 @@ def values(found):
     return {name: figure.value for name, figure in found.items()}
 
 
-def test_every_metric_is_torch_fidelitys(sources, network, reference):
+@pytest.fixture(scope="module")
+def expected(sources, network, reference):
+    """The figures in batches of 64, in order."""
+    return figures(sources[0], network, reference)
+
+
+def test_every_metric_is_torch_fidelitys(sources, network, expected):
     made, real = (network(next(s.batches(len(s)))) for s in sources)
     pool, real_pool, logits = (torch.from_numpy(a) for a in (made.pool, real.pool, made.logits))
     fid = fid_statistics_to_metric(
@@ -77,7 +86,7 @@ def test_every_metric_is_torch_fidelitys(sources, network, reference):
         *(pool.double(), real_pool.double()), **{"kid_subsets": 100, "kid_subset_size": 1000}
     )
     prc = prc_features_to_metric(pool.double(), real_pool.double(), verbose=False)
-    found = {name.split(" (")[0]: f for name, f in figures(sources[0], network, reference).items()}
+    found = {name.split(" (")[0]: f for name, f in expected.items()}
     assert found["FD"].value == pytest.approx(fid["frechet_inception_distance"], rel=1e-6)
     assert found["IS"].value == pytest.approx(isc["inception_score_mean"], rel=1e-6)
     assert found["IS"].error == pytest.approx(isc["inception_score_std"], rel=1e-5)
@@ -88,9 +97,8 @@ def test_every_metric_is_torch_fidelitys(sources, network, reference):
     assert {f.n for f in found.values()} == {1201}
 
 
-def test_evaluate_is_all_of_it(sources, network, reference):
+def test_evaluate_is_all_of_it(sources, network, reference, expected):
     images, real = (next(source.batches(len(source))) for source in sources)
-    expected = figures(sources[0], network, reference)
     assert evaluate(images, reference, ALL, network=network) == expected
     assert evaluate(sources[0], reference, ["fid"], network=network).items() <= expected.items()
     with pytest.raises(ValueError, match=r"give x.permute\(0, 3, 1, 2\)"):
@@ -103,19 +111,15 @@ def test_figures_carry_the_name_of_another_network(sources, network, reference):
 
 
 @pytest.mark.parametrize("batch", [1, 7, 1201])
-def test_the_batch_does_not_matter(batch, sources, network, reference):
-    expected = values(figures(sources[0], network, reference))
-    assert values(figures(sources[0], network, reference, batch=batch)) == pytest.approx(
-        expected, rel=1e-9
-    )
+def test_the_batch_does_not_matter(batch, sources, network, reference, expected):
+    found = figures(sources[0], network, reference, batch=batch)
+    assert values(found) == pytest.approx(values(expected), rel=1e-9)
 
 
-def test_the_order_in_which_images_come_does_not_matter(sources, network, reference):
+def test_the_order_in_which_images_come_does_not_matter(sources, network, reference, expected):
     order = np.random.default_rng(0).permutation(1201).tolist()
-    expected = values(figures(sources[0], network, reference))
-    assert values(figures(sources[0], network, reference, order=order)) == pytest.approx(
-        expected, rel=1e-9
-    )
+    found = figures(sources[0], network, reference, order=order)
+    assert values(found) == pytest.approx(values(expected), rel=1e-9)
 
 
 def test_a_set_against_itself(sources, network):
@@ -172,48 +176,71 @@ def files(tmp_path_factory, sources, network):
     return folder
 
 
-def kdiff(files, *arguments, launcher=()):
-    """kdiff in processes of its own, where it finds the toy network."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.path.dirname(toy_network.__file__),
-        "KDIFF_HOME": str(files),
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, *launcher, "-m", "kdiff", *map(str, arguments)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def kdiff(files, *arguments, monkeypatch):
+    """kdiff's output."""
+    monkeypatch.setenv("KDIFF_HOME", str(files))
+    done = CliRunner().invoke(main, [str(a) for a in arguments])
+    assert done.exit_code == 0, done.stderr
     return done.stdout
 
 
-def evaluated(files, *arguments, launcher=()):
-    """The record of the images of `made.npy`."""
-    made = ("eval-fid", "--json", "--images", files / "made.npy")
-    return json.loads(kdiff(files, *made, *arguments, launcher=launcher))
+def kdiff_by_two(files, *arguments):
+    """What the first of two processes under gloo prints; the other must print nothing."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.path.dirname(toy_network.__file__),
+        **{"KDIFF_HOME": str(files), "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2"},
+        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "kdiff", *map(str, arguments)],
+            env={**environment, "RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    outputs = [process.communicate(timeout=240) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert outputs[1][0] == ""
+    return outputs[0][0]
 
 
-def test_two_processes_give_the_figures_of_one(files):
+def test_two_processes_give_the_figures_of_one(files, monkeypatch):
+    """Of images against images: both make the reference."""
     metrics = "fid,fid-inf,is,kid,precision,recall,density,coverage"
-    plain = ("--features", "toy_network:scored", "--batch", 32, "--metrics", metrics)
-    one = evaluated(files, "--ref", files / "real.npy", *plain)
+    words = (
+        *("eval-fid", "--json", "--images", files / "made.npy", "--ref", files / "real.npy"),
+        *("--features", "toy_network:scored", "--batch", 32, "--metrics", metrics),
+    )
+    one = json.loads(kdiff(files, *words, monkeypatch=monkeypatch))
+    two = json.loads(kdiff_by_two(files, *words))
     assert one["metrics"]["FD (toy_network:scored)"]["n"] == 301
-    # Several processes want a finished reference, and so metrics that need no more than that.
-    made = ("ref", "make", "real", "--images", files / "real.npy", "--features", plain[1])
-    kdiff(files, *made, "--out", files / "real.safetensors")
-    shared = (*plain[:-1], "fid,fid-inf,is")
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    two = evaluated(files, "--ref", files / "real.safetensors", *shared, launcher=launcher)
+    assert two["metrics"].keys() == one["metrics"].keys() and len(one["metrics"]) == 8
     for name, figure in two["metrics"].items():
-        assert figure == pytest.approx(one["metrics"][name], rel=1e-5), name  # the file is float32
+        alone = one["metrics"][name]
+        assert figure["value"] == pytest.approx(alone["value"], rel=1e-9), name
+        assert (figure["error"] is None) == (alone["error"] is None)
+        assert (figure["error"] or 0) == pytest.approx(alone["error"] or 0, rel=1e-9), name
 
 
-@pytest.mark.parametrize(
-    ("metric", "says"), [("fid", "kdiff ref make NAME"), ("kid", "need one process")]
-)
-def test_several_processes_take_no_images_as_reference(
-    metric, says, network, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(evaluation, "ranks", lambda: (0, 2))
-    np.save(tmp_path / "images.npy", np.zeros((4, 32, 32, 3), np.uint8))
-    with pytest.raises(ValueError, match=says):
-        evaluation.reference_for(tmp_path / "images.npy", network, [metric])
+def test_two_processes_make_the_reference_of_one(files, monkeypatch):
+    """Up to the rounding of sums, which the file has in float32."""
+    make = (
+        *("ref", "make", "real", "--images", files / "real.npy", "--batch", 32),
+        *("--features", "toy_network:scored", "--out"),
+    )
+    kdiff(files, *make, files / "one.safetensors", monkeypatch=monkeypatch)
+    assert "real: 400 images" in kdiff_by_two(files, *make, files / "two.safetensors")
+    one, two = (load_reference(files / f"{name}.safetensors") for name in ("one", "two"))
+    assert asdict(two.label) == {**asdict(one.label), "created": two.created}
+    images = next(from_npy(files / "real.npy").batches(400))
+    rows = toy_network.features(images).astype("f4").astype("f8")
+    for made in (one, two):
+        np.testing.assert_allclose(made.mean, rows.mean(0), rtol=1e-6)
+        np.testing.assert_allclose(made.cov, np.cov(rows.T), rtol=1e-6, atol=1e-9)

@@ -10,9 +10,10 @@ from click.testing import CliRunner
 
 from kdiff.cli import main
 from kdiff.eval import Features, evaluate
-from kdiff.eval.features import feature_network
+from kdiff.eval.features import FEATURES, feature_network, feature_networks
 from kdiff.eval.metrics.frechet import Gaussian
 from kdiff.eval.references import Reference
+from kdiff.samplers import UnknownName
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (10, 6, 5, 3), dtype=np.uint8)
 MEANS = IMAGES.mean((1, 2))
@@ -133,3 +134,39 @@ def test_names_of_no_module(name):
     with pytest.raises(ValueError, match="feature network '") as caught:
         feature_network(name)
     assert "\n" not in str(caught.value)
+
+
+# Names
+
+
+def test_own_names_are_known_in_any_case():
+    assert feature_network("CIFAR10 classifier").name == "cifar10-classifier"
+
+
+def test_plugins_are_listed_without_being_imported_and_only_the_chosen_one_is(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "kdiff_good.py").write_text("def means(images): return images.mean((1, 2))\n")
+    (tmp_path / "kdiff_bad.py").write_text("1 / 0\n")
+    info = tmp_path / "kdiff_nets-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: kdiff-nets\nVersion: 1.0\n")
+    points = "[kdiff.features]\ngood_net = kdiff_good:means\nbad_net = kdiff_bad:means\n"
+    (info / "entry_points.txt").write_text(points)
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        listed = feature_networks()
+        assert listed["good_net"] == "kdiff_good:means" and listed["bad_net"] == "kdiff_bad:means"
+        with pytest.raises(UnknownName, match="did you mean good_net"):
+            feature_network("good_nett")
+        assert not {"kdiff_good", "kdiff_bad"} & sys.modules.keys()
+        network = feature_network("good_net")
+        assert network.name == "good_net" and network(IMAGES).pool.shape == (10, 3)
+        assert "kdiff_bad" not in sys.modules
+        with pytest.raises(ValueError, match="'bad_net' cannot be imported: ZeroDivisionError"):
+            feature_network("bad_net")
+        with pytest.raises(ValueError, match="are for inception, not for good_net"):
+            feature_network("good_net", resize="clean")
+    finally:
+        for name in ("good_net", "bad_net"):
+            FEATURES.pop(name, None)

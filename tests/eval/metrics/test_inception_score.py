@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.special import softmax
 
-from kdiff.eval.metrics.inception_score import CONVENTIONS, InceptionScore
+from kdiff.eval.statistics.inception_score_sums import CONVENTIONS, InceptionScoreSums
 
 CLASSES = 12
 
@@ -17,7 +17,7 @@ def logits(n: int, seed: int = 0) -> np.ndarray:
 
 
 def score(rows: np.ndarray, convention: str = "torch-fidelity", batch: int = 10**6):
-    stream = InceptionScore(len(rows), rows.shape[1], convention)
+    stream = InceptionScoreSums(len(rows), rows.shape[1], convention)
     for start in range(0, len(rows), batch):
         part = rows[start : start + batch]
         stream.update(part, range(start, start + len(part)))
@@ -65,7 +65,7 @@ def test_known_values(convention):
     uniform = score(np.full((n, CLASSES), 7.5), convention)
     np.testing.assert_allclose(uniform.scores, 1, rtol=1e-12)
     # One-hot, and every split balanced: its images go round the classes.
-    stream = InceptionScore(n, CLASSES, convention)
+    stream = InceptionScoreSums(n, CLASSES, convention)
     split = CONVENTIONS[convention].split_of(n)
     sizes = np.bincount(split)
     assert (sizes % CLASSES == 0).all()
@@ -88,9 +88,9 @@ def test_a_stream_is_the_batch(convention, batch):
 def test_uneven_and_empty_parts_add_up(convention):
     rows = logits(300)
     owner = np.random.default_rng(1).integers(0, 3, len(rows))
-    total = InceptionScore(300, CLASSES, convention)  # a process without images
+    total = InceptionScoreSums(300, CLASSES, convention)  # a process without images
     for rank in range(3):
-        part = InceptionScore(300, CLASSES, convention)
+        part = InceptionScoreSums(300, CLASSES, convention)
         mine = np.flatnonzero(owner == rank)
         part.update(rows[mine], mine)
         total = total + part
@@ -111,12 +111,12 @@ def test_no_global_generator_is_touched():
 
 def test_bad_input():
     with pytest.raises(ValueError, match="needs 10 images, not 9"):
-        InceptionScore(9, CLASSES)
+        InceptionScoreSums(9, CLASSES)
     with pytest.raises(ValueError, match="no convention 'google'"):
-        InceptionScore(20, CLASSES, "google")
+        InceptionScoreSums(20, CLASSES, "google")
     with pytest.raises(ValueError, match="n must be a whole number, at least 1, not 0"):
-        InceptionScore(0, CLASSES, "guided-diffusion")
-    stream = InceptionScore(20, CLASSES)
+        InceptionScoreSums(0, CLASSES, "guided-diffusion")
+    stream = InceptionScoreSums(20, CLASSES)
     with pytest.raises(ValueError, match="must be \\[2, 12\\], not \\[3, 12\\]"):
         stream.update(logits(3), [0, 1])
     with pytest.raises(ValueError, match="not finite"):
@@ -133,4 +133,4 @@ def test_bad_input():
     with pytest.raises(ValueError, match="came twice"):
         _ = stream + stream
     with pytest.raises(ValueError, match="cannot add"):
-        _ = stream + InceptionScore(20, CLASSES, "openai")
+        _ = stream + InceptionScoreSums(20, CLASSES, "openai")

@@ -6,7 +6,8 @@ import torch
 from scipy.spatial.distance import cdist
 
 from kdiff.eval.metrics import neighbours
-from kdiff.eval.metrics.neighbours import density_coverage, precision_recall
+from kdiff.eval.metrics.density_coverage import density_coverage
+from kdiff.eval.metrics.precision_recall import precision_recall
 
 DIM = 8
 

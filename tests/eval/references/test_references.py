@@ -15,7 +15,6 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from kdiff.cli.ref_command import command
-from kdiff.eval import references
 from kdiff.eval.evaluation import reference_for
 from kdiff.eval.features import FeatureNetwork, Features
 from kdiff.eval.images.pictures import Pictures, open_pictures
@@ -29,6 +28,7 @@ from kdiff.eval.references import (
     load_reference,
     make_reference,
     save_reference,
+    stored,
     stored_references,
 )
 from kdiff.eval.references import foreign as foreign_statistics
@@ -68,8 +68,9 @@ def reference(name="mine", **settings):
 @pytest.fixture(autouse=True)
 def packaged(tmp_path, monkeypatch):
     """No references but the tests' own; none yet. Nobody's data folder is touched."""
+    monkeypatch.setitem(sys.modules, PLUGIN.partition(":")[0], sys.modules[__name__])
     monkeypatch.setenv("KDIFF_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(references, "PACKAGED", tmp_path / "packaged")
+    monkeypatch.setattr(stored, "PACKAGED", tmp_path / "packaged")
     (tmp_path / "packaged").mkdir()
     return tmp_path / "packaged"
 

@@ -7,8 +7,8 @@ from operator import add
 import numpy as np
 import pytest
 
-from kdiff.eval.statistics.all_rows import Kept
-from kdiff.eval.statistics.grouped_moments import GROUPS, Groups, group_of
+from kdiff.eval.statistics.all_rows import AllRows
+from kdiff.eval.statistics.grouped_moments import GROUPS, GroupedMoments, group_of
 from kdiff.eval.statistics.moments import Moments
 
 DIM = 12
@@ -57,7 +57,7 @@ def test_uneven_and_empty_parts_merge(counts):
 
 def test_groups_do_not_depend_on_batches_or_processes():
     x = rows(400)
-    whole, other, third = Groups(DIM), Groups(DIM), Groups(DIM)
+    whole, other, third = GroupedMoments(DIM), GroupedMoments(DIM), GroupedMoments(DIM)
     whole.update(x, range(400))
     for start in range(0, 400, 7):
         part = slice(start, start + 7)
@@ -82,7 +82,7 @@ def test_groups_are_of_one_size_and_have_their_share_of_classes_in_turn(period):
 def test_kept_rows_come_back_in_order_from_memory_or_disk(limit, monkeypatch):
     monkeypatch.setattr("kdiff.eval.statistics.all_rows.LIMIT", limit)
     x, order = rows(100), np.random.default_rng(1).permutation(100)
-    first, second = Kept(100, DIM), Kept(100, DIM)
+    first, second = AllRows(100, DIM), AllRows(100, DIM)
     first.update(x[order[:30]], order[:30])
     with pytest.raises(ValueError, match="70 of 100 images are missing"):
         _ = first.rows

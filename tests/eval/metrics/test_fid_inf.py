@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from kdiff.eval.metrics.extrapolation import extrapolate, group_error
+from kdiff.eval.metrics.fid import group_error
+from kdiff.eval.metrics.fid_inf import extrapolate
 from kdiff.eval.metrics.frechet import Gaussian, expected_distance, frechet_distance
-from kdiff.eval.statistics.grouped_moments import Groups
+from kdiff.eval.statistics.grouped_moments import GroupedMoments
 from kdiff.eval.statistics.moments import Moments
 
 DIM, GROUPS = 8, 5
@@ -72,7 +73,7 @@ def test_images_with_their_classes_in_turn():
     target = Gaussian(exact.mean, 2 * exact.cov)
     trials, n = [], 1000
     for seed in range(150):
-        trials.append(Groups(DIM))
+        trials.append(GroupedMoments(DIM))
         noise = np.random.default_rng(seed).standard_normal((n, DIM))
         trials[-1].update(centres[np.arange(n) % 10] + noise, range(n))
     true = np.std([frechet_distance(target, trial.whole) for trial in trials])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdiff.eval.metrics.kernel_distance import kernel_distance, mmd2
+from kdiff.eval.metrics.kid import kernel_distance, mmd2
 
 DIM = 16
 

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from kdiff.counts import whole_number
+from kdiff.eval.metrics.contract import METRICS, Estimate, Metric
+from kdiff.eval.statistics.all_rows import AllRows
 
 
 class KernelDistance(NamedTuple):
@@ -28,8 +30,8 @@ def kernel_distance(
 ) -> KernelDistance:
     """The squared MMD of random subsets of `features` [n, dim] and `reference` [m, dim].
 
-    Each subset has `size` rows without repetition, or as many as the smaller set has. They are
-    drawn as torch-fidelity draws them, seed included, so that the same features give its figure; it
+    Each subset has `size` rows without repetition, or as many as the smaller set has. The subsets
+    are torch-fidelity's, seed included, so the same features give its figure; torch-fidelity
     computes in the features' own precision, this function in float64. clean-fid's figure is the
     same mean over subsets drawn without a seed. Either array may be an np.memmap.
 
@@ -44,7 +46,7 @@ def kernel_distance(
     size = min(whole_number("size", size, 2), len(reference), len(features))
     if size < 2:
         raise ValueError("a kernel distance needs at least two images on either side")
-    rng = np.random.RandomState(seed)  # Generator has other subsets; this one is nobody else's
+    rng = np.random.RandomState(seed)  # np.random.Generator draws other subsets
     distances = []
     for _ in range(subsets):
         x = features[rng.choice(len(features), size, replace=False)]
@@ -67,3 +69,18 @@ def mmd2(x: np.ndarray, y: np.ndarray) -> float:
 
 def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return (x @ y.T / x.shape[1] + 1) ** 3
+
+
+def _of_rows(kept: AllRows, reference: np.ndarray) -> list[Estimate]:
+    return [kernel_distance(reference, kept.rows)]
+
+
+METRICS["kid"] = Metric(
+    label="KID",
+    help="Kernel distance (Binkowski et al. 2018), --ref being images; error: std over 100 subsets"
+    " of 1,000",
+    stream="rows",
+    needs="rows",
+    compute=_of_rows,
+    aliases=("kernel_inception_distance",),
+)

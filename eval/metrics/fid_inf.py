@@ -1,5 +1,4 @@
-"""What disjoint groups of a set tell about its Frechet distance: how sure it is, and where it goes
-as the number of images grows."""
+"""FID-infinity: where the Frechet distance goes as the number of images grows."""
 
 from __future__ import annotations
 
@@ -12,7 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kdiff.eval.metrics.contract import METRICS, Estimate, Metric
 from kdiff.eval.metrics.frechet import Gaussian, expected_distance, frechet_distance
+from kdiff.eval.statistics.grouped_moments import GROUPS, GroupedMoments
 from kdiff.eval.statistics.moments import Moments
 
 
@@ -23,35 +24,20 @@ class Extrapolated(NamedTuple):
     error: float
 
 
-def group_error(reference: Gaussian, groups: Sequence[Moments]) -> float:
-    """An estimate of the standard error of the whole set's Frechet distance: the standard deviation
-    (ddof 1) of the groups' own distances, divided by the root of their number.
-
-    What varies is the images; the reference is taken as it is. Far from the noise floor a distance
-    varies as an average over the images does, and the estimate is right apart from being one from
-    few groups. Close to the floor the distance varies as 1 / n instead, and the estimate is too
-    large, up to root(groups)-fold. ValueError if there are fewer than two groups.
-    """
-    if len(groups) < 2:
-        raise ValueError("an error needs at least two groups of images")
-    distances = [frechet_distance(reference, group) for group in groups]
-    return float(np.std(distances, ddof=1) / np.sqrt(len(groups)))
-
-
 def extrapolate(reference: Gaussian, groups: Sequence[Moments]) -> Extrapolated:
     """FID-infinity (Chong & Forsyth 2020): the intercept of the line through the Frechet distances
     at various n, here of every union of 1, 2, .. groups (15 distances for 4 groups), by least
     squares through their averages at each number of groups.
 
-    The paper's abscissa is 1 / n; here it is `expected_distance(reference, n)`, which is in
-    proportion to that for n far above the dimension. Not so far above, distances fall faster: of
-    10,000 draws from the Gaussian of CIFAR-10's Inception features, the intercept over 1 / n is
-    -0.26, and this one 0.00 (two trials).
+    The paper's abscissa is 1 / n; here it is `expected_distance(reference, n)`. The two are
+    proportional where n is far above the dimension. Where it is not, distances fall faster than
+    1 / n: for 10,000 draws from the Gaussian of CIFAR-10's Inception features the intercept over
+    1 / n is -0.26, and this one 0.00 (two trials).
 
-    The error is the jackknife's over groups: the spread of the results without one group each, all
-    of whose distances are at hand. A regression error would be too small, as the points share their
-    images. The jackknife's is right far from the noise floor and up to about 1.8 times too large
-    close to it. The bias from the reference's own number of images stays. The value can be negative
+    The error is the jackknife's over groups: the spread of the results that each leave one group
+    out. A regression error would be too small, because the points share their images. The
+    jackknife's error is right far from the noise floor, and up to about 1.8 times too large close
+    to it. The bias from the reference's own number of images stays. The value can be negative
     when it is close to 0. ValueError if there are fewer than three groups.
     """
     if len(groups) < 3:
@@ -67,7 +53,7 @@ Points = Mapping[frozenset[int], tuple[float, float]]
 
 
 def _unions(reference: Gaussian, groups: Sequence[Moments]) -> Points:
-    """Of each union, what as many perfect images would get, and its Frechet distance."""
+    """For each union: what as many perfect images would get, and its Frechet distance."""
     points = {}
     total = sum(group.n for group in groups)
     for m in range(1, len(groups) + 1):
@@ -86,3 +72,18 @@ def _intercept(points: Points, members: frozenset[int]) -> float:
     x, y = np.array([np.mean(at, axis=0) for at in by_size.values()]).T
     slope = ((x - x.mean()) * y).sum() / ((x - x.mean()) ** 2).sum()
     return float(y.mean() - slope * x.mean())
+
+
+def _extrapolated(groups: GroupedMoments, reference: Gaussian) -> list[Estimate]:
+    return [extrapolate(reference, groups.parts)]
+
+
+METRICS["fid-inf"] = Metric(
+    label="FID_inf",
+    help="FID extrapolated to infinitely many images (Chong & Forsyth 2020); error: jackknife",
+    stream="pool",
+    needs="gaussian",
+    compute=_extrapolated,
+    least=lambda reference: GROUPS * (len(reference.mean) + 1),  # each group has full rank
+    aliases=("fid-infinity",),
+)
