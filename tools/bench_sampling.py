@@ -10,7 +10,7 @@ the quartiles, of wall time and of CPU time.
 Wall time counts only on a quiet machine; on Linux, the share that other programs took of it is
 printed. On a busy one, CPU time in one thread still says something:
 
-    python tools/bench_sampling.py --threads 1
+    python tools/bench_sampling.py --threads 1 --no-peers --rounds 20
 
 In several threads CPU time includes waiting, unless OMP_WAIT_POLICY=passive is set.
 """
@@ -147,8 +147,11 @@ def _all_programs() -> float | None:
 @click.option("--steps", default=10)
 @click.option("--rounds", default=5)
 @click.option("--threads", default=torch.get_num_threads(), help="That torch computes in.")
+@click.option("--peers/--no-peers", default=True, help="The loops that are not kdiff's.")
 @click.option("--sampler", default="dpmpp_2m,dpmpp_2m_sde", help="kdiff's samplers to time.")
-def main(name: str, batch: int, steps: int, rounds: int, threads: int, sampler: str) -> None:
+def main(
+    name: str, batch: int, steps: int, rounds: int, threads: int, peers: bool, sampler: str
+) -> None:
     """Time sampling loops against the bare network."""
     torch.set_num_threads(threads)
     model = kdiff.load(name)
@@ -158,7 +161,9 @@ def main(name: str, batch: int, steps: int, rounds: int, threads: int, sampler: 
     labels = torch.arange(batch) % len(model.classes)
     loops: dict[str, Loop] = {"bare network": bare}
     loops |= {f"kdiff {s}": ours(s) for s in sampler.split(",")}
-    loops |= {"diffusers dpm++ 2m": diffusers_loop, "k-diffusion style 2m": k_diffusion_style_loop}
+    if peers:
+        loops |= {"diffusers dpm++ 2m": diffusers_loop}
+        loops |= {"k-diffusion style 2m": k_diffusion_style_loop}
     costs = Costs({k: partial(loop, model, plan, x, labels) for k, loop in loops.items()})
     for loop in costs.loops.values():  # warm up
         next(loop())
