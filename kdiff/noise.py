@@ -17,7 +17,10 @@ import torch
 from torch import Tensor
 
 from kdiff.counts import finite_number, seed_number, sizes, whole_number
+from kdiff.normals import normals
 
+# Where normals are drawn: the words of the counter but the first, the last one first.
+Node = tuple[int, int, int]
 _INITIAL, _WHITE, _BROWNIAN, _OCTAVE = range(4)
 MOST_DRAWS = 2**24  # on one interval
 
@@ -51,17 +54,18 @@ class Noise:
         self.seeds = [seed_number(seed) for seed in seeds]
         self.shape = sizes(shape)
         self.dtype, self.device = dtype, device
-        self._nodes: dict[tuple[int, int, int], np.ndarray] = {}
+        self._nodes: dict[Node, np.ndarray] = {}
 
     def initial(self) -> Tensor:
         """Standard normal: the start, before it is scaled by the first sigma."""
-        return self._tensor(self._normals(_INITIAL, 0, 0))
+        return self._tensor(*self._normals([(_INITIAL, 0, 0)]))
 
     def white(self, s: float, t: float, draw: int = 0, *, stream: str = "") -> Tensor:
         """Standard normal, independent for each different (s, t), each `draw` (a whole number below
         2^24) and each `stream`."""
         s, t = finite_number("a noise level", s), finite_number("a noise level", t)
-        return self._tensor(self._normals(_WHITE | _source(draw, stream), _bits(s), _bits(t)))
+        node = _WHITE | _source(draw, stream), _bits(s), _bits(t)
+        return self._tensor(*self._normals([node]))
 
     def brownian(self, s: float, t: float, draw: int = 0, *, stream: str = "") -> Tensor:
         """(W(t) - W(s)) / sqrt(|lambda_t - lambda_s|) for one Brownian path W over
@@ -77,26 +81,23 @@ class Noise:
         if norm == 0:
             raise ValueError(f"no Brownian increment between equal noise levels {s} and {t}")
         # The next interval shares an end, and most nodes, with this one.
-        nodes = self._nodes = {node: self._node(node, self._nodes) for node in terms}
-        total = np.zeros((len(self.seeds), *self.shape), dtype=np.float32)
+        fresh = [node for node in terms if node not in self._nodes]
+        known = {**self._nodes, **dict(zip(fresh, self._normals(fresh), strict=True))}
+        self._nodes = {node: known[node] for node in terms}
+        total = np.zeros((len(self.seeds), math.prod(self.shape)), dtype=np.float32)
         scaled = np.empty_like(total)
         for node, c in terms.items():
-            total += np.multiply(nodes[node], np.float32(c / norm), out=scaled)
+            total += np.multiply(self._nodes[node], np.float32(c / norm), out=scaled)
         return self._tensor(total)
 
-    def _node(self, node: tuple[int, int, int], known: dict) -> np.ndarray:
-        return known[node] if node in known else self._normals(*node)
-
-    def _normals(self, stream: int, a: int, b: int) -> np.ndarray:
-        counter = np.array([0, a % 2**64, b, stream], dtype=np.uint64)
-        draws = np.empty((len(self.seeds), *self.shape), dtype=np.float32)
-        for i, seed in enumerate(self.seeds):
-            bits = np.random.Philox(key=seed, counter=counter)
-            np.random.Generator(bits).standard_normal(out=draws[i, ...], dtype=np.float32)
-        return draws
+    def _normals(self, nodes: Sequence[Node]) -> list[np.ndarray]:
+        """`[seeds, numbers of a sample]` at each node."""
+        counters = [(0, a % 2**64, b, kind) for kind, a, b in nodes]
+        return normals(self.seeds, counters, math.prod(self.shape))
 
     def _tensor(self, draws: np.ndarray) -> Tensor:
-        return torch.from_numpy(draws).to(device=self.device, dtype=self.dtype)
+        shaped = draws.reshape(len(self.seeds), *self.shape)
+        return torch.from_numpy(shaped).to(device=self.device, dtype=self.dtype)
 
 
 def _source(draw: int, stream: str) -> int:
@@ -110,13 +111,13 @@ def _source(draw: int, stream: str) -> int:
     return name << 26 | draw << 2
 
 
-def _increment(s: float, t: float, source: int = 0) -> dict[tuple[int, int, int], float]:
+def _increment(s: float, t: float, source: int = 0) -> dict[Node, float]:
     """W(t) - W(s) as a combination of independent standard normals, each named by a node.
 
     The path is a sum over octaves of sigma, and in each a Levy-Ciesielski series: the increment
     over the whole octave, then a tent of height 2^(-level / 2 - 1) for each dyadic interval.
     """
-    terms: dict[tuple[int, int, int], float] = {}
+    terms: dict[Node, float] = {}
     high, low = -math.log2(max(t, SMALLEST_SIGMA)), -math.log2(max(s, SMALLEST_SIGMA))
     sign = 1.0
     if high < low:
@@ -129,7 +130,7 @@ def _increment(s: float, t: float, source: int = 0) -> dict[tuple[int, int, int]
     return {node: c for node, c in terms.items() if c}
 
 
-def _within_octave(clock: float, source: int) -> list[tuple[tuple[int, int, int], float]]:
+def _within_octave(clock: float, source: int) -> list[tuple[Node, float]]:
     octave = math.floor(clock)
     x = clock - octave
     terms = [((_OCTAVE | source, octave, 0), x)]
