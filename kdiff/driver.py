@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +31,8 @@ class TooManyEvaluations(ArithmeticError):
 class State:
     """One answer: at noise level `sigma`, in step `step` (from 0), `x` was denoised to `denoised`.
     Each sample has had up to `asks` answers, which took `nfe` evaluations of the network. The last
-    state holds the result as `x`, at the last sigma, with `step` the number of steps and the last
-    `denoised` again."""
+    state holds the result as `x`, at the last sigma, with `step` the number of steps, the last
+    `denoised` again, and `each` sample's evaluations, of which `nfe` is the most."""
 
     step: int
     sigma: float
@@ -40,6 +40,7 @@ class State:
     denoised: Tensor
     nfe: int
     asks: int = 0
+    each: Sequence[int] = ()
 
 
 def drive(
@@ -71,7 +72,8 @@ def drive(
         walk.answer(answer)
     result = walk.result if grad else walk.result.detach()
     watch.result(result)
-    yield State(plan.steps, plan.sigmas[-1], result, denoised, count.nfe, count.asks)
+    last = (plan.steps, plan.sigmas[-1], result, denoised, count.nfe, count.asks)
+    yield State(*last, each=count.each())
 
 
 class Count:
@@ -95,6 +97,10 @@ class Count:
                 f"{name} has not ended after {limit} evaluations, at sigma = {ask.sigma:g}: allow "
                 "it more, or larger errors"
             )
+
+    def each(self) -> list[int]:
+        """The evaluations of each sample."""
+        return self._each[1].tolist()
 
     def step(self, ask: Ask) -> int:
         """The interval of the grid that the newest ask belongs to."""
