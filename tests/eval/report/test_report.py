@@ -15,7 +15,7 @@ from kdiff.cli.report_command import command
 from kdiff.eval.evaluation import METRICS, Metric
 from kdiff.eval.report import Figure, curves, formats, make_tables, page, read_sweep, within
 from kdiff.eval.report.cells import higher_is_better
-from kdiff.eval.report.tables import digits
+from kdiff.eval.report.digits import digits
 
 HOSTILE = "</script><script>alert(1)</script> $x^{2$ ~50% & a|b `c` {\\evil}"
 
