@@ -26,7 +26,8 @@ class Progress:
         bar.bar_format = "{elapsed}{postfix}"
         if known:
             bar.bar_format = "{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
-        bar.reset(sum(map(self.cost, cells)) if known else None)
+        bar.total = sum(map(self.cost, cells)) if known else None
+        bar.reset()
         self.show()
 
     @staticmethod

@@ -50,15 +50,6 @@ def _soon(monkeypatch):
     monkeypatch.setattr("kdiff.eval.sweep.converged_solution.STEPS", STEPS)
 
 
-@pytest.fixture
-def kdiff_sweep(workplace):
-    def call(out, *arguments, model="tiny.safetensors"):
-        words = ["sweep", "--model", workplace / model, "--num", 20, "--batch", 16, "--out", out]
-        return CliRunner().invoke(main, [str(word) for word in (*words, *arguments)])
-
-    return call
-
-
 RMSE = ("--metrics", "rmse")
 SMALL = ("--sampler", "euler,heun,euler_ancestral", "--steps", "2,4", *RMSE)
 
