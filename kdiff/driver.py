@@ -32,8 +32,8 @@ class TooManyEvaluations(ArithmeticError):
 class State:
     """One answer: at noise level `sigma`, in step `step` (from 0), `x` was denoised to `denoised`.
     Each sample has had up to `asks` answers, which took `nfe` evaluations of the network. The last
-    state holds the result as `x`, at the last sigma, with `step` the number of steps and the last
-    `denoised` again."""
+    state holds the result as `x`, at the last sigma, with `step` the number of steps, the last
+    `denoised` again, and `each` sample's evaluations, of which `nfe` is the most."""
 
     step: int
     sigma: float
@@ -41,6 +41,7 @@ class State:
     denoised: Tensor
     nfe: int
     asks: int = 0
+    each: Sequence[int] = ()
 
 
 def drive(
@@ -75,7 +76,8 @@ def drive(
     check_like(f"{plan.sampler.name} must return", walk.result, x.shape)
     result = walk.result if grad else walk.result.detach()
     watch.result(result)
-    yield State(plan.steps, plan.sigmas[-1], result, denoised, count.nfe, count.asks)
+    last = (plan.steps, plan.sigmas[-1], result, denoised, count.nfe, count.asks)
+    yield State(*last, each=count.each())
 
 
 def check_ask(plan: Plan, ask: Ask, x: Tensor) -> None:
@@ -116,6 +118,10 @@ class Count:
                 f"{name} has not ended after {limit} evaluations, at sigma = {ask.sigma:g}: allow "
                 "it more, or larger errors"
             )
+
+    def each(self) -> list[int]:
+        """The evaluations of each sample."""
+        return self._each[1].tolist()
 
     def step(self, ask: Ask) -> int:
         """The interval of the grid that the newest ask belongs to."""

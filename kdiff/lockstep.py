@@ -24,11 +24,12 @@ from kdiff.sampling import Batch, batches
 class Outcome:
     """What one plan made of one batch: samples `x`, or the error that ended it. `seconds` is the
     time that it would have taken alone: that of its own work and of every answer it got, shared
-    ones in full."""
+    ones in full. `evaluations`: of the network, for each sample."""
 
     x: Tensor | None
     error: Exception | None
     seconds: float
+    evaluations: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def lockstep(
                 if state is not None and callback is not None:
                     callback(i, state)
         errors = [lane.error for lane in lanes]
-        outcomes = [Outcome(lane.x, lane.error, lane.seconds) for lane in lanes]
+        outcomes = [Outcome(lane.x, lane.error, lane.seconds, lane.evaluated) for lane in lanes]
         yield Round(part.seeds, outcomes, answers.asked, answers.computed)
 
 
@@ -146,6 +147,7 @@ class Lane:
         self.answers, self.error, self.running = answers, error, error is None
         self.x: Tensor | None = None
         self.seconds = 0.0
+        self.evaluated: Sequence[int] = ()
         self._last: Tensor | None = None
         self._states = drive(Isolated(self), plan, start, part.noise(), **part.cond)
 
@@ -162,7 +164,7 @@ class Lane:
         except Exception as error:  # whatever is wrong with one plan, the others go on
             self.running, self.x, self.error = False, None, error
             return None
-        self.x = state.x
+        self.x, self.evaluated = state.x, state.each
         self.seconds += time.perf_counter() - began
         return state
 

@@ -59,6 +59,8 @@ class Plan:
     @property
     def nfe(self) -> int | None:
         """The number of evaluations of the denoiser, exactly; None if only the run will tell."""
+        if not self.edits and self.sampler.count is None:  # of fixed steps: spare the walk
+            return self.sampler.nfe(self.steps, self.final, self.options)
         return None if self.levels is None else len(self.levels)
 
     def record(self) -> dict[str, Any]:

@@ -4,11 +4,11 @@
     python tools/rank_agreement.py sweep
 
 Prints Spearman's rank correlation between any two figures of one or more sweeps, over the images
-of which both are known: same model, sampler, noise levels and seeds. 1 is agreement, also where the
-one figure grows when the other falls. That more evaluations are better is easily agreed upon, so
-`--budget 5,10,20` also prints the correlation among the images that took 1 to 5 evaluations, 6 to
-10, and 11 to 20. So is that good samplers are better than bad ones: `--sampler unipc,ipndm,..`
-takes only these.
+for which both are known: same model, guidance, sampler, edits, noise levels and seeds. 1 is
+agreement, also where one figure grows when the other falls. Figures easily agree that more
+evaluations are better, so `--budget 5,10,20` also prints the correlation among the images that took
+1 to 5 evaluations, 6 to 10, and 11 to 20. They also agree that good samplers are better than bad
+ones: `--sampler unipc,ipndm,..` takes only these.
 """
 
 from __future__ import annotations
@@ -26,19 +26,21 @@ from kdiff.cli.grid_options import usage_errors
 from kdiff.cli.lists import as_budgets, as_list
 from kdiff.cli.paths import UserPath
 from kdiff.eval.report.cells import WITHOUT_NETWORK, higher_is_better
+from kdiff.eval.sweep.cell_line import nfe as line_nfe
 from kdiff.eval.sweep.folder import SweepFolder
 
 SAME = ("sampler", "options", "schedule", "sigmas", "seeds", "class_labels", "dtype")
+SAME_IF_ANY = ("guidance", "edits")
 
 
 def read(
     folders: Iterable[Path], samplers: Sequence[str]
-) -> tuple[dict[str, dict[str, float]], dict[str, int]]:
+) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
     """Of the finished cells, of `samplers` only if there are any: for each figure's name the
     badness of the images, and the images' NFE, both by what determines the images. click.UsageError
     if figures cannot be compared, or a sampler has no cell."""
     found: dict[str, dict[str, float]] = {}
-    nfe: dict[str, int] = {}
+    nfe: dict[str, float] = {}
     judges: dict[str, tuple[Any, Any]] = {}
     sizes: set[tuple[str, int]] = set()
     lines = list(chain.from_iterable(SweepFolder(folder).lines().values() for folder in folders))
@@ -47,7 +49,7 @@ def read(
     for line in lines:
         if line["status"] == "ok" and (not samplers or line["cell"]["sampler"] in samplers):
             images = images_of(line["cell"])
-            nfe[images] = line["cell"]["nfe"]
+            nfe[images] = line_nfe(line) or 0
             sizes.add((line["cell"]["model"]["sha256"], line["cell"]["seeds"]["n"]))
             judge = line["cell"].get("features"), line["cell"].get("reference")
             for name, figure in line["metrics"].items():
@@ -60,7 +62,9 @@ def read(
 
 
 def images_of(cell: dict[str, Any]) -> str:
-    return json.dumps([cell["model"]["sha256"], *(cell[key] for key in SAME)])
+    return json.dumps(
+        [cell["model"]["sha256"], *(cell[key] for key in SAME), *map(cell.get, SAME_IF_ANY)]
+    )
 
 
 def badness(name: str, value: float) -> float:

@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from kdiff.eval.evaluation import all_metrics
+from kdiff.eval.sweep.cell_line import MODIFICATIONS
+from kdiff.eval.sweep.cell_line import nfe as line_nfe
 from kdiff.eval.sweep.folder import SweepFolder
 from kdiff.files import user_path
+from kdiff.modifications import Modification
 
 WITHOUT_NETWORK = {
     "RMSE": "RMSE to the converged solution from the same start",
@@ -46,11 +49,23 @@ class Failure:
     cell: Mapping[str, Any]
     error: str
 
+    @property
+    def subject(self) -> str:
+        """`euler (cfg:scale=1.5), NFE 10`."""
+        cell = self.cell
+        modified = [text for key in MODIFICATIONS for text in modifications(cell, key)]
+        name = f"{cell['sampler']} ({', '.join(modified)})" if modified else cell["sampler"]
+        return f"{name}, " + ("adaptive" if cell["nfe"] is None else f"NFE {cell['nfe']}")
+
 
 @dataclass(frozen=True)
 class Result:
     """All repeats of a cell: the cells that differ in nothing but `seeds.first`, or, if its figures
-    are all `WITHOUT_NETWORK`, in that and in network and reference."""
+    are all `WITHOUT_NETWORK`, in that and in network and reference.
+
+    `nfe`: evaluations of the network for each image; of an adaptive sampler the mean, None if no
+    repeat knows, and then `most` are those that one image took at most.
+    """
 
     cell: Mapping[str, Any]
     first_seeds: Sequence[int]
@@ -58,6 +73,20 @@ class Result:
     noise_floor: Mapping[str, float]
     grid: Path | None
     failures: Sequence[Failure]
+    nfe: float | None
+    most: int | None = None
+
+    @property
+    def column(self) -> int:
+        """Its column in tables: the least budget that pays for `nfe` evaluations."""
+        return math.ceil(self.nfe or 0)
+
+    @property
+    def nfe_text(self) -> str:
+        """`10`, or `23.4` of an adaptive sampler."""
+        if self.nfe is None:
+            return "unknown"
+        return f"{self.nfe:.1f}" if isinstance(self.nfe, float) else str(self.nfe)
 
     def figure(self, metric: str, n: int) -> Figure | None:
         return next((f for f in self.figures if (f.metric, f.n) == (metric, n)), None)
@@ -87,14 +116,20 @@ class Sweep:
         return judged + [name for name in WITHOUT_NETWORK if name in names]
 
 
+def modifications(cell: Mapping[str, Any], key: str) -> list[str]:
+    """Its guidance or edits, as texts such as `cfg:scale=1.5`."""
+    return [str(Modification(one["name"], one["options"])) for one in cell.get(key) or ()]
+
+
 def higher_is_better(metric: str) -> bool:
-    """Of `IS (cifar10-classifier)` as of `IS`. What is no metric here counts as a distance."""
+    """Of `IS (cifar10-classifier)` as of `IS`. An unknown metric counts as a distance."""
     label = re.sub(r" \(.*\)$", "", metric)
     return any(own.label == label and own.higher_is_better for own in all_metrics().values())
 
 
 def read_sweep(folder: Path, warn: Callable[[str], None] | None = None) -> Sweep:
-    """Read `sweep.json` and every `cells*.jsonl`; `warn` gets a text for each line that is no cell.
+    """Read `sweep.json` and every `cells*.jsonl`; `warn` gets a text for each line that does not
+    describe a cell.
 
     ValueError if there is no such folder, no cell in it, or a damaged `sweep.json`.
     """
@@ -174,14 +209,25 @@ def _together(folder: Path, lines: Sequence[dict[str, Any]]) -> Result:
         noise_floor={k: v for line in lines for k, v in (line.get("noise_floor") or {}).items()},
         grid=next((grid for grid in grids if grid.is_file()), None),
         failures=failures,
+        **_evaluations(lines),
     )
+
+
+def _evaluations(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The `nfe` and `most` of a Result."""
+    fixed = lines[0]["cell"]["nfe"]
+    means = [mean for line in lines if (mean := line_nfe(line)) is not None]
+    if fixed is not None or not means:
+        return {"nfe": fixed}
+    most = max(line["nfe"]["most"] for line in lines if line.get("nfe"))
+    return {"nfe": statistics.fmean(means), "most": most}
 
 
 def _apart(
     lines: Sequence[dict[str, Any]],
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The lines in the order of their seeds, without those, which come second, that have figures
-    and share some but not all of their seeds with one before."""
+    """The lines in the order of their seeds, in two lists. The second has those with figures that
+    share some but not all of their seeds with a line before them."""
     apart, overlapping, last = [], [], range(0)
     for line in sorted(lines, key=lambda line: line["cell"]["seeds"]["first"]):
         seeds = line["cell"]["seeds"]

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kdiff.eval.report.cells import higher_is_better
-from kdiff.eval.report.tables import Table, two_digits
+from kdiff.eval.report.digits import two_digits
+from kdiff.eval.report.tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

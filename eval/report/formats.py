@@ -9,8 +9,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from kdiff.eval.report.cells import Result
+from kdiff.eval.report.cells import Result, modifications
 from kdiff.eval.report.tables import FAILED, MISSING, Row, Table
+from kdiff.eval.sweep.cell_line import MODIFICATIONS
 
 
 def to_csv(tables: Sequence[Table]) -> str:
@@ -29,6 +30,7 @@ CSV_COLUMNS = (
     *("metric", "model", "n", "row", "sampler", "nfe", "value", "error", "repeats", "best"),
     *("status", "reason", "noise_floor", "steps", "schedule", "final", "options", "first_seeds"),
     *("features", "resize", "reference", "model_sha256"),
+    *("guidance", "edits", "asks", "nfe_most"),
 )
 
 
@@ -36,7 +38,9 @@ def _csv_line(table: Table, row: Row, nfe: int, result: Result) -> dict[str, Any
     cell, figure = result.cell, table.figure(row, nfe)
     features, reference = cell.get("features") or {}, cell.get("reference") or {}
     line: dict[str, Any] = {
-        **{key: cell.get(key) for key in ("sampler", "nfe", "steps", "schedule", "final")},
+        **{key: cell.get(key) for key in ("sampler", "asks", "steps", "schedule", "final")},
+        **{key: " ".join(modifications(cell, key)) for key in MODIFICATIONS},
+        **{"nfe": result.nfe, "nfe_most": result.most},
         **{"metric": table.metric, "model": table.model, "n": table.n, "row": row.label},
         "status": "ok" if figure else FAILED if result.failures else "missing",
         "reason": "; ".join(failure.error for failure in result.failures),

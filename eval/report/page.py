@@ -12,7 +12,9 @@ from typing import Any
 
 from kdiff.eval.report.cells import Result, Sweep, higher_is_better
 from kdiff.eval.report.curves import DASHES, look, nfe_axis, tick_text, value_axis
-from kdiff.eval.report.tables import Table, digits, settings, two_digits
+from kdiff.eval.report.digits import digits, two_digits
+from kdiff.eval.report.labels import settings
+from kdiff.eval.report.tables import Table
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -74,13 +76,13 @@ def _facts(sweep: Sweep) -> list[str]:
     """The sweep in a few words."""
     cells = sum(len(result.first_seeds) for result in sweep.results)
     failed = len(sweep.failures)
-    nfes = sorted({result.cell["nfe"] for result in sweep.results})
+    nfes = sorted({result.column for result in sweep.results if result.nfe is not None})
     models = dict.fromkeys(str(result.cell["model"].get("name")) for result in sweep.results)
     samplers = len({result.cell["sampler"] for result in sweep.results})
     facts = [
         ", ".join(models),
         f"{samplers} sampler{'s' * (samplers != 1)}",
-        f"NFE {nfes[0]}" + (f" to {nfes[-1]}" if len(nfes) > 1 else ""),
+        *(["NFE " + " to ".join(map(str, dict.fromkeys([nfes[0], nfes[-1]])))] if nfes else []),
         f"{cells} cell{'s' * (cells != 1)}" + (f", {failed} failed" if failed else ""),
     ]
     if created := sweep.about.get("created"):
@@ -138,6 +140,8 @@ def _result(result: Result, label: str | None) -> dict[str, Any]:
         figures[figure.metric, figure.n] = (text, _images(figure.n, figure.repeats))
     about = {
         "steps": cell.get("steps"),
+        "evaluations": result.most and f"{result.nfe_text} on average, at most {result.most}",
+        "asks of the sampler": cell.get("asks"),
         **{
             key.replace("_", " "): text.removeprefix(f"{key}=")
             for key, text in settings(cell).items()
@@ -148,7 +152,7 @@ def _result(result: Result, label: str | None) -> dict[str, Any]:
         "reference": (cell.get("reference") or {}).get("name"),
     }
     return {
-        "title": f"{label or cell['sampler']}, NFE {cell['nfe']}",
+        "title": f"{label or cell['sampler']}, NFE {result.nfe_text}",
         "about": [[metric, *texts] for (metric, _), texts in figures.items()]
         + [[key, str(value), ""] for key, value in about.items() if value is not None],
         "grid": _data_uri(result.grid) if result.grid else None,
@@ -167,7 +171,7 @@ def _grid(sigmas: Sequence[float]) -> str | None:
 
 
 def _data_uri(path: Path) -> str | None:
-    """The PNG as the page embeds it; a file that is none is left out."""
+    """The PNG as the page embeds it; None if the file is not a PNG."""
     data = path.read_bytes()
     if not data.startswith(PNG):
         return None

@@ -12,18 +12,24 @@ from kdiff.eval.evaluation import METRICS
 from kdiff.eval.features import FeatureNetwork
 from kdiff.eval.references import Reference
 from kdiff.files import to_json
+from kdiff.modifications import Modification
 from kdiff.plans import Plan
 
 RMSE = "rmse"  # to the converged solution; unlike METRICS it needs no feature network
 
 
 @dataclass(frozen=True)
-class ModelFile:
-    """A model's name, its file and the hash of that."""
+class ModelSpec:
+    """A model's name, its file and the file's hash; and what guides it, the first one innermost."""
 
     name: str
     path: Path
     sha256: str
+    guides: tuple[Modification, ...] = ()
+
+    def guidance(self) -> dict[str, Any]:
+        """For records: nothing if there is none."""
+        return {"guidance": [one.record() for one in self.guides]} if self.guides else {}
 
 
 @dataclass(frozen=True)
@@ -40,11 +46,13 @@ class Judge:
 class Cell:
     """A model, a plan, seeds, and what is to be measured, by the names of METRICS or RMSE.
 
+    `nfe`: how often the network is evaluated for each image, None if only the run will tell.
     `class_labels`: how images come to their class (`kdiff.eval.images.from_model.every_class`).
     """
 
-    model: ModelFile
+    model: ModelSpec
     plan: Plan
+    nfe: int | None
     seeds: range
     class_labels: str | None
     dtype: str
@@ -71,9 +79,13 @@ class Cell:
     @cached_property
     def record(self) -> dict[str, Any]:
         """All of it as plain values, as it stands in results."""
+        asks = {} if self.plan.nfe == self.nfe else {"asks": self.plan.nfe}
         return {
             "model": {"name": self.model.name, "sha256": self.model.sha256},
+            **self.model.guidance(),
             **self.plan.record(),
+            "nfe": self.nfe,
+            **asks,
             "seeds": {"first": self.seeds.start, "n": len(self.seeds)},
             "class_labels": self.class_labels,
             "dtype": self.dtype,
@@ -90,12 +102,13 @@ class Cell:
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
-        steps = f"{self.plan.steps} steps"
-        return ", ".join([self.row, self.plan.schedule, steps, f"NFE {self.plan.nfe}"])
+        steps, nfe = f"{self.plan.steps} steps", "adaptive" if self.nfe is None else self.nfe
+        return ", ".join([self.row, self.plan.schedule, steps, f"NFE {nfe}"])
 
     @property
     def row(self) -> str:
-        """The sampler, with the options that are not the default."""
+        """The sampler, with the options that are not the default, guidance and edits."""
         known, options = self.plan.sampler.options, self.plan.options.items()
         other = [f"{key}={value}" for key, value in options if value != known[key].default]
+        other += map(str, [*self.model.guides, *self.plan.edits])
         return f"{self.plan.sampler.name} ({', '.join(other)})" if other else self.plan.sampler.name

@@ -1,4 +1,4 @@
-"""A line of a sweep's cells.jsonl: whether it is a cell's, and a finished one's."""
+"""A line of a sweep's cells.jsonl: whether it describes a cell, and a finished one."""
 
 from __future__ import annotations
 
@@ -10,12 +10,19 @@ from typing import Any
 from kdiff.files import parse_json
 
 NUMBERS = (int, float)
-OF_CELL = {"options": dict, "features": dict, "reference": dict, "sigmas": list}
-OPTIONAL = {"noise_floor": dict, "environment": dict, "converged": dict, "grid": str, "error": str}
+MODIFICATIONS = ("guidance", "edits")
+OF_CELL = {
+    **{"options": dict, "features": dict, "reference": dict, "sigmas": list},
+    **dict.fromkeys(MODIFICATIONS, list),
+}
+OPTIONAL = {
+    **{"noise_floor": dict, "environment": dict, "converged": dict, "grid": str, "error": str},
+    "nfe": dict,
+}
 
 
 def parse(text: bytes) -> dict[str, Any]:
-    """A cell's line. ValueError, in words, if it is none."""
+    """A cell's line. ValueError, in words, if it does not describe a cell."""
     try:
         line = parse_json(text.decode(), "it")
     except ValueError as error:
@@ -26,13 +33,20 @@ def parse(text: bytes) -> dict[str, Any]:
 
 
 def is_finished(line: Mapping[str, Any]) -> bool:
-    """Whether the cell need not be computed again: a figure that is NaN or infinite is none."""
+    """Whether the cell need not be computed again: all its figures are finite."""
     values = [metric["value"] for metric in line["metrics"].values()]
     return line["status"] == "ok" and all(map(math.isfinite, values))
 
 
+def nfe(line: Mapping[str, Any]) -> float | None:
+    """How often the network was evaluated for each image: on average, if the sampler is adaptive;
+    None for an adaptive one that failed."""
+    taken = line.get("nfe") or {}
+    return taken.get("mean") if line["cell"]["nfe"] is None else line["cell"]["nfe"]
+
+
 def _problems(line: Any) -> Iterator[str]:
-    """What keeps a line from being a cell's, in words; each is sure of what was asked before."""
+    """What is wrong with a line, in words; each check relies on those before it."""
     if not isinstance(line, dict):
         yield "it is not an object"
     cell = line.get("cell")
@@ -55,8 +69,14 @@ def _problems(line: Any) -> Iterator[str]:
         yield f"its reference is of {cell['reference']['n']!r:.80} images"
     for name, least in {"nfe": 1, "first": 0, "n": 1}.items():
         number = cell["nfe"] if name == "nfe" else cell["seeds"][name]
+        if name == "nfe" and number is None:  # the sampler is adaptive
+            continue
         if type(number) is not int or number < least:
             yield f"its {name} is {number!r:.80}"
+    for name in MODIFICATIONS:
+        for one in cell.get(name) or ():
+            if not _is_modification(one):
+                yield f"its {name} has {one!r:.80}"
     if line.get("status") not in ("ok", "failed"):
         yield f"its status is {line.get('status')!r}, not ok or failed"
     if not isinstance(line.get("metrics"), dict):
@@ -69,8 +89,26 @@ def _problems(line: Any) -> Iterator[str]:
     for name, kind in OPTIONAL.items():
         if not isinstance(line.get(name), kind | None):
             yield f"its {name} is {line[name]!r:.80}"
+    if cell["nfe"] is None and not _is_count(line.get("nfe"), line["status"]):
+        yield f"its sampler is adaptive, and its nfe is {line.get('nfe')!r:.80}"
     if not _is_finite({key: value for key, value in line.items() if key != "metrics"}):
         yield "it holds a number that is not finite"
+
+
+def _is_modification(one: Any) -> bool:
+    return (
+        isinstance(one, dict)
+        and isinstance(one.get("name"), str)
+        and isinstance(one.get("options"), dict)
+    )
+
+
+def _is_count(taken: Any, status: str) -> bool:
+    """Whether it is what `finishing.taken` says of the evaluations."""
+    if taken is None:
+        return status == "failed"
+    most, mean = taken.get("most"), taken.get("mean")
+    return type(most) is int and type(mean) in NUMBERS and 1 <= mean <= most
 
 
 def _is_finite(value: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -111,21 +112,30 @@ def cached(
     *,
     batch: int = 64,
     callback: Callable[[State], None] | None = None,
+    claim: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext(),
 ) -> Solution:
     """`solve`, kept in `folder` in a file named by the hash of all that determines it: what the
-    arguments say, and `determines` (the model's hash, its dtype). Whole or not at all; a damaged
-    file is made anew."""
+    arguments say, and `determines` (the model's hash, its guidance, its dtype). Whole or not at
+    all; a damaged file is made anew, within `claim` of a name, which other processes wait for."""
     solver = {"sampler": SAMPLER, "options": OPTIONS, "steps": STEPS}
     key = {**determines, **solver, **asdict(course), "seeds": list(seeds), "labels": labels}
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     path = folder / f"{name}.npz"
+    if (known := _read(path)) is not None:
+        return known
+    with claim(f"converged-{name}"):
+        if (known := _read(path)) is not None:  # another process has made it meanwhile
+            return known
+        solution = solve(model, course, seeds, labels, batch=batch, callback=callback)
+        folder.mkdir(exist_ok=True)
+        with whole_file(path) as temporary:
+            np.savez(temporary, x=solution.x, error=solution.error)
+    return solution
+
+
+def _read(path: Path) -> Solution | None:
     try:
         with np.load(path, allow_pickle=False) as file:
             return Solution(file["x"], float(file["error"]))
     except (OSError, EOFError, ValueError, KeyError, BadZipFile):
-        pass
-    solution = solve(model, course, seeds, labels, batch=batch, callback=callback)
-    folder.mkdir(exist_ok=True)
-    with whole_file(path) as temporary:
-        np.savez(temporary, x=solution.x, error=solution.error)
-    return solution
+        return None

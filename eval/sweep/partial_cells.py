@@ -20,11 +20,13 @@ from kdiff.files import to_json, whole_file
 @dataclass(frozen=True)
 class Portion:
     """What a batch adds to a cell: `features`, if a metric looks at them; those of its `samples`
-    that are kept, `[n, *shape]`; and the `seconds` that it took."""
+    that are kept, `[n, *shape]`; the `seconds` that it took; and, if the sampler is adaptive, the
+    `evaluations` that each sample took."""
 
     features: Features | None
     samples: np.ndarray
     seconds: float
+    evaluations: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,10 @@ class Unfinished:
     def save(self, key: str, indices: Sequence[int], portion: Portion) -> None:
         """OSError if it cannot be written."""
         parts = {} if portion.features is None else portion.features._asdict()
+        parts |= {"samples": portion.samples, "evaluations": portion.evaluations}
         arrays = {
             name: np.ascontiguousarray(array)  # safetensors writes memory as it lies
-            for name, array in {**parts, "samples": portion.samples}.items()
+            for name, array in parts.items()
             if array is not None
         }
         described = self._description(arrays, str(portion.seconds))
@@ -68,9 +71,9 @@ class Unfinished:
             return None
         if described != self._description(arrays, described.get("seconds", "")):
             return None
-        samples = arrays.pop("samples")
+        samples, evaluations = arrays.pop("samples"), arrays.pop("evaluations", None)
         features = Features(**arrays) if arrays else None
-        return Portion(features, samples, float(described["seconds"]))
+        return Portion(features, samples, float(described["seconds"]), evaluations)
 
     def remove(self, keys: Iterable[str]) -> None:
         """These cells are finished."""

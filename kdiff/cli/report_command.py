@@ -59,8 +59,7 @@ def command(
     if tables:
         click.echo(formats.to_markdown(laid))
     for failure in sweep.failures:
-        cell = failure.cell
-        click.echo(f"failed: {cell['sampler']}, NFE {cell['nfe']}: {failure.error}")
+        click.echo(f"failed: {failure.subject}: {failure.error}")
     click.echo("\n".join(map(str, written)))
     if not tables:
         raise click.ClickException("no cell has a figure")

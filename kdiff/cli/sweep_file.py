@@ -46,12 +46,30 @@ def from_file(ctx: click.Context, _: click.Parameter, path: Path | None) -> Path
 def as_argument(parameter: click.Parameter, value: Any) -> Any:
     """A value of YAML as the command line would have it: lists joined by commas. ValueError if it
     has no such form."""
+    if parameter.name in ("guides", "edits"):
+        return as_modifications(value)
     if parameter.multiple:  # type: ignore[attr-defined]
         if not isinstance(value, dict):
             raise ValueError("takes a mapping, such as eta: 0.5")
         return tuple(f"{key}={as_text(v)}" for key, v in value.items())
     flag = getattr(parameter, "is_flag", False)  # else click would take `num: true` for 1
     return value if flag and isinstance(value, bool) else as_text(value)
+
+
+def as_modifications(value: Any) -> tuple[str, ...]:
+    """A text such as `cfg:scale=1,2`, or a list of such. In a list YAML takes the commas between
+    values for its own: a number after a text is another value of it."""
+    if not isinstance(value, str | list) or not value:
+        raise ValueError("takes a text such as cfg:scale=1,1.5, or a list of such")
+    texts: list[str] = []
+    for one in value if isinstance(value, list) else [value]:
+        if texts and isinstance(one, int | float) and "=" in texts[-1]:
+            texts[-1] += f",{one}"
+        elif isinstance(one, str):
+            texts.append(one)
+        else:
+            raise ValueError(f"takes texts such as cfg:scale=1,1.5, not {one!r:.80}")
+    return tuple(texts)
 
 
 def as_text(value: Any) -> str:

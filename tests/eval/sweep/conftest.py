@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 from kdiff.checkpoints import native
-from small_sweeps import NETWORK
+from kdiff.cli import main
+from small_sweeps import NETWORK, STEPS
 
 
 @pytest.fixture(scope="module")
@@ -29,3 +31,15 @@ def workplace(tmp_path_factory):
     rows = np.random.default_rng(0).normal(0.5, 0.2, (200, 24))
     np.savez(folder / "reference.npz", mu=rows.mean(0), sigma=np.cov(rows.T))
     return folder
+
+
+@pytest.fixture
+def kdiff_sweep(workplace, monkeypatch):
+    """A function that calls a sweep of the tiny model, with a converged solution of few steps."""
+    monkeypatch.setattr("kdiff.eval.sweep.converged_solution.STEPS", STEPS)
+
+    def call(out, *arguments, model="tiny.safetensors"):
+        words = ["sweep", "--model", workplace / model, "--num", 20, "--batch", 16, "--out", out]
+        return CliRunner().invoke(main, [str(word) for word in (*words, *arguments)])
+
+    return call

@@ -126,7 +126,7 @@ def test_only_one_at_a_time_has_it(tmp_path):
 # --- sweeps ---
 
 SLOW = (  # two seconds a group, in which nothing is computed
-    "import time, kdiff.eval.sweep as s; own = s.compute; "
+    "import time, kdiff.eval.sweep.running as s; own = s.compute; "
     "s.compute = lambda *given: (time.sleep(2), own(*given))[1]; " + COMMAND
 )
 SOON = "import kdiff.eval.sweep.claims as k; k.BEAT, k.STALE = 0.2, 1.5; " + SLOW

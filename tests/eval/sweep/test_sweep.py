@@ -22,12 +22,13 @@ from safetensors.numpy import save
 import kdiff
 from kdiff.checkpoints import native
 from kdiff.cli import main
-from kdiff.cli.sweep_command import Progress
+from kdiff.cli.sweep_progress import Progress
 from kdiff.eval import sweep
 from kdiff.eval.evaluation import METRICS, Metric
 from kdiff.eval.features import Features, feature_network
 from kdiff.eval.images.from_model import every_class
-from kdiff.eval.sweep.cell import Judge, ModelFile
+from kdiff.eval.sweep import converged_solution as converged
+from kdiff.eval.sweep.cell import Judge, ModelSpec
 from kdiff.eval.sweep.folder import SweepFolder
 from kdiff.eval.sweep.partial_cells import Portion, Unfinished
 from kdiff.eval.sweep.turns import groups
@@ -41,22 +42,12 @@ from small_sweeps import (
     TOY,
     lines,
     results,
-    toy_features,
 )
 
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch):
     monkeypatch.setattr("kdiff.eval.sweep.converged_solution.STEPS", STEPS)
-
-
-@pytest.fixture
-def kdiff_sweep(workplace):
-    def call(out, *arguments, model="tiny.safetensors"):
-        words = ["sweep", "--model", workplace / model, "--num", 20, "--batch", 16, "--out", out]
-        return CliRunner().invoke(main, [str(word) for word in (*words, *arguments)])
-
-    return call
 
 
 RMSE = ("--metrics", "rmse")
@@ -164,17 +155,12 @@ def test_a_model_without_classes_and_no_metrics_at_all(workplace, tmp_path):
     assert line["cell"]["class_labels"] is None and list(line["metrics"]) == ["seconds"]
 
 
-def few_features(images):
-    """These, and logits."""
-    return toy_features(images)[:, :12], toy_features(images)[:, :3]
-
-
 def test_two_feature_networks_look_at_images_that_are_computed_once(
     kdiff_sweep, tmp_path, monkeypatch
 ):
     real = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)
     np.savez(tmp_path / "real.npz", real)
-    few = "test_eval_sweep:few_features"
+    few = "small_sweeps:few_features"
     cells = ("--sampler", "euler,dpmpp_2m,euler_ancestral", "--steps", 4, "--metrics", "fid")
     asked = []
     call = kdiff.Denoiser.__call__
@@ -232,13 +218,13 @@ def cells_of_two(workplace):
     """Seven sets of images, of which two networks have different metrics."""
     path = workplace / "tiny.safetensors"
     return sweep.expand(
-        [ModelFile("tiny", path, sha256(path))],
+        [ModelSpec("tiny", path, sha256(path))],
         ["euler", "euler_ancestral", "heun"],
         sizes=[{"steps": n} for n in (3, 4, 5)],
         n=20,
         judges=[
             Judge(("fid", "rmse"), feature_network(TOY)),
-            Judge(("fid", "is"), feature_network("test_eval_sweep:few_features")),
+            Judge(("fid", "is"), feature_network("small_sweeps:few_features")),
         ],
     )[:14]
 
@@ -271,7 +257,7 @@ def test_the_resize_mode_is_inceptions_where_it_is_among_several(tmp_path):
 def cell(workplace):
     path = workplace / "tiny.safetensors"
     (only,) = sweep.expand(
-        [ModelFile("tiny", path, sha256(path))],
+        [ModelSpec("tiny", path, sha256(path))],
         ["heun"],
         sizes=[{"steps": 4}],
         n=20,
@@ -323,7 +309,7 @@ def test_a_key_changes_with_everything_that_determines_the_result(cell):
 def test_one_cell_by_two_names_is_one_cell(workplace):
     path = workplace / "tiny.safetensors"
     cells = sweep.expand(
-        [ModelFile("tiny", path, sha256(path))],
+        [ModelSpec("tiny", path, sha256(path))],
         ["heun", "HeunDiscreteScheduler", "DPM++ 2M", "DPM++ 2M Karras"],
         sizes=[{"nfe": 5}, {"nfe": 6}],  # Heun makes three steps of either
         n=2,
@@ -336,7 +322,7 @@ def test_one_cell_by_two_names_is_one_cell(workplace):
 def test_options_go_to_the_samplers_that_have_them(workplace):
     path = workplace / "tiny.safetensors"
     cells = sweep.expand(
-        [ModelFile("tiny", path, sha256(path))],
+        [ModelSpec("tiny", path, sha256(path))],
         ["euler", "ddim", "euler_ancestral"],
         sizes=[{"steps": 2}],
         options={"ETA": ["0", "0.5"]},
@@ -525,7 +511,7 @@ def test_a_damaged_file_is_computed_again(kind, stopped, two_cells, counter, tmp
 def test_nothing_is_gone_on_with_in_another_environment(
     stopped, two_cells, counter, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("kdiff.eval.sweep.environment", lambda device: {"torch": "another"})
+    monkeypatch.setattr("kdiff.eval.sweep.running.environment", lambda device: {"torch": "another"})
     rest, result = counter.during(two_cells, stopped)
     whole, _ = counter.during(two_cells, tmp_path / "whole")
     assert result.exit_code == 0 and rest == whole
@@ -776,14 +762,14 @@ def test_a_failed_cell_is_in_the_table_even_if_all_failed(
 
 
 def test_a_metric_that_fails_fails_its_cell_only(kdiff_sweep, tmp_path, monkeypatch):
-    solve = sweep.converged.cached
+    solve = converged.cached
 
     def failing(folder, determines, model, course, *arguments, **others):
         if course.sigma_max == 40:
             raise RuntimeError("no room\nat all")
         return solve(folder, determines, model, course, *arguments, **others)
 
-    monkeypatch.setattr(sweep.converged, "cached", failing)
+    monkeypatch.setattr(converged, "cached", failing)
     kdiff_sweep(tmp_path, "--steps", 2, *RMSE)
     kdiff_sweep(tmp_path, "--steps", 2, *RMSE, "--sigma-max", 40)
     found = {
