@@ -1,5 +1,5 @@
-"""Paths as people write them, text files as people save them, files that are written whole or not
-at all, and JSON that every parser reads."""
+"""Paths as people write them, text files as people save them, and what is written: whole or not at
+all, and JSON that every parser reads."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def user_path(path: FilePath) -> Path:
 
 
 def _in_locale(text: str) -> str:
-    """The same bytes as Python spells them in this locale, which need not be UTF-8. ValueError if
-    the name has no bytes."""
+    """A name from a UTF-8 file as Python spells it where the locale is not UTF-8: its same bytes.
+    ValueError if it has none."""
     try:
         os.fsencode(text)
     except UnicodeEncodeError:
@@ -168,8 +168,8 @@ def whole_file(path: FilePath) -> Iterator[Path]:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Errors of writing become an OSError that names the file: most libraries name no file, or a
-    temporary one, and safetensors raises a type of its own."""
+    """What writing a file raises, as an OSError that names the file: most libraries name none, or a
+    temporary one, and safetensors raises a kind of its own."""
     try:
         yield
     except OSError as error:

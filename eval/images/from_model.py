@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kdiff.counts import whole_number
+from kdiff.denoiser import Denoiser
 from kdiff.driver import State
 from kdiff.images import to_uint8
 from kdiff.model import Model
@@ -34,16 +35,15 @@ def every_class(model: Model, n: int) -> tuple[list[int] | None, str | None]:
 
 @dataclass(frozen=True)
 class Generated:
-    """One image for each of `seeds`, of the class in `labels` (None: no classes). `ended` gets the
-    last state of each batch. ValueError if a seed comes twice: its images would be counted as
-    independent, and are not."""
+    """One image for each of `seeds`, of the class in `labels` (None: no classes). ValueError if a
+    seed comes twice: its images would be counted as independent, and are not."""
 
     model: Model
     plan: Plan
     seeds: Sequence[int]
     labels: Sequence[int] | None = None
     deterministic: bool = False
-    ended: Callable[[State], None] | None = None
+    ended: Callable[[State], None] | None = None  # gets the last state of each batch
 
     def __post_init__(self) -> None:
         if not isinstance(self.seeds, range) and len(set(map(int, self.seeds))) < len(self.seeds):
