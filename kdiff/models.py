@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from functools import cached_property
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,17 +57,16 @@ def load(model: str | Path = DEFAULT_MODEL, /, **overrides: Any) -> Denoiser:
 
 
 class _Hash:
-    """The hash of what was loaded, computed once, when it is first asked for."""
+    """The hash of the files that a model was loaded from, computed at the first call."""
 
-    def __init__(self, path: Path, overrides: dict[str, Any]):
+    def __init__(self, path: Path, overrides: Mapping[str, Any]):
         self.path, self.overrides = path, overrides
+        self._known: str | None = None
 
     def __call__(self) -> str:
-        return self._value
-
-    @cached_property
-    def _value(self) -> str:
-        return sha256(self.path, **self.overrides)
+        if self._known is None:
+            self._known = sha256(self.path, **self.overrides)
+        return self._known
 
 
 def sha256(path: str | Path, /, **overrides: Any) -> str:

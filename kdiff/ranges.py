@@ -23,7 +23,7 @@ from torch import Tensor
 def suggest(clean: Tensor, model: Any) -> dict[str, float]:
     """The range for data like `clean` `[N, ..]`, within the model's: `sigma_min`, `sigma_max`,
     `few`, a sigma_max for 10 evaluations or fewer; and what it is made from, `rho` and `std`."""
-    x = clean.reshape(len(clean), -1).double()
+    x = clean.flatten(1).double()
     rho, std = float(torch.linalg.matrix_norm(x, 2)) / len(x) ** 0.5, float(x.std())
     low, high = model.sigma_min, model.sigma_max
     return {
