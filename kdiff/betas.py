@@ -14,8 +14,8 @@ from kdiff.names import UnknownName, unknown_name
 # variance-exploding frame cannot hold; 2^-24 puts it at sigma = 4096, where D no longer sees x. If
 # the timestep before is there already, a quarter of its alphas_cumprod: twice its sigma.
 STANDS_FOR_ZERO = 2.0**-24
-_ROUNDING = 1e-6  # 1 - beta, in float32, of a beta that was meant to be 1
-_SMALLEST_ALPHA_CUMPROD = 1e-300  # sigma^2 must be a number
+ROUNDING = 1e-6  # of 1 - beta in float32, if beta was meant to be 1
+SMALLEST_ALPHA_CUMPROD = 1e-300  # sigma^2 must be a number
 
 
 def _linear(steps: int, start: float = 1e-4, end: float = 0.02) -> np.ndarray:
@@ -46,7 +46,7 @@ def alphas_cumprod(kind: str = "linear", steps: int = 1000, **settings: float) -
         raise UnknownName(unknown_name("beta schedule", kind, BETAS))
     numbers = {key: finite_number(key, value) for key, value in settings.items()}
     betas = BETAS[kind](steps, **numbers)
-    if betas.max() > 1 + _ROUNDING:
+    if betas.max() > 1 + ROUNDING:
         raise ValueError(
             f"betas must be at most 1, but {kind} ones of {steps} steps go to {betas.max():.4g}"
         )
@@ -71,13 +71,13 @@ def sigmas_of(alphas_cumprod: Sequence[float]) -> list[float]:
         raise ValueError(f"{wanted}, not {alphas_cumprod!r:.80}") from None
     if a.ndim != 1 or len(a) < 2:
         raise ValueError(wanted)
-    if -_ROUNDING * a[-2] <= a[-1] <= 0:
+    if -ROUNDING * a[-2] <= a[-1] <= 0:
         a[-1] = STANDS_FOR_ZERO if a[-2] > STANDS_FOR_ZERO else a[-2] / 4
-    right = (a < np.append(1, a[:-1])) & (a >= _SMALLEST_ALPHA_CUMPROD)
+    right = (a < np.append(1, a[:-1])) & (a >= SMALLEST_ALPHA_CUMPROD)
     if not right.all():
         t = int(np.argmin(right))
         at = f"at timestep {t} of {len(a)} it is {float(alphas_cumprod[t]):g}"
-        if 0 <= a[t] < _SMALLEST_ALPHA_CUMPROD:
+        if 0 <= a[t] < SMALLEST_ALPHA_CUMPROD:
             raise ValueError(f"alphas_cumprod must end where nothing is left of the data: {at}")
         raise ValueError(f"{wanted}, but {at}")
     return [float(s) for s in np.sqrt((1 - a) / a)]
