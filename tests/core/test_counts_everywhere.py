@@ -15,7 +15,7 @@ from kdiff.eval.metrics.frechet import Gaussian, noise_floor
 from kdiff.eval.metrics.inception_score import InceptionScore
 from kdiff.eval.metrics.kernel_distance import kernel_distance
 from kdiff.eval.metrics.neighbours import density_coverage, precision_recall
-from kdiff.eval.sweep import check_seeds
+from kdiff.eval.sweep.combinations import check_seeds
 from kdiff.images import grid
 from kdiff.lockstep import lockstep
 from kdiff.model_check import health
