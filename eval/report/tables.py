@@ -42,7 +42,7 @@ class Table:
 
     @property
     def caption(self) -> str:
-        """What a reader must know to use the figures."""
+        """What a reader must know in order to use the figures."""
         cell = next(result.cell for row in self.rows for result in row.results.values())
         text = about(cell, self.metric, self.n, [figure for *_, figure in self.figures()])
         if self.noise_floor is None:
@@ -56,7 +56,7 @@ class Table:
 
     @property
     def noise_floor(self) -> float | None:
-        """What as many perfect samples would get, as the first cell that knows says."""
+        """The figure that as many perfect samples would get, if a cell has it."""
         floors = (r.noise_floor.get(self.metric) for row in self.rows for r in row.results.values())
         return next((floor for floor in floors if floor is not None), None)
 
@@ -146,14 +146,14 @@ def make_tables(sweep: Sweep, metrics: Iterable[str] = ()) -> list[Table]:
 
 
 def of_cells(rows: Sequence[Row]) -> str:
-    """How many images the cells have of which the figures are of the first few."""
+    """How many images the cells have, whose figures are of the first few only."""
     cell = next(result.cell for row in rows for result in row.results.values())
     return f" of {cell['seeds']['n']:,}"
 
 
 def within(table: Table, budgets: Iterable[int]) -> Table:
-    """The table with a column for each budget, which has of each row the figure that took the most
-    evaluations up to it: a sampler of two evaluations a step has 9 beside another's 10."""
+    """The table with a column for each budget. A row has there its figure with the most evaluations
+    that the budget pays for: a sampler of two evaluations a step has 9 beside another's 10."""
 
     def most(row: Row, budget: int) -> int:
         return max((n for n in row.results if n <= budget and table.figure(row, n)), default=0)

@@ -34,8 +34,8 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class Judge:
-    """What is to be measured of images, by the names of METRICS or RMSE, and through which network
-    and against what, if any of it looks at features."""
+    """What to measure of images, by the names of METRICS or RMSE. If a metric looks at features:
+    through which network, and against which reference."""
 
     metrics: tuple[str, ...]
     network: FeatureNetwork | None = None
@@ -68,7 +68,7 @@ class Cell:
 
     @cached_property
     def images(self) -> str:
-        """What determines the images: cells that are equal in it differ in what looks at them."""
+        """The key of what determines the images. Cells with an equal one differ in their judges."""
         return replace(self, metrics=(), network=None, reference=None).key
 
     def labels(self) -> list[str]:

@@ -1,9 +1,9 @@
-"""Which of the processes that share a folder does what: claims that outlive no process for long.
+"""Claims: which of the processes that share a folder does what.
 
-A claim is a file that only one process can create. Its process touches it every few seconds. A
-claim whose process is dead, or has not touched it for a minute, is succeeded by the next generation
-of it, a file that again only one can create; so nobody removes what another has just made. It needs
-neither locks, which network file systems may lack, nor clocks that agree.
+A claim is a file that only one process can create. Its process touches it every few seconds. If
+the process is dead, or has not touched the file for a minute, another may create the claim's next
+generation, a file that again only one can create. So nobody removes what another has just made.
+Claims need neither locks, which network file systems may lack, nor clocks that agree.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ WRITING = "lines"  # what a process claims while it writes to a file that all wr
 
 
 class Claims:
-    """Those of this process in a folder, while the block lasts. OSError, from any method, if that
-    cannot be written to, or is not there any more."""
+    """The claims of this process in a folder, while the block lasts. OSError, from any method, if
+    the folder cannot be written to, or is not there any more."""
 
     def __init__(self, folder: Path):
         self.folder = folder / ".claims"

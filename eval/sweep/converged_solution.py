@@ -1,4 +1,4 @@
-"""Where the probability-flow ODE itself takes a start: what samplers that solve it converge to."""
+"""The solution of the probability-flow ODE, to which its samplers converge."""
 
 from __future__ import annotations
 
@@ -36,13 +36,14 @@ class Course:
     final: Final
 
     def plan(self, steps: int) -> Plan:
-        """That of a converging solver with so many steps."""
+        """The plan of a converging solver with so many steps."""
         return plan(None, SAMPLER, steps=steps, options=OPTIONS, **asdict(self))
 
 
 def course(model: Any, of: Plan) -> Course:
-    """What a plan tries to solve. One that ends at zero goes by way of the model's own sigma_min,
-    whatever its last level above zero is: so plans on different grids have the same target."""
+    """What a plan tries to solve. The course of a plan that ends at zero has the model's own
+    sigma_min, whatever the plan's last level above zero is, so that plans on different grids have
+    the same target."""
     low = of.sigmas[-1] if of.final == "sigma_min" else model.sigma_min
     return Course(of.sigmas[0], low, of.final)
 

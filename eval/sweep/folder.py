@@ -17,8 +17,8 @@ from kdiff.images import grid, save_image
 
 @dataclass(frozen=True)
 class SweepFolder:
-    """`path`, and which shard (i, n) of the sweep writes here: each has a file of lines of its own,
-    and reads those of all."""
+    """`path`, and which shard (i, n) of the sweep writes here. Each shard has its own file of
+    lines, and reads all of them."""
 
     path: Path
     shard: tuple[int, int] | None = None
@@ -29,8 +29,9 @@ class SweepFolder:
         return self.path / f"{name}.jsonl"
 
     def lines(self, warn: Callable[[str], None] | None = None) -> dict[str, dict[str, Any]]:
-        """What there is of each cell, by its key: the last line, but no failure after a success.
-        What is no cell is passed over, and `warn` told of it, unless a crash has cut it off."""
+        """Each cell's line by its key: the last one, but a failure never replaces a success. A line
+        that does not describe a cell is passed over, and `warn` is told of it, unless a crash has
+        cut it off."""
         found: dict[str, dict[str, Any]] = {}
         for path in sorted(self.path.glob("cells*.jsonl")):
             for line in _cells(path, warn or (lambda text: None)):
@@ -67,15 +68,16 @@ class SweepFolder:
         return name
 
     def add_command(self, command: Mapping[str, Any]) -> None:
-        """Record in sweep.json what was called: the last one, and under `earlier` the ones before
-        it that asked for something else."""
+        """Record the command in sweep.json. Earlier ones with other settings are kept under
+        `earlier`."""
         last = self.commands()
         history = [*last.pop("earlier", []), last]
         history = [old for old in history if old and old.get("settings") != command["settings"]]
         write_json(self.path / "sweep.json", {**command, "earlier": history})
 
     def commands(self) -> dict[str, Any]:
-        """What sweep.json holds, nothing if there is none. ValueError if it is damaged."""
+        """The contents of sweep.json, empty if there is no such file. ValueError if it is
+        damaged."""
         path = self.path / "sweep.json"
         try:
             found = parse_json(read_text(path), path, finite=True)
@@ -91,7 +93,7 @@ class SweepFolder:
 
 
 def _are_commands(found: Any) -> bool:
-    """Whether it is a command's record, with a list of others that came before it."""
+    """Whether it is a command's record, with a list of earlier ones."""
     earlier = found.get("earlier", []) if isinstance(found, dict) else None
     return isinstance(earlier, list) and all(
         isinstance(one, dict) and isinstance(one.get("command", ""), str)

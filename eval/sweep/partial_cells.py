@@ -1,4 +1,4 @@
-"""What a sweep has of the cells under way, on the disk: stopped, it goes on with the next batch."""
+"""The batches of unfinished cells, on the disk: a sweep that was stopped goes on with the next."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ class Portion:
 class Unfinished:
     """The portions that cells have so far, in a sweep's folder: a safetensors file each.
 
-    `environment`: what computes them. What was computed by another is not gone on with, so that no
-    figure is of two versions. A plug-in that changes while its `weights` stay the same is not
-    noticed, as it is not in a finished cell.
+    `environment`: what computes them. Portions from another environment are not used, so that every
+    figure is of one version. A plug-in that changes while its `weights` stay the same is not
+    noticed; nor is it in a finished cell.
     """
 
     folder: Path
     environment: Mapping[str, str]
 
     def path(self, key: str, indices: Sequence[int]) -> Path:
-        """Of the cell's batch, images `indices[0]` to `indices[-1]`."""
+        """The file of the cell's batch with the images `indices[0]` to `indices[-1]`."""
         return self.folder / "unfinished" / key / f"{indices[0]}-{indices[-1]}.safetensors"
 
     def save(self, key: str, indices: Sequence[int], portion: Portion) -> None:
@@ -62,7 +62,7 @@ class Unfinished:
             temporary.write_bytes(save(arrays, described))
 
     def load(self, key: str, indices: Sequence[int]) -> Portion | None:
-        """None if there is none, or none that is as it was written, here."""
+        """None if there is no file, or it is damaged or from another environment."""
         try:
             with safe_open(self.path(key, indices), framework="numpy") as file:
                 described = file.metadata() or {}
@@ -81,7 +81,7 @@ class Unfinished:
             shutil.rmtree(self.folder / "unfinished" / key, ignore_errors=True)
 
     def close(self) -> None:
-        """All are, unless there are those of other calls."""
+        """Remove the folder, unless other calls have cells in it."""
         with suppress(OSError):
             (self.folder / "unfinished").rmdir()
 

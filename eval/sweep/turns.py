@@ -19,8 +19,8 @@ Lines = Mapping[str, Mapping[str, Any]]
 
 
 class Turn(NamedTuple):
-    """Cells to compute now, which may be none; and the lines that other processes have written in
-    the meantime, of cells that were to be computed here."""
+    """Cells to compute now, if any; and lines that other processes have written in the meantime, of
+    cells that were to be computed here."""
 
     cells: Sequence[Cell]
     others: Sequence[Mapping[str, Any]]
@@ -29,9 +29,9 @@ class Turn(NamedTuple):
 def turns(
     cells: Sequence[Cell], folder: SweepFolder, claims: Claims, tell: Callable[[str], None]
 ) -> Iterator[Turn]:
-    """Until each of the cells has a new line in the folder, by this process or another. Cells that
-    another computes are waited for, and taken over if it ends; `tell` then gets a text. Under
-    torchrun the first process decides for all."""
+    """Turns until each of the cells has a new line in the folder, by this process or another. Cells
+    that another process computes are waited for, which `tell` is told, and taken over if it ends.
+    Under torchrun the first process decides for all."""
     by_key = {cell.key: cell for cell in cells}
     decided = _decided(cells, folder, claims, tell) if ranks()[0] == 0 else iter(())
     while True:
@@ -70,8 +70,8 @@ def _decided(
 
 
 def _finished(cells: Sequence[Cell], before: Lines, folder: SweepFolder) -> Lines:
-    """The lines of those that have one; what was there `before`, such as a failure, is to be
-    computed again unless it is finished."""
+    """The lines of cells that have one. Lines that were there `before`, such as failures, count
+    only if they are finished."""
     lines = folder.lines()
     there = {cell.key: lines[cell.key] for cell in cells if cell.key in lines}
     return {k: v for k, v in there.items() if is_finished(v) or str(v) != str(before.get(k))}
@@ -87,7 +87,8 @@ def _waiting(cells: Sequence[Cell], claims: Claims) -> str:
 
 
 def groups(cells: Sequence[Cell]) -> Iterator[list[Cell]]:
-    """Up to 8 cells that lockstep can run at once, in their order, and all of the same images."""
+    """Up to 8 cells that lockstep can run at once, in their order: of one guided model and the same
+    seeds. Cells of the same images stay together."""
 
     def alike(cell: Cell) -> tuple[Any, ...]:
         return cell.model, cell.seeds, cell.dtype, cell.deterministic

@@ -157,9 +157,8 @@ def command(
         return
     if ranks()[0] == 0:
         prepare_folder(out)
-        settings = {k: as_plain(v) for k, v in ctx.params.items() if k not in ("retry", "dry_run")}
         with usage_errors(), Claims(out) as claims, claims.hold(WRITING):
-            folder.add_command(command_record(settings))
+            folder.add_command(command_record(settings_of(ctx.params)))
     wait_for_all()
     try:
         compute(todo, folder, batch, where, loaded)
@@ -238,6 +237,16 @@ def command_record(settings: Mapping[str, Any]) -> dict[str, Any]:
         "settings": settings,
         "kdiff": kdiff.__version__,
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+
+
+def settings_of(params: Mapping[str, Any]) -> dict[str, Any]:
+    """What determines the cells and where they are; guidance and edits only if there are any, so
+    that older records of the same command are equal."""
+    return {
+        key: as_plain(value)
+        for key, value in params.items()
+        if key not in ("retry", "dry_run") and (value or key not in ("guides", "edits"))
     }
 
 

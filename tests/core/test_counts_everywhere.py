@@ -16,7 +16,7 @@ from kdiff.eval.metrics.frechet import Gaussian, noise_floor
 from kdiff.eval.metrics.kid import kernel_distance
 from kdiff.eval.metrics.precision_recall import precision_recall
 from kdiff.eval.statistics.inception_score_sums import InceptionScoreSums
-from kdiff.eval.sweep import check_seeds
+from kdiff.eval.sweep.combinations import check_seeds
 from kdiff.images import grid
 from kdiff.lockstep import lockstep
 from kdiff.model_check import health
