@@ -100,6 +100,13 @@ def not_as_declared(x, sigmas):
             return x
 
 
+def stopping(x, sigmas):
+    for s in sigmas[:-1]:
+        if (yield x, s).abs().max() > 0:
+            break
+    return x
+
+
 def starting_elsewhere(x, sigmas):
     for s in sigmas[:-1]:
         x = yield 0.5 * x, s
@@ -122,6 +129,7 @@ NAMES = [*(f"kind_{function.__name__}" for function, _ in KINDS), "adaptive", "a
 REFUSED = [
     (asking_for_gradients, {"order": 1, "nfe": lambda n, f, o: 1}),
     (not_as_declared, {"order": 1, "linear": False}),
+    (stopping, {"order": 1, "linear": False}),
     (starting_elsewhere, {"order": 1}),
 ]
 
@@ -342,7 +350,10 @@ def test_a_loop_over_indices_bears_the_early_end():
     for i in range(len(scheduler.timesteps)):
         t = scheduler.timesteps[i]
         z = scheduler.step(network(z, t), t, z).prev_sample
-    assert torch.equal(z, loop(other, start(other))[0])
+    theirs, calls = loop(other, start(other))
+    assert torch.equal(z, theirs)
+    assert scheduler.step_index == other.step_index == calls < 60
+    assert torch.equal(loop(other, start(other))[0], z)  # and again, on the same timesteps
 
 
 def test_what_an_adaptive_sampler_cannot_bear():
@@ -414,6 +425,9 @@ def test_changes_that_a_pipeline_cannot_follow():
 
 
 def test_a_sampler_that_asks_what_it_does_not_declare():
+    scheduler = make("eps", "kind_stopping")
+    with pytest.raises(RuntimeError, match="kind_stopping ends after 1 evaluations, which is not"):
+        loop(scheduler, start(scheduler))
     scheduler = make("eps", "kind_not_as_declared")
     with pytest.raises(RuntimeError, match=r"kind_not_as_declared asks at sigma = 15, which"):
         loop(scheduler, start(scheduler))

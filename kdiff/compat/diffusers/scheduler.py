@@ -219,33 +219,37 @@ class KDiffScheduler(NoiseLevels):
         """
         if eta or use_clipped_model_output:
             raise ValueError("eta is an option of the sampler: KDiffScheduler(options={'eta': ..})")
-        if self._run is None:
-            self._run = self._begin(timestep, sample, generator)
-        elif self._run.ask is not None:
-            if self._adaptive:
-                self._nearest(timestep, [self._step_index or 0])
-            self._run.follow(sample)
         following = denoised = sample
-        if self._run.ask is not None:  # or the sampler has ended before the last of `timesteps`
-            following = self._run.answer(model_output, sample.dtype)
-            denoised = self._run.denoised.to(sample.dtype)
-        self._go_on(self._run.ask)
+        if not (self._adaptive and torch.as_tensor(timestep).isnan().any()):  # NaN is past the end
+            following, denoised = self._step(model_output, timestep, sample, generator)
         if not return_dict:
             return following, denoised
         return KDiffSchedulerOutput(following, denoised)
 
+    def _step(self, output: Tensor, timestep: Any, sample: Tensor, generator: Generators) -> Any:
+        run = self._run
+        if run is None:
+            run = self._run = self._begin(timestep, sample, generator)
+        else:
+            if self._adaptive:
+                self._nearest(timestep, [self._step_index or 0])
+            run.follow(sample)
+        following = run.answer(output, sample.dtype)
+        self._go_on(run.ask)
+        return following, run.denoised.to(sample.dtype)
+
     def _go_on(self, ask: Ask | None) -> None:
         """Count the evaluation, and write where `ask`, the next one, is, if only now it is known.
-        TooManyEvaluations if an adaptive sampler has none left, RuntimeError if another one asks
-        what it did not declare."""
+        TooManyEvaluations if an adaptive sampler has none left, RuntimeError if another one does
+        not ask what it declares."""
         self._step_index = i = (self._step_index or 0) + 1
-        if i == len(self._levels) and ask is None:
+        if ask is None:
             self._run = None
-        elif self._adaptive:
+        if self._adaptive:
             self._write(i, ask)
-        elif ask is not None and self._levels[i : i + 1] != [ask.sigma]:
-            name = self.plan.sampler.name
-            raise RuntimeError(f"{name} asks at sigma = {ask.sigma:g}, which is not as it declares")
+        elif self._levels[i : i + 1] != ([] if ask is None else [ask.sigma]):
+            what = f"asks at sigma = {ask.sigma:g}" if ask else f"ends after {i} evaluations"
+            raise RuntimeError(f"{self.plan.sampler.name} {what}, which is not as it declares")
 
     def _write(self, i: int, ask: Ask | None) -> None:
         if ask is None:
