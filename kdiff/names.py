@@ -93,6 +93,8 @@ class Registry(MutableMapping[str, T]):
                     self._known[normalise(alias)] = Found(name, thing)
                 for alias, options in getattr(thing, "presets", {}).items():
                     self._known[normalise(alias)] = Found(name, thing, options)
+            for name, thing in self._things.items():  # a name beats the aliases of other things
+                self._known[normalise(name)] = Found(name, thing)
         return self._known
 
     def _other_names(self) -> Iterable[str]:
