@@ -91,7 +91,7 @@ class Collector:
         figures = {}
         for name in self.metrics:
             metric = METRICS[name]
-            key = (metric.compute, metric.statistic.name)
+            key = (metric.compute, metric.stream, metric.needs)
             if key not in computed:
                 sums = self.collection.sums[metric.statistic.name]
                 computed[key] = metric.compute(sums, self.parts[name])

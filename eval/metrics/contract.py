@@ -11,7 +11,7 @@ import numpy as np
 
 from kdiff.eval.statistics import STATISTICS, Statistic, find_statistic
 from kdiff.eval.statistics.gaussian import Gaussian
-from kdiff.names import Registry
+from kdiff.names import Registry, UnknownName, unknown_name
 
 if TYPE_CHECKING:
     from kdiff.eval.references import Reference
@@ -25,8 +25,8 @@ class Metric:
 
     `stream` is the statistic that is made of the images, `sums`, and `needs` the one that is made
     of the reference, `part`; each is a `Statistic` or the name of one in `STATISTICS`. With
-    `needs=""` no reference is looked at, and `part` is None. Metrics with the same `compute` and
-    `stream` are computed once.
+    `needs=""` no reference is looked at, and `part` is None. Metrics with the same `compute`,
+    `stream` and `needs` are computed together, once.
 
     `least` is the smallest number of images that has a figure: a number, or a function of `part`.
     `least_reference` is the smallest number of rows in `part`. `label` is how results name the
@@ -123,7 +123,14 @@ def check_metrics(names: str | Iterable[str]) -> list[str]:
     texts = list(texts) if isinstance(texts, Iterable) else [None]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError(f"metrics must be names such as fid, not {names!r:.80}")
-    return list(dict.fromkeys(METRICS.find(text).name for text in texts if text.strip()))
+    return list(dict.fromkeys(_name_of(text) for text in texts if text.strip()))
+
+
+def _name_of(text: str) -> str:
+    try:
+        return METRICS.find(text).name
+    except UnknownName:  # suggest kdiff's names, not other libraries'
+        raise UnknownName(unknown_name("metric", text, METRICS)) from None
 
 
 def needs_logits(metrics: Iterable[str]) -> bool:

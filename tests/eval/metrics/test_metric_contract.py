@@ -178,6 +178,23 @@ def test_their_metrics_with_todays_arguments(theirs, reference):
     assert {"mean", "far", "old"} <= set(all_metrics())
 
 
+def test_their_metrics_share_a_computation_only_for_the_same_part(theirs, reference):
+    def size(sums, part):
+        calls.append(len(part))
+        return [(len(part), None), (-len(part), None)]
+
+    calls = []
+    for name, needs, index in [("a1", "mean", 0), ("a2", "mean", 1), ("a3", "rows", 0)]:
+        theirs[name] = Metric(name.upper(), "", "pool", needs, size, index)
+    found = evaluate(MADE, reference, "a1,a2,a3", network=NETWORK)
+    assert [f.value for f in found.values()] == [DIM, -DIM, 50] and calls == [DIM, 50]
+
+
+def test_their_label_does_not_take_a_name_of_kdiffs(theirs):
+    theirs["my-fid"] = Metric("FID", "", "pool", "", lambda *_: [(0.0, None)])
+    assert check_metrics("my-fid,FID") == ["my-fid", "fid"]
+
+
 def test_their_metric_on_logits_gets_logits(theirs, reference):
     theirs["entropy"] = Metric("H", "", "is", "", lambda sums, _: [(np.log(sums.mean), None)])
     assert check_metrics("H") == ["entropy"] and needs_logits(["entropy"])
