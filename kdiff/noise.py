@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kdiff.counts import finite_number, seed_number, sizes, whole_number
-from kdiff.normals import normals
+from kdiff.normals import combination, normals
 
 # Where normals are drawn: the words of the counter but the first, the last one first.
 Node = tuple[int, int, int]
@@ -84,11 +84,8 @@ class Noise:
         fresh = [node for node in terms if node not in self._nodes]
         known = {**self._nodes, **dict(zip(fresh, self._normals(fresh), strict=True))}
         self._nodes = {node: known[node] for node in terms}
-        total = np.zeros((len(self.seeds), math.prod(self.shape)), dtype=np.float32)
-        scaled = np.empty_like(total)
-        for node, c in terms.items():
-            total += np.multiply(self._nodes[node], np.float32(c / norm), out=scaled)
-        return self._tensor(total)
+        weights = [c / norm for c in terms.values()]
+        return self._tensor(combination(list(self._nodes.values()), weights))
 
     def _normals(self, nodes: Sequence[Node]) -> list[np.ndarray]:
         """`[seeds, numbers of a sample]` at each node."""

@@ -141,15 +141,18 @@ def test_threads_do_not_count(threads, monkeypatch):
     assert started == ([] if threads == 1 else [2, 2])
 
 
-@pytest.mark.parametrize(("s", "t"), [(7.0, 2.5), (2.5, 2.4), (80, 0.01), (0.01, 0.0)])
-def test_a_brownian_increment_is_the_sum_of_its_nodes(threads, s, t):
+@pytest.mark.parametrize(
+    ("s", "t", "size"),
+    [(7.0, 2.5, 3000), (2.5, 2.4, 3000), (80, 0.01, 300), (0.01, 0.0, 300), (3.0, 2.0, MANY)],
+)
+def test_a_brownian_increment_is_the_sum_of_its_nodes(threads, s, t, size):
     """In their order, in float32: the same bits in any number of threads."""
     terms = _increment(s, t)
     norm = math.sqrt(sum(c * c for c in terms.values()))
-    total = np.zeros((len(SEEDS), 3000), dtype=np.float32)
+    total = np.zeros((len(SEEDS), size), dtype=np.float32)
     for node, c in terms.items():
-        total += one_by_one(*node, SEEDS, 3000) * np.float32(c / norm)
-    noise = kdiff.Noise(SEEDS, (3, 1000))
+        total += one_by_one(*node, SEEDS, size) * np.float32(c / norm)
+    noise = kdiff.Noise(SEEDS, (size, 1))
     noise.brownian(2 * s, s)  # whose nodes are in part those of the next
     assert total.tobytes() == noise.brownian(s, t).numpy().tobytes()
 
