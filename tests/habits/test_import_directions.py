@@ -33,7 +33,7 @@ def wrong_imports(root):
         for path in sorted((root / folder).rglob("*.py")):
             name = path.relative_to(root)
             parts = ("kdiff", *name.parts) if folder != "kdiff" else name.parts
-            room = room_of(parts[:-1] + (path.stem,))
+            room = room_of((*parts[:-1], path.stem))
             for line, module in imports(path):
                 if not allowed(room, module.split(".")):
                     wrong.append(f"{name}:{line}: {room} may not import {module}")
@@ -55,7 +55,9 @@ def imports(path):
         elif isinstance(node, ast.ImportFrom):
             module = "." * node.level + (node.module or "")
             inner = module == "kdiff"  # `from kdiff import samplers` imports kdiff.samplers
-            yield from ((node.lineno, f"{module}.{a.name}" if inner else module) for a in node.names)
+            yield from (
+                (node.lineno, f"{module}.{a.name}" if inner else module) for a in node.names
+            )
 
 
 def allowed(room, parts):

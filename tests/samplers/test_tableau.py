@@ -34,6 +34,10 @@ def grid(final: str, steps: int = 6) -> list[float]:
     return kdiff.schedule("karras", steps, final=final)
 
 
+def test_symbols_can_be_divided_by_numbers():
+    assert (Linear({"x_T": 3.0, "D1": -1.0}) / 2).terms == {"x_T": 1.5, "D1": -0.5}
+
+
 def test_euler_by_hand():
     """8 -> 4 -> 1 -> 0: x_1 = x_T / 2 + D1 / 2, x_2 = x_1 / 4 + 3 D2 / 4, and the end is D3."""
     tableau = trace(REGISTRY["euler"], [8.0, 4.0, 1.0, 0.0])
