@@ -103,8 +103,8 @@ class Collector:
             if getattr(features, part) is None:
                 what = "spatial features" if part == "spatial" else part
                 raise ValueError(f"{self.network.name} has no {what}, which {metric} needs")
-        unused = {"logits", "spatial"} - needed.keys()
-        return features._replace(**dict.fromkeys(unused))
+        unused: dict[str, Any] = dict.fromkeys({"logits", "spatial"} - needed.keys())
+        return features._replace(**unused)
 
     def add(self, features: Features, indices: Sequence[int]) -> None:
         """Add what `look` saw of the images with these numbers. Errors as `update`."""

@@ -324,9 +324,11 @@ def make_reference(
     done = 0
     for images in pictures.batches(batch):
         features = network(images)
-        if spatial and features.spatial is None:
-            raise ValueError(f"{network.name} has no spatial features")
-        streams = [features.pool, *([features.spatial] if spatial else [])]
+        streams = [features.pool]
+        if spatial:
+            if features.spatial is None:
+                raise ValueError(f"{network.name} has no spatial features")
+            streams.append(features.spatial)
         sums = sums or [Moments(stream.shape[1]) for stream in streams]
         for moments, stream in zip(sums, streams, strict=True):
             moments.update(stream)

@@ -127,7 +127,7 @@ def command(
             judges=judges,
             warn=warn,
             **others,
-            **({} if rho is None else {"rho": rho}),
+            **dict[str, Any]({} if rho is None else {"rho": rho}),
         )
         sweep.check_judges(cells)
     folder = SweepFolder(out, parse_shard(shard))
@@ -296,7 +296,7 @@ def describe(cells: Sequence[Cell], todo: Sequence[Cell]) -> str:
     """The cells, those to be computed marked, and what they cost."""
     keys = {cell.key for cell in todo}
     rows = [f"{'+' if c.key in keys else ' '} {c.key}  {c.model.name}, {c}" for c in cells]
-    nfe = sum(cell.plan.nfe for cell in todo)
+    nfe = sum(cell.plan.nfe or 0 for cell in todo)
     images = len(cells[0].seeds)
     total = (
         f"{len(todo)} of {len(cells)} cells to compute (+): NFE {nfe}, "
@@ -336,7 +336,7 @@ class Progress:
     @staticmethod
     def cost(cell: Cell) -> int:
         """Evaluations, counted image by image: this process's share."""
-        return cell.plan.nfe * len(cell.seeds) // ranks()[1]
+        return (cell.plan.nfe or 0) * len(cell.seeds) // ranks()[1]
 
     def watch(self, cell: Cell | None, state: State) -> None:
         if cell is None:
@@ -344,11 +344,11 @@ class Progress:
             self.bar.set_postfix_str(text)
         elif state.step < cell.plan.steps:  # the last state is no evaluation
             self.count(cell, len(state.x))
-            self.images += len(state.x) / cell.plan.nfe
+            self.images += len(state.x) / (cell.plan.nfe or 1)
             self.show()
 
     def resumed(self, cell: Cell, images: int) -> None:
-        self.count(cell, images * cell.plan.nfe)
+        self.count(cell, images * (cell.plan.nfe or 0))
 
     def finished(self, line: Mapping[str, Any]) -> None:
         cell = self.cells[line["key"]]

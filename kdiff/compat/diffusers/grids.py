@@ -92,7 +92,7 @@ def evaluation_levels(plan: Plan) -> list[float]:
         denoised = 0.0
 
 
-def no_noise(s: float, t: float) -> float:
+def no_noise(s: float, t: float, draw: int = 0, *, stream: str = "") -> float:
     """Nothing, where a sampler wants noise."""
     return 0.0
 

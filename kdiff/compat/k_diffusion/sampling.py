@@ -103,7 +103,8 @@ def _sample(
     if len(grid) < 2:
         return x
     calls = sampler.calls_per_step(len(grid) - 1, "sigma_min" if grid[-1] else "zero")
-    asks = sampler.start(x, grid, noise and (lambda s, t: noise(tensor(s), tensor(t))), options)
+    source: Any = noise and (lambda s, t: noise(tensor(s), tensor(t)))
+    asks = sampler.start(x, grid, source, options)
     denoised = None
     for i in trange(len(calls), disable=disable):
         before_step()
