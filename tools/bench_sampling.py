@@ -3,8 +3,8 @@
     python tools/bench_sampling.py --batch 64 --steps 10
 
 In each round, one after the other and on the same start: the bare network NFE times; kdiff; a
-diffusers scheduler; and a loop in k-diffusion's manner. Printed is the median over the rounds of
-each one's time over the bare network's in the same round.
+diffusers scheduler; and a loop as in k-diffusion. Prints the time of each divided by the time of
+the bare network in the same round, the median over the rounds.
 """
 
 from __future__ import annotations

@@ -4,11 +4,11 @@
     python tools/rank_agreement.py sweep
 
 Prints Spearman's rank correlation between any two figures of one or more sweeps, over the images
-of which both are known: same model, sampler, noise levels and seeds. 1 is agreement, also where the
-one figure grows when the other falls. That more evaluations are better is easily agreed upon, so
+for which both are known: same model, sampler, noise levels and seeds. 1 is agreement, also if one
+figure grows when the other falls. Figures agree easily that more evaluations are better, so
 `--budget 5,10,20` also prints the correlation among the images that took 1 to 5 evaluations, 6 to
-10, and 11 to 20. So is that good samplers are better than bad ones: `--sampler unipc,ipndm,..`
-takes only these.
+10, and 11 to 20. They also agree easily that good samplers are better than bad ones;
+`--sampler unipc,ipndm,..` takes only these samplers.
 """
 
 from __future__ import annotations

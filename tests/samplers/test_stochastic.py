@@ -39,7 +39,7 @@ EQUAL = [
     (("dpmpp_3m_sde", {"eta": 0}), ("dpmpp_3m", {})),
     (("dpmpp_3m_sde", {"eta": 0, "as_published": True}), ("dpmpp_3m", {"as_published": True})),
     (("dpmpp_sde", {"eta": 0, "r": 0.5}), ("dpmpp_2s_ancestral", {"eta": 0})),
-    # churn outside of [S_tmin, S_tmax] is none
+    # outside of [S_tmin, S_tmax] there is no churn
     *[((name, {"S_churn": 40, "S_tmin": 100}), (name, {})) for name in ("euler", "heun", "dpm_2")],
     *[((name, {"S_churn": 40, "S_tmax": 1e-4}), (name, {})) for name in ("euler", "heun", "dpm_2")],
 ]
