@@ -65,7 +65,7 @@ class Denoiser:
         self.facts = dict(facts or {})
         self.hashed: Callable[[], str] | None = None  # `kdiff.load` knows the files
 
-    def __call__(self, x: Tensor, sigma: float, **cond: Any) -> Tensor:
+    def __call__(self, x: Tensor, sigma: float, /, **cond: Any) -> Tensor:
         """`x` `[N, *shape]` at noise level `sigma`, one number -> the clean data, as `x`."""
         if cond.get("class_labels") is not None:
             _check_takes_labels(self, cond["class_labels"], len(x))
