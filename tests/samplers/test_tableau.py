@@ -100,7 +100,7 @@ def test_the_rows_reproduce_a_run(name, options, final):
 @pytest.mark.parametrize("final", FINALS)
 @pytest.mark.parametrize(("name", "options"), SETTINGS)
 def test_an_image_without_noise_stays_itself(name, options, final):
-    """If x_T and every D are one image, so is each ask: coefficients but the noises' sum to 1."""
+    """If x_T and every D are one image, so is each ask: without noises, coefficients sum to 1."""
     tableau = trace(REGISTRY[name], grid(final), options)
     for row in [*(ask.x for ask in tableau.asks), tableau.result]:
         kept = sum(c for symbol, c in row.terms.items() if symbol[0] != "n")
