@@ -1,4 +1,4 @@
-"""Denoisers that are exact: for tests, and to see what a sampler does by itself.
+"""Exact denoisers: for tests, and to see what a sampler does by itself.
 
 Each is E[x0 | x] for a distribution of x0 with x = x0 + sigma n, and works on any real dtype.
 """

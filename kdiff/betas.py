@@ -11,8 +11,8 @@ from kdiff.counts import MOST_STEPS, finite_number, whole_number
 from kdiff.names import UnknownName, unknown_name
 
 # An alphas_cumprod of exactly zero (zero terminal SNR) has sigma = infinity, which the
-# variance-exploding frame cannot hold; 2^-24 puts it at sigma = 4096, where D no longer sees x. If
-# the timestep before is there already, a quarter of its alphas_cumprod: twice its sigma.
+# variance-exploding frame cannot hold. 2^-24 puts it at sigma = 4096, where D no longer sees x. If
+# the timestep before is there already, it gets a quarter of its alphas_cumprod, twice its sigma.
 STANDS_FOR_ZERO = 2.0**-24
 ROUNDING = 1e-6  # of 1 - beta in float32, if beta was meant to be 1
 SMALLEST_ALPHA_CUMPROD = 1e-300  # sigma^2 must be a number
@@ -38,8 +38,8 @@ def alphas_cumprod(kind: str = "linear", steps: int = 1000, **settings: float) -
     """`prod_{i <= t} (1 - beta_i)` for t = 0 .. steps - 1, in float64.
 
     `linear`: beta from `start` to `end` (Ho et al. 2020); `scaled_linear`: its square root is
-    linear (Stable Diffusion); `cosine`: Nichol & Dhariwal 2021, eq. 17. ValueError on another name,
-    and if a beta is above 1.
+    linear (Stable Diffusion); `cosine`: Nichol & Dhariwal 2021, eq. 17. ValueError for another
+    name, or if a beta is above 1.
     """
     steps = timesteps(steps)
     if kind not in BETAS:
@@ -54,7 +54,8 @@ def alphas_cumprod(kind: str = "linear", steps: int = 1000, **settings: float) -
 
 
 def timesteps(steps: int) -> int:
-    """ValueError unless a whole number of timesteps, 2 to a million: files say how many."""
+    """The number of timesteps, which may come from a file. ValueError unless it is a whole number
+    from 2 to a million."""
     return whole_number("steps", steps, 2, MOST_STEPS)
 
 

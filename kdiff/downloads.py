@@ -1,5 +1,5 @@
-"""Files that are not what their names say: what clones, browsers and downloads leave in their
-place."""
+"""Files that are not what their names say, because a clone, a browser or a download left something
+else in their place."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ ENDINGS = (".part", ".partial", ".crdownload", ".download", ".incomplete", ".ari
 
 
 def check_file(path: str | os.PathLike[str]) -> None:
-    """ValueError, which says what to do, if the file at `path` is a pointer of Git LFS, a web page
-    that was saved in its place, or empty. What is no file, or cannot be read, passes."""
+    """ValueError, which says what to do, if the file at `path` is a Git LFS pointer, a web page
+    that was saved in its place, or empty. A path that is not a file, or cannot be read, passes."""
     try:
         if Path(path).is_file():
             with open(path, "rb") as file:
@@ -30,7 +30,7 @@ def check_head(where: object, head: bytes) -> None:
 
 
 def unfinished(path: Path) -> str | None:
-    """What the name says of a download that has not ended, if it does."""
+    """One clause, if the name says that a download has not ended; else None."""
     if path.suffix.lower() in ENDINGS:
         return f"an unfinished download, by its name ({path.suffix}): download it to the end"
     return None

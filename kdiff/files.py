@@ -1,5 +1,5 @@
-"""Paths as people write them, text files as people save them, and what is written: whole or not at
-all, and JSON that every parser reads."""
+"""Paths as people write them and text files as people save them. Files are written whole or not at
+all, and JSON so that every parser reads it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from kdiff.downloads import check_file
 LONGEST_NAME = 255  # bytes
 MOST_TEXT = 2**24  # bytes of a text file; configurations have thousands
 MOST_YAML = 2**20
-MOST_DIGITS = 4300  # of a number in YAML, as of Python's own; longer ones take minutes
-MOST_NODES = 100_000  # of YAML, with each alias counted as what it stands for
+MOST_DIGITS = 4300  # of a number in YAML, Python's own limit; longer numbers take minutes
+MOST_NODES = 100_000  # of YAML, with each alias counted as the value that it stands for
 EXPONENT = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$")
 
 FilePath = str | os.PathLike[str]
@@ -27,10 +27,10 @@ FilePath = str | os.PathLike[str]
 
 def user_path(path: FilePath) -> Path:
     """The path with a leading `~` or `~user` expanded, as a shell does. Every path that a person
-    gives comes through here, maybe twice: `./~`, which names a file, is returned in full.
+    gives comes through here, maybe twice, so `./~`, which names a file, is returned in full.
 
-    ValueError if it is empty, as an unset variable makes it, if it holds a NUL or a name longer
-    than file systems take, or if there is no home folder for the `~`.
+    ValueError if it is empty (an unset variable, say), if it holds a NUL or a name longer than file
+    systems take, or if the `~` has no home folder.
     """
     text = os.fspath(path)
     if not text.strip():
@@ -49,8 +49,8 @@ def user_path(path: FilePath) -> Path:
 
 
 def _in_locale(text: str) -> str:
-    """A name from a UTF-8 file as Python spells it where the locale is not UTF-8: its same bytes.
-    ValueError if it has none."""
+    """A name from a UTF-8 file as Python spells the same bytes where the locale is not UTF-8.
+    ValueError if it has no bytes."""
     try:
         os.fsencode(text)
     except UnicodeEncodeError:
@@ -64,7 +64,7 @@ def read_text(path: FilePath, most: int = MOST_TEXT) -> str:
     ValueError if it is not UTF-8 or has more than `most` bytes, OSError if it cannot be read.
     """
     with open(path, "rb") as file:
-        data = file.read(most + 1)  # of a pipe or a device too, whose size nothing tells
+        data = file.read(most + 1)  # it may be a pipe or a device, whose size is not known
     if len(data) > most:
         raise ValueError(f"{path} is too large for a text file: more than {most:,} bytes")
     try:
@@ -74,8 +74,8 @@ def read_text(path: FilePath, most: int = MOST_TEXT) -> str:
 
 
 def parse_json(text: str, where: object, finite: bool = False) -> Any:
-    """The value of a JSON text; `where` begins the messages. Python's NaN and Infinity are taken,
-    unless all numbers are to be `finite`. ValueError, in one line, if it is not JSON."""
+    """The value of a JSON text; `where` begins the messages. Python's NaN and Infinity are read,
+    unless all numbers must be `finite`. ValueError, in one line, if it is not JSON."""
     number = _finite_number if finite else float
     try:
         return json.loads(text, parse_constant=number, parse_float=number)
@@ -94,14 +94,14 @@ def read_json(path: FilePath, most: int = MOST_TEXT) -> Any:
 
 
 def parse_yaml(text: str, where: object) -> Any:
-    """The value of a YAML text, of plain types only; `where` begins the messages.
+    """The value of a YAML text, with plain types only; `where` begins the messages.
 
-    ValueError, in one line, if it is not YAML, or grows beyond reason by its aliases.
+    ValueError, in one line, if it is not YAML, or if its aliases make it grow beyond reason.
     """
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """Counts nodes as if each alias were a copy of what it stands for."""
+        """Counts nodes as if each alias were a copy of the value that it stands for."""
 
         nodes = 0
 
@@ -118,7 +118,7 @@ def parse_yaml(text: str, where: object) -> Any:
                 sizes[id(node)] = self.nodes - before
             return node
 
-    # 1e-3, which YAML 1.1 takes for a text: it wants 1.0e-3.
+    # 1e-3 is text in YAML 1.1, which wants 1.0e-3.
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, list("-+.0123456789"))
     sizes: dict[int, int] = {}
     try:
@@ -127,7 +127,7 @@ def parse_yaml(text: str, where: object) -> Any:
         raise ValueError(
             f"{where} is not YAML that kdiff reads: it is nested too deeply"
         ) from error
-    except Exception as error:  # a bad date or `!!int x` raises what its constructor happens to
+    except Exception as error:  # a bad date, or `!!int x`, can raise anything
         raise ValueError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
 
 
@@ -168,8 +168,8 @@ def whole_file(path: FilePath) -> Iterator[Path]:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """What writing a file raises, as an OSError that names the file: most libraries name none, or a
-    temporary one, and safetensors raises a kind of its own."""
+    """Errors in writing a file become an OSError that names the file. Most libraries name no file,
+    or a temporary one, and safetensors raises an error of its own kind."""
     try:
         yield
     except OSError as error:
@@ -191,7 +191,7 @@ def write_json(path: FilePath, value: Any) -> None:
 
 
 def to_json(value: Any, indent: int | None = 1, sort_keys: bool = False) -> str:
-    """JSON that every parser reads: infinity, which it does not have, is written "inf"; NaN is a
+    """JSON that every parser reads. JSON has no infinity, so it is written as "inf"; NaN is a
     ValueError."""
     return json.dumps(_finite(value), indent=indent, sort_keys=sort_keys, allow_nan=False)
 

@@ -22,12 +22,12 @@ def to_uint8(images: Tensor) -> np.ndarray:
 
 
 def save_image(image: np.ndarray, path: str | Path) -> None:
-    """uint8 `[H, W, 1 or 3]` as a file whose suffix says the format."""
+    """Write uint8 `[H, W, 1 or 3]` to a file; its suffix says the format."""
     Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(user_path(path))
 
 
 def grid(images: np.ndarray, columns: int | None = None, gap: int = 2) -> np.ndarray:
-    """uint8 `[N, H, W, C]` in rows of `columns` (default: as square as it gets), on white."""
+    """uint8 `[N, H, W, C]` in rows of `columns` (default: as square as possible), on white."""
     n, height, width, channels = images.shape
     columns = math.ceil(math.sqrt(n)) if columns is None else whole_number("columns", columns, 1)
     gap = whole_number("gap", gap, 0)
@@ -42,7 +42,7 @@ def grid(images: np.ndarray, columns: int | None = None, gap: int = 2) -> np.nda
 
 
 def save_animation(frames: Sequence[np.ndarray], path: str | Path, milliseconds: int = 120) -> None:
-    """uint8 `[H, W, C]` frames as an endless GIF that rests on its last frame."""
+    """Write uint8 `[H, W, C]` frames as an endless GIF that rests on its last frame."""
     pictures = [Image.fromarray(f.squeeze(-1) if f.shape[-1] == 1 else f) for f in frames]
     rests = [milliseconds] * (len(pictures) - 1) + [10 * milliseconds]
     pictures[0].save(

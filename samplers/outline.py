@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from kdiff.samplers.contract import Ask, Walk
-from kdiff.samplers.registry import Sampler
+from kdiff.samplers.registry import Final, Sampler
 
 MOST_ASKS = 10_000_000
 
@@ -96,7 +96,7 @@ def walk_through(
 def _steps(sampler: Sampler, sigmas: Sequence[float], asks: Sequence[Ask]) -> list[int]:
     """The step of each ask: what it says; or by the declared number of calls in each step; or, for
     samplers that have none, by its noise level."""
-    final = "zero" if sigmas[-1] == 0 else "sigma_min"
+    final: Final = "zero" if sigmas[-1] == 0 else "sigma_min"
     calls = sampler.calls_per_step(len(sigmas) - 1, final)
     by_calls = [i for i, n in enumerate(calls) for _ in range(n)]
     if len(by_calls) != len(asks):

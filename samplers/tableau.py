@@ -31,6 +31,9 @@ class Linear:
 
     __rmul__ = __mul__
 
+    def __truediv__(self, divisor: float) -> Linear:
+        return (1 / divisor) * self
+
     def __neg__(self) -> Linear:
         return -1.0 * self
 

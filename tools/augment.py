@@ -1,9 +1,9 @@
 """Augmentation that does not leak: the network is told how each image was changed, and when it
 samples, that nothing was (Karras et al. 2022, appendix F.2 and table 6; Jun et al. 2020).
 
-One label differs from the paper's: that of a stretch s along the axis at angle t is
-s (cos 2 t, sin 2 t), which is the same for (s, t) and (-s, t + pi / 2), as the stretch is; by
-s (cos t, sin t) a stretch and its inverse could not be told apart.
+One label differs from the paper. A stretch s along the axis at angle t gets the label
+s (cos 2 t, sin 2 t). Like the stretch itself, this label is the same for (s, t) and
+(-s, t + pi / 2). With s (cos t, sin t), a stretch and its inverse would share labels.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 
 Images/s of feature extraction with the same weights, in interleaved rounds on the same images:
 kdiff, its folded network alone (on images resized before), torch-fidelity, torchmetrics, clean-fid.
-The Frechet distance at d = 2048 beside one through scipy's sqrtm, with both errors on a case whose
-answer is known. Peak memory (on Linux) of the statistics of 5,000 and of 50,000 images.
+The Frechet distance at d = 2048, beside the same through scipy's sqrtm, and the errors of both on a
+case whose answer is known. Peak memory (on Linux) of the statistics of 5,000 and of 50,000 images.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What it saves on a CPU to keep freed memory, as the `kdiff` command does.
+"""How much time it saves on a CPU to keep freed memory, as the `kdiff` command does.
 
     python tools/bench_memory.py --batch 16 --batch 64 --batch 256
 
-In each round a process that keeps it and one that does not sample the same pictures with the
-packaged model. Printed are images x evaluations a second, the medians over the rounds, and the
-median ratio within a round.
+In each round, a process that keeps it and a process that does not sample the same pictures with the
+packaged model. Prints images x evaluations a second (medians over the rounds), and the median ratio
+within a round.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def rate(batch: int) -> float:
 
 
 def measure(way: str, batches: tuple[int, ...]) -> list[float]:
-    """`rate` in a process of its own, since what is set there stays set."""
+    """`rate` in a process of its own, because the setting cannot be undone in a process."""
     words = [sys.executable, __file__, "--only", way, *(f"--batch={batch}" for batch in batches)]
     done = subprocess.run(words, check=True, capture_output=True, text=True)
     return [float(word) for word in done.stdout.split()]

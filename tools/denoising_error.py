@@ -3,8 +3,8 @@
     python tools/denoising_error.py --recipe cifar10 --data ~/data --model cifar10
 
 Prints, for each noise level, the root mean square error of D(x + sigma n; sigma) against the clean
-test images of the recipe's data, in units of [-1, 1], beside that of the best guess that knows only
-the mean and variance of all pixels, sigma s / sqrt(sigma^2 + s^2).
+test images of the recipe's data, in units of [-1, 1]. Beside it stands the error of the best guess
+that knows only the mean and variance of all pixels, sigma s / sqrt(sigma^2 + s^2).
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python tools/make_edm_golden.py CLONE
 
 CLONE is a clone of https://github.com/NVlabs/edm or https://github.com/NVlabs/edm2: run it once for
-each (they need scipy and click). The pickles are as that code writes them, save for the text of its
-source in them, which is replaced by a program that must not run.
+each (they need scipy and click). The pickles are as that code writes them, except that their source
+text is replaced by a program that must not run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ IMAGES = {"img_resolution": 8, "img_channels": 3}
 
 
 def randomise(network: torch.nn.Module) -> None:
-    """Weights that leave no layer without effect, as those of an untrained network do."""
+    """Weights with which every layer has an effect, unlike in an untrained network."""
     generator = torch.Generator().manual_seed(1)
     for name, value in network.state_dict().items():
         if "resample_filter" in name or name == "u":
@@ -104,7 +104,7 @@ def edm2() -> None:
         "edm2_latents",
         networks_edm2.Precond(img_resolution=8, img_channels=4, label_dim=3, **settings),
         half=True,
-        sampler=edm_sampler,  # that of EDM, with guidance
+        sampler=edm_sampler,  # as in EDM, with guidance
         encoder=encoders.StabilityVAEEncoder(),
         dataset_kwargs=options,
     )

@@ -9,7 +9,8 @@ k-diffusion cannot be installed beside current packages, so this runs in an envi
     .venv-kd/bin/pip install --no-deps k-diffusion==0.1.1.post1
     .venv-kd/bin/python tools/make_k_diffusion_golden.py
 
-Made with k-diffusion 0.1.1.post1 (its sampling.py is that of the repository's head), torch 2.15.
+Made with k-diffusion 0.1.1.post1 (its sampling.py is the same as at the repository's head) and
+torch 2.15.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ of `fill`.
     git clone https://github.com/crowsonkb/k-diffusion && pip install einops safetensors torchvision
     K_DIFFUSION_USE_COMPILE=0 python tools/make_k_diffusion_networks_golden.py k-diffusion
 
-What only training needs is stubbed; neighbourhood attention, which needs NATTEN there, is done one
-token at a time. tests/checkpoints/test_k_diffusion.py holds kdiff against it.
+Parts that only training needs are stubbed. Neighbourhood attention, which needs NATTEN there, is
+computed one token at a time. tests/checkpoints/test_k_diffusion.py holds kdiff against it.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Writes tests/golden/k_diffusion_programs.json: what programs written for k-diffusion rely on
-beside what tools/make_k_diffusion_compat_golden.py stores. The names of its modules, callbacks that
-edit, its adaptive solvers, distributions, configs, losses, figures.
+"""Writes tests/golden/k_diffusion_programs.json: what programs written for k-diffusion rely on,
+beyond what tools/make_k_diffusion_compat_golden.py stores. It has the names of its modules,
+callbacks that edit, adaptive solvers, distributions, configs, losses and figures.
 
     git clone https://github.com/crowsonkb/k-diffusion
     pip install torch torchvision einops safetensors scipy tqdm
     K_DIFFUSION_USE_COMPILE=0 python tools/make_k_diffusion_programs_golden.py k-diffusion
 
-Made with its commit 4601bf0; sampling.py and utils.py are those of 0.1.1.post1.
+Made with its commit 4601bf0, in which sampling.py and utils.py are the same as in 0.1.1.post1.
 tests/compat/test_k_diffusion_programs.py holds kdiff.compat against it.
 """
 

@@ -5,10 +5,10 @@
 
 Prints Spearman's rank correlation between any two figures of one or more sweeps, over the images
 for which both are known: same model, guidance, sampler, edits, noise levels and seeds. 1 is
-agreement, also where one figure grows when the other falls. Figures easily agree that more
-evaluations are better, so `--budget 5,10,20` also prints the correlation among the images that took
-1 to 5 evaluations, 6 to 10, and 11 to 20. They also agree that good samplers are better than bad
-ones: `--sampler unipc,ipndm,..` takes only these.
+agreement, also if one figure grows when the other falls. Figures agree easily that more evaluations
+are better, so `--budget 5,10,20` also prints the correlation among the images that took 1 to 5
+evaluations, 6 to 10, and 11 to 20. They also agree easily that good samplers are better than bad
+ones; `--sampler unipc,ipndm,..` takes only these samplers.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ SONG = {"name": "song_unet", "label_dim": 10, "label_dropout": 0.1}
 class Recipe:
     """A data set, a network, and the defaults of train.py's options.
 
-    `augment` is the probability of each change of tools/augment.py; None: no change but a flip left
-    to right if `flip`, of which the network is not told.
+    `augment` is the probability of each change in tools/augment.py. If it is None, images are only
+    flipped left to right, if `flip`, and the network is not told.
     """
 
     load: Callable

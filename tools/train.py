@@ -5,8 +5,8 @@ two CPU cores to `torchrun`.
 
 Stop it at any time (Ctrl-C, SIGTERM) and run the same line again: it goes on from its checkpoint.
 `OUT/model-ema30.safetensors` is what `kdiff sample --model` reads: the moving average of the
-weights with a half-life of 30 thousand images. There is one for each `--ema-kimg`; which is best,
-`kdiff sweep --model A,B` tells.
+weights with a half-life of 30 thousand images. There is one for each `--ema-kimg`;
+`kdiff sweep --model A,B` tells which is best.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ class Trainer:
 
     def save(self, out: Path, seconds: float) -> None:
         """Write the checkpoint, the models and train.json into `out`, each whole or not at all.
-        click.ClickException, and what is there stays, if the training has come to nothing."""
+        click.ClickException if the training has diverged; the files that exist stay."""
         self.state["seconds"] = seconds
         self.state["loss"] = float(torch.stack(self.losses).mean())
         self.losses.clear()

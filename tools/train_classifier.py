@@ -2,8 +2,8 @@
 
     python tools/train_classifier.py --data ~/data/cifar10 --out cifar10-classifier.safetensors
 
-Of the 50,000 training images the last 2,000 are held out to calibrate the logits: one temperature.
-The test images are looked at at the end of a run, by which the packaged run was chosen among two.
+The last 2,000 of the 50,000 training images are held out to calibrate the logits: one temperature.
+The test images are looked at when a run has ended. By them, the packaged run was chosen among two.
 """
 
 from __future__ import annotations

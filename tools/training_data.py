@@ -39,7 +39,7 @@ def load(name: str, data: str | Path, train: bool) -> tuple[np.ndarray, np.ndarr
                 return file[f"{part}_images"], file[f"{part}_labels"].astype(np.int64)
         except (KeyError, ValueError, OSError, BadZipFile) as error:
             what = f"{part}_images and {part}_labels"
-            raise click.UsageError(f"{data} is no .npz with {what}: {error}") from error
+            raise click.UsageError(f"{data} is not an .npz with {what}: {error}") from error
     from torchvision import datasets
 
     try:

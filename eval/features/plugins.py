@@ -59,7 +59,7 @@ class Answers:
         self.name, self.function = name, function
         self.widths: dict[str, int] = {}
 
-    def __call__(self, images: np.ndarray) -> tuple[Rows, Rows, Rows]:
+    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, Rows, Rows]:
         """ValueError if the function fails, or if an answer is not one row of finite numbers for
         each image, as wide as in the earlier batches."""
         try:

@@ -299,7 +299,7 @@ def test_zero_terminal_snr():
     assert found.sigmas[-1] == found.sigma_end == pytest.approx(2**20)
     assert found.sigma_max == found.sigmas[-2] == pytest.approx((1 / a[-2] - 1).sqrt().item())
     assert kdiff.schedule("trailing", 10, found)[0] == pytest.approx(2**20)
-    # Of eps, which is of no use at sigma = infinity, the range is that of all eps models.
+    # eps is useless at sigma = infinity, so the range is the same as for all eps models.
     noise = precond_of({**scheduler.config, "prediction_type": "epsilon"})
     assert noise.sigmas == found.sigmas
     assert noise.sigma_max == max(s for s in found.sigmas if s <= 160)

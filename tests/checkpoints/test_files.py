@@ -1,4 +1,4 @@
-"""What a format says it reads is what it reads, and what the hash in results covers."""
+"""A format reads exactly the files that it says, and the hash in results covers them."""
 
 import hashlib
 import json

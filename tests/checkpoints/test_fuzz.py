@@ -29,8 +29,8 @@ WAITING = 60  # seconds of the clock, for what waits instead of computing
 
 
 class Worker:
-    """The process that reads, begun again when a file has ended it. It first reads what is sound,
-    so that what its readers import at their first call is no news."""
+    """The process that reads, begun again when a file has ended it. It first reads the sound files,
+    because readers import things at their first call."""
 
     def __init__(self, folder: Path, sound: Sequence[tuple[Sound, Path]]):
         self.folder, self.sound = folder, sound

@@ -457,7 +457,7 @@ def an_onnx_file_with_weights_elsewhere(path, mark):
     path.with_name(path.name + ".json").write_text(SIDECAR)
 
 
-# --- folders, and what is no file ---
+# --- folders, and paths that are not files ---
 
 
 @hostile("folder")

@@ -1,4 +1,4 @@
-"""That the command keeps freed memory, told by the page faults that it does not have."""
+"""The command keeps freed memory, so it has fewer page faults."""
 
 import platform
 import subprocess

@@ -1,5 +1,5 @@
-"""KDiffScheduler in diffusers' own pipelines, on tiny random networks: where sampler and grid are
-those of the scheduler that it replaces, the result is the same."""
+"""KDiffScheduler in diffusers' own pipelines, on tiny random networks. With the sampler and grid of
+the scheduler that it replaces, the result is the same."""
 
 import diffusers
 import numpy as np

@@ -47,7 +47,7 @@ def test_equal_weights_are_the_default():
 
 
 def test_dimensions_share_their_component():
-    """Of two blobs in the plane, the posterior weights are those of the densities in the plane."""
+    """For two blobs in the plane, the posterior weights follow from the densities in the plane."""
     model = GaussianMixture(tensor([[1.0, 1.0], [-1.0, -1.0]]), tensor([0.5, 0.9]))
     x, sigma = tensor([0.4, -0.1]), 1.2
     parts = [(tensor([1.0, 1.0]), 0.5), (tensor([-1.0, -1.0]), 0.9)]

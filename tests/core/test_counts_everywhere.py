@@ -1,4 +1,4 @@
-"""Whatever takes a count takes NumPy's and torch's, and no bool, fraction or text."""
+"""Every count may be a NumPy or torch integer. A bool, a fraction or text is refused."""
 
 import numpy as np
 import pytest

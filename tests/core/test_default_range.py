@@ -1,4 +1,4 @@
-"""Where schedules begin by default: low enough for an error of eps, which D has sigma times."""
+"""Where schedules begin by default: an error of eps, which D multiplies by sigma, stays small."""
 
 import math
 from itertools import pairwise
@@ -33,7 +33,7 @@ def off_by_delta(prediction="eps", table="cosine", **settings):
 
 
 def mean(model, sampler="euler", **planned):
-    """Of samples, minus the mean that the network's error does not explain."""
+    """The mean of samples, less the mean of the same samples by the exact denoiser."""
     x = kdiff.sample(model, sampler, n=64, dtype=torch.float64, **planned)
     plain = kdiff.sample(
         kdiff.analytic.gaussian(torch.zeros(16, dtype=torch.float64), STD),

@@ -1,4 +1,4 @@
-"""Files that a clone or a download left in the place of what was meant."""
+"""Files that a clone or a download left in place of the intended ones."""
 
 import json
 

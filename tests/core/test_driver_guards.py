@@ -121,7 +121,7 @@ def test_x_of_another_dtype_is_refused(dtype):
 
 
 def test_gradients_are_not_followed():
-    """Those of the sampler's arithmetic alone, without the network's, would be wrong."""
+    """Gradients through the sampler's arithmetic, but not the network, would be wrong."""
     x = start().requires_grad_()
     assert not drive("dpmpp_2m", x, kdiff.Noise([0], (3,))).requires_grad
 

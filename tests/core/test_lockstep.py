@@ -99,7 +99,7 @@ def test_no_equal_ask_is_answered_twice(batch):
 
 
 def test_plans_that_have_parted_are_not_compared(model, monkeypatch):
-    """A comparison makes the host wait for a GPU: none but those that find equality or part."""
+    """A comparison makes the host wait for a GPU. Plans are compared until they differ once."""
     compared = []
     equal = torch.equal
     monkeypatch.setattr(torch, "equal", lambda a, b: compared.append(equal(a, b)) or compared[-1])

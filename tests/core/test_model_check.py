@@ -89,7 +89,8 @@ def test_a_consistency_model_is_never_good():
 
 @pytest.mark.parametrize(("told", "is_"), [("eps", "v"), ("eps", "x0"), ("flow", "eps")])
 def test_an_error_in_proportion_to_the_noise_is_certainly_wrong(told, is_):
-    """Even of digits, where no reading beats the guess; flow is bounded, and cannot be told."""
+    """Even for digits, where no reading beats the guess. The error of a flow is bounded, so it is
+    not certain."""
     network = wrapped(exact(clean(digits())), is_).network.f
     found = health(kdiff.wrap(network, told, shape=SHAPE))
     assert found.status == ("bad" if told == "eps" else "unknown"), found.verdict

@@ -245,8 +245,8 @@ def test_increments_add_up_on_dyadic_points():
 
 @pytest.mark.parametrize("refinement", [2, 7, 100])
 def test_increments_add_up_over_refined_grids(refinement):
-    """Anywhere: between nodes, which are 2^-LEVELS apart, the path is linear, and so the variance
-    of an increment short of its length by up to half of that, 2^-LEVELS / 4 at each of its ends."""
+    """On any grid. Between nodes, which are 2^-LEVELS apart, the path is linear, so the variance of
+    an increment is short of its length by up to half of that, 2^-LEVELS / 4 at each end."""
     grid = np.geomspace(31.7, 0.013, refinement + 1)
     whole = increment(grid[0], grid[-1])
     parts = sum(increment(s, t) for s, t in itertools.pairwise(map(float, grid)))
@@ -272,7 +272,7 @@ def test_the_path_backwards_is_the_same_path():
     ],
 )
 def test_disjoint_intervals_are_independent(one, other):
-    """But for what a node apart can be shared of the path: see the test of refined grids."""
+    """Up to the part of the path that they may share near a node: see the test of refined grids."""
     lengths = [math.log2(s / t) if t else 40 for s, t in (one, other)]
     shared = 2.0**-LEVELS / 4 / math.sqrt(math.prod(lengths))
     found = np.corrcoef(many("brownian", *one), many("brownian", *other))[0, 1]

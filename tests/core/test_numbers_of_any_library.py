@@ -1,4 +1,4 @@
-"""Numbers of NumPy and torch mean what Python's do; no numbers, and huge ones, are ValueErrors."""
+"""NumPy and torch numbers mean what Python's do. Other values, and huge ones, are ValueErrors."""
 
 import numpy as np
 import pytest

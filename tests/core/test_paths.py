@@ -1,4 +1,4 @@
-"""`~` is the home folder wherever a person can write a path, and what is no path is refused."""
+"""`~` is the home folder wherever a person can write a path. What cannot be a path is refused."""
 
 import shutil
 

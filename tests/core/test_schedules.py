@@ -23,7 +23,7 @@ DISCRETE = [name for name, schedule in SCHEDULES.items() if schedule.discrete]
 
 
 def timesteps(name: str, steps: int, final: str = "zero", **settings) -> list[float]:
-    """Those whose sigmas a discrete schedule has, the last 0 left out."""
+    """The timesteps of a discrete schedule's sigmas, without the last 0."""
     sigmas = kdiff.schedule(name, steps, DISCRETE_MODEL, final=final, **settings)
     sigmas = sigmas[:-1] if final == "zero" else sigmas
     return list(np.interp(np.log(sigmas), np.log(TABLE), range(1000)))

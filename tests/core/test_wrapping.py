@@ -159,7 +159,7 @@ def test_no_class_without_a_null_class():
     model = kdiff.wrap(Labelled(), shape=(3, 4, 4), classes=3, labels="y")
     with pytest.raises(ValueError, match="no null_class was given"):
         kdiff.sample(model, steps=1, n=2, class_labels=[0, -1])
-    kdiff.sample(model, steps=1, class_labels=-torch.ones(1, 3))  # rows of numbers are no indices
+    kdiff.sample(model, steps=1, class_labels=-torch.ones(1, 3))  # rows are not indices
 
 
 def test_a_module_keeps_its_layout_and_moves_with_the_denoiser():

@@ -1,5 +1,5 @@
-"""kdiff's figures beside those of torchmetrics, clean-fid and torch-fidelity, of the same images
-and with the same weights."""
+"""kdiff's figures beside torchmetrics, clean-fid and torch-fidelity, for the same images and
+weights."""
 
 import numpy as np
 import pytest

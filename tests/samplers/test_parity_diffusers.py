@@ -414,8 +414,8 @@ def test_grid(scheduler, steps, config, name, final, make):
     [("EulerDiscreteScheduler", False), ("DPMSolverMultistepScheduler", True)],
 )
 def test_timestep_of_sigma(scheduler, rounds, make):
-    """The clock of a discrete network between two timesteps is that of diffusers' Euler family;
-    the multistep family rounds it, so that the network is told another noise level."""
+    """Between two timesteps, a discrete network gets the same time as in diffusers' Euler family.
+    The multistep family rounds it, so the network gets another noise level."""
     scheduler = make(scheduler, 10, use_karras_sigmas=True)
     clock = kdiff.precond("eps", alphas_cumprod=scheduler.alphas_cumprod.tolist())
     ours = np.array([clock(sigma).c_noise for sigma in grid(scheduler)[:-1]])
@@ -475,7 +475,7 @@ def test_karras_range_follows_the_spacing(make):
 
 @pytest.mark.parametrize(("steps", "lowered"), [(14, True), (15, False)])
 def test_lower_order_final_ends_at_15_steps(steps, lowered, make):
-    """diffusers ignores its lower_order_final from 15 steps on; kdiff does what it is told."""
+    """diffusers ignores lower_order_final from 15 steps on; kdiff never does."""
     scheduler = make(
         "DPMSolverMultistepScheduler", steps, lower_order_final=True, final_sigmas_type="sigma_min"
     )

@@ -43,7 +43,7 @@ def drive(case: dict, **options) -> torch.Tensor:
     spelled = {name.lower(): name for name in sampler.options}  # s_churn is S_churn here
     options |= {spelled[name]: value for name, value in case["options"].items()}
     churns = "S_churn" in sampler.options
-    # k-diffusion's churn noise has no interval; its stand-in is that of the step's own sigma.
+    # k-diffusion's churn noise has no interval; the step's own sigma stands in for it.
     noise = (lambda s, t: pseudo_noise(s, s)) if churns else pseudo_noise
     sigmas = GOLDEN["grids"][case["grid"]]
     walk = Walk(sampler.start(sigmas[0] * START, sigmas, noise, options))

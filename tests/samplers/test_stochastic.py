@@ -39,7 +39,7 @@ EQUAL = [
     (("dpmpp_3m_sde", {"eta": 0}), ("dpmpp_3m", {})),
     (("dpmpp_3m_sde", {"eta": 0, "as_published": True}), ("dpmpp_3m", {"as_published": True})),
     (("dpmpp_sde", {"eta": 0, "r": 0.5}), ("dpmpp_2s_ancestral", {"eta": 0})),
-    # churn outside of [S_tmin, S_tmax] is none
+    # outside of [S_tmin, S_tmax] there is no churn
     *[((name, {"S_churn": 40, "S_tmin": 100}), (name, {})) for name in ("euler", "heun", "dpm_2")],
     *[((name, {"S_churn": 40, "S_tmax": 1e-4}), (name, {})) for name in ("euler", "heun", "dpm_2")],
 ]
@@ -132,8 +132,8 @@ NOISY = [
 
 
 def covariance(kind: str, intervals) -> np.ndarray:
-    """Of the noises drawn: white ones are independent; increments of one Brownian path over log
-    sigma share what their intervals share."""
+    """The covariance of the noises drawn. White noises are independent. Increments of a Brownian
+    path over log sigma share what their intervals share."""
     if kind == "white":
         assert len(set(intervals)) == len(intervals)
         return np.eye(len(intervals))
@@ -166,7 +166,7 @@ def exact_distribution(name: str, options: dict, sigmas) -> tuple[float, float]:
 
 
 def errors(name: str, options: dict, steps: int) -> np.ndarray:
-    """Of mean and variance, at sigma = 0.05."""
+    """The errors of mean and variance at sigma = 0.05."""
     grid = kdiff.schedule("karras", steps, sigma_min=0.05, sigma_max=20, final="sigma_min")
     mean, variance = exact_distribution(name, options, grid)
     return np.abs([mean - MEAN, variance / (STD**2 + 0.05**2) - 1])
@@ -190,7 +190,7 @@ def test_multistep_sde_samplers_are_of_second_order_in_the_variance(name, option
 
 @pytest.mark.parametrize(("name", "options"), NOISY, ids=str)
 def test_samples_have_the_exact_mean_and_variance(run, name, options):
-    """Of this sampler on this coarse grid, so no bias is allowed for; within 5 standard errors."""
+    """Exact for this sampler on this coarse grid, so without bias: within 5 standard errors."""
     sigmas = kdiff.schedule("karras", 6, sigma_min=0.05, sigma_max=20, final="sigma_min")
     mean, variance = exact_distribution(name, options, sigmas)
     seeds, size = 4, 10_000

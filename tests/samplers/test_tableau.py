@@ -34,6 +34,10 @@ def grid(final: str, steps: int = 6) -> list[float]:
     return kdiff.schedule("karras", steps, final=final)
 
 
+def test_symbols_can_be_divided_by_numbers():
+    assert (Linear({"x_T": 3.0, "D1": -1.0}) / 2).terms == {"x_T": 1.5, "D1": -0.5}
+
+
 def test_euler_by_hand():
     """8 -> 4 -> 1 -> 0: x_1 = x_T / 2 + D1 / 2, x_2 = x_1 / 4 + 3 D2 / 4, and the end is D3."""
     tableau = trace(REGISTRY["euler"], [8.0, 4.0, 1.0, 0.0])
@@ -96,7 +100,7 @@ def test_the_rows_reproduce_a_run(name, options, final):
 @pytest.mark.parametrize("final", FINALS)
 @pytest.mark.parametrize(("name", "options"), SETTINGS)
 def test_an_image_without_noise_stays_itself(name, options, final):
-    """If x_T and every D are one image, so is each ask: coefficients but the noises' sum to 1."""
+    """If x_T and every D are one image, so is each ask: without noises, coefficients sum to 1."""
     tableau = trace(REGISTRY[name], grid(final), options)
     for row in [*(ask.x for ask in tableau.asks), tableau.result]:
         kept = sum(c for symbol, c in row.terms.items() if symbol[0] != "n")

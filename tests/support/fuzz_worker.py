@@ -57,7 +57,8 @@ def reference(path: Path, options: dict[str, Any]) -> None:
 
 
 def command(path: Path, options: dict[str, Any]) -> None:
-    """The command line `options["line"]`, with `PATH` for the path. Raises what is no message."""
+    """The command line `options["line"]`, with `PATH` for the path. Errors without a message of
+    kdiff's are raised."""
     line = [str(path) if word == "PATH" else word for word in options["line"]]
     result = CliRunner().invoke(main, line)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
@@ -146,7 +147,7 @@ def judged(watch: Watch, surface: str, path: Path, options: dict[str, Any]) -> d
 def serve(folder: Path) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    os.environ["KDIFF_TRACEBACK"] = "1"  # what is no message goes through
+    os.environ["KDIFF_TRACEBACK"] = "1"  # other errors than messages go through
     answers, sys.stdout = sys.stdout, sys.stderr
     watch = Watch(folder)
     sys.addaudithook(watch)

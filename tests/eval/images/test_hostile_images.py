@@ -1,4 +1,4 @@
-"""Images and references that claim more than they are: refused in one line, before memory is."""
+"""Images and references that claim more than they have are refused before memory is taken."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Reference statistics: their files, those of others, their names, and `kdiff ref`."""
+"""Reference statistics: kdiff's files and other libraries', names, and `kdiff ref`."""
 
 import io
 import json
