@@ -70,7 +70,7 @@ class Denoiser:
         self.facts = dict(facts or {})
         self.hashed: Callable[[], str] | None = None  # `kdiff.load` knows the files
 
-    def __call__(self, x: Tensor, sigma: float, /, **cond: Any) -> Tensor:
+    def __call__(self, x: Tensor, sigma: float, **cond: Any) -> Tensor:
         """`x` `[N, *shape]` at noise level `sigma`, one number -> the clean data, as `x`."""
         cond, c = plain(cond), self.precond(real_number("sigma", sigma))
         if cond.get("class_labels") is not None:

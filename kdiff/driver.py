@@ -167,7 +167,7 @@ class Isolated(Wrapper):
     def __init__(self, denoise: Denoise):
         super().__init__(as_model(denoise))
 
-    def __call__(self, x: Tensor, sigma: float, /, **cond: Any) -> Tensor:
+    def __call__(self, x: Tensor, sigma: float, **cond: Any) -> Tensor:
         answer = self.model(x.clone(), sigma, **cond)
         if not isinstance(answer, Tensor) or answer.shape != x.shape:
             given = tuple(getattr(answer, "shape", ())) or type(answer).__name__

@@ -55,7 +55,7 @@ class Model(Protocol):
     @property
     def memory_format(self) -> torch.memory_format: ...
 
-    def __call__(self, x: Tensor, sigma: float, /, **cond: Any) -> Tensor: ...
+    def __call__(self, x: Tensor, sigma: float, **cond: Any) -> Tensor: ...
 
     def decode(self, x: Tensor, /) -> Tensor:
         """Samples to images in [-1, 1]; `x` itself unless the model makes latents."""
@@ -79,7 +79,7 @@ class Wrapper:
     def __init__(self, model: Any):
         self.model: Any = model
 
-    def __call__(self, x: Tensor, sigma: float, /, **cond: Any) -> Tensor:
+    def __call__(self, x: Tensor, sigma: float, **cond: Any) -> Tensor:
         return self.model(x, sigma, **cond)
 
     def __getattr__(self, name: str) -> Any:
@@ -110,7 +110,7 @@ class Bare:
     def __init__(self, f: Denoise):
         self.f = f
 
-    def __call__(self, x: Tensor, sigma: float, /, **cond: Any) -> Tensor:
+    def __call__(self, x: Tensor, sigma: float, **cond: Any) -> Tensor:
         return self.f(x, sigma, **plain(cond))
 
     def __getattr__(self, name: str) -> Any:

@@ -59,8 +59,6 @@ class Plan:
     @property
     def nfe(self) -> int | None:
         """The number of evaluations of the denoiser, exactly; None if only the run will tell."""
-        if not self.edits and self.sampler.count is None:  # of fixed steps: spare the walk
-            return self.sampler.nfe(self.steps, self.final, self.options)
         return None if self.levels is None else len(self.levels)
 
     def record(self) -> dict[str, Any]:
@@ -120,8 +118,8 @@ def plan(
     name = next(s for s in (schedule, found.schedule, DEFAULT_SCHEDULE) if s is not None)
 
     def in_steps(steps: int) -> Plan:
-        ends = {"final": final, "sigma_min": sigma_min, "sigma_max": sigma_max}
-        grid = make_schedule(name, steps, model, **ends, **settings)
+        ends: dict[str, Any] = {"sigma_min": sigma_min, "sigma_max": sigma_max, **settings}
+        grid = make_schedule(name, steps, model, final=final, **ends)
         return Plan(found.sampler, options, grid, name, edited)
 
     if nfe is not None:

@@ -194,7 +194,7 @@ class FixedBatch(Wrapper):
         super().__init__(denoise)
         self.size = size
 
-    def __call__(self, x: Tensor, sigma: float, /, **cond: Any) -> Tensor:
+    def __call__(self, x: Tensor, sigma: float, **cond: Any) -> Tensor:
         parts = []
         for start in range(0, len(x), self.size):
             rows = [min(i, len(x) - 1) for i in range(start, start + self.size)]

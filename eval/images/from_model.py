@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from kdiff.counts import whole_number
-from kdiff.denoiser import Denoiser
 from kdiff.driver import State
 from kdiff.images import to_uint8
 from kdiff.model import Model

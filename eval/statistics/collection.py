@@ -35,7 +35,8 @@ class Collection:
             if getattr(features, part) is None:
                 what = "spatial features" if part == "spatial" else part
                 raise ValueError(f"{network.name} has no {what}, which {user} needs")
-        return features._replace(**dict.fromkeys({"logits", "spatial"} - taken.keys()))
+        unused: dict[str, Any] = dict.fromkeys({"logits", "spatial"} - taken.keys())
+        return features._replace(**unused)
 
     def add(self, features: Features, indices: Sequence[int]) -> None:
         """Add the features of the images with these numbers, from 0 to n - 1. ValueError if they

@@ -145,7 +145,7 @@ def command(
             models=loaded,
             warn=warn,
             **others,
-            **({} if rho is None else {"rho": rho}),
+            **dict[str, Any]({} if rho is None else {"rho": rho}),
         )
         sweep.check_judges(cells, loaded)
     folder = SweepFolder(out, choices.choose_shard(shard))

@@ -60,7 +60,7 @@ class Guided(Wrapper):
         self.guidance = GUIDANCE.find(modification.name).thing
         self._denoise = self.guidance.function(model, **modification.options)
 
-    def __call__(self, x: Tensor, sigma: float, /, **cond: Any) -> Tensor:
+    def __call__(self, x: Tensor, sigma: float, **cond: Any) -> Tensor:
         return self._denoise(x, sigma, **cond)
 
     def evaluations(self, sigma: float, /) -> int:

@@ -103,7 +103,7 @@ def _sample(
     known = outline(sampler, grid, options)
     assert known is not None  # none of these is adaptive
     calls = Counter(known.steps)
-    source = noise and (lambda s, t: noise(tensor(s), tensor(t)))
+    source: Any = noise and (lambda s, t: noise(tensor(s), tensor(t)))
     walk = Walk(sampler.start(x, grid, source, options))
     for i in trange(len(grid) - 1, disable=disable):
         before_step()
