@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 import kdiff
 from kdiff.cli import main
-from kdiff.eval.sweep import Models
+from kdiff.eval.sweep import Models, ModelSpec
 from small_sweeps import TOY, lines
 
 
@@ -39,8 +39,6 @@ def test_each_model_is_loaded_once(workplace, tmp_path, loads):
 
 
 def test_only_one_model_is_kept_once_cells_are_computed(workplace, tmp_path, loads):
-    from kdiff.eval.sweep import ModelSpec
-
     specs = []
     for name in "ab":
         path = tmp_path / f"{name}.safetensors"
