@@ -66,9 +66,13 @@ class Option:
             return "true or false"
         if self.choices:
             return " or ".join(str(choice) for choice in self.choices)
+        if self.type is str:
+            return "text"
         kind = "a whole number" if self.type is int else "a number"
-        if self.high is not None:
+        if self.low is not None and self.high is not None:
             return f"{kind} from {self.low:g} to {self.high:g}"
+        if self.high is not None:
+            return f"{kind}, at most {self.high:g}"
         return kind if self.low is None else f"{kind}, at least {self.low:g}"
 
 
