@@ -45,7 +45,8 @@ class Option:
         if (
             parsed is None
             or (self.choices and parsed not in self.choices)
-            or (parsed == math.inf and self.default != math.inf)
+            or (parsed in (math.inf, -math.inf) and parsed != self.default)
+            or parsed != parsed  # NaN is between no bounds
             or not (self.low is None or parsed >= self.low)
             or not (self.high is None or parsed <= self.high)
         ):

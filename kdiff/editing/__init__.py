@@ -13,9 +13,10 @@ noise there, numbers the visits with `draw`.
             walk.answer(*(d.clamp(-most, most) for d in answers))
         return walk.result
 
-It holds its state in local variables, so it is right in lockstep and in any batch. `noise` is white
-and its own: independent of the sampler's, and of other edits'. What it gives to the sampler, or
-returns, is cut off from any graph.
+It holds its state in local variables, so it is right in lockstep. It is right in any batch if it
+keeps that state for each sample: an adaptive sampler asks about `ask.rows` of the batch at a time.
+`noise` is white and its own: independent of the sampler's, and of other edits'. What it gives to
+the sampler, or returns, is cut off from any graph.
 """
 
 from __future__ import annotations

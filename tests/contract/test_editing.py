@@ -326,6 +326,12 @@ def test_what_is_wrong_is_said_in_one_line(edits, message):
     assert "\n" not in str(error.value)
 
 
+def test_equal_modifications_are_one_key():
+    one, other = {"a": 1.0, "b": 2.0}, {"b": 2, "a": 1}
+    assert Modification("twice", one) == Modification("twice", other)
+    assert len({Modification("twice", one), Modification("twice", other)}) == 1
+
+
 def test_an_edit_that_nobody_registered():
     with pytest.raises(UnknownName, match="unknown edit 'inpaint'"):
         kdiff.plan(sampler="euler", edits=["inpaint"])

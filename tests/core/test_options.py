@@ -26,6 +26,8 @@ def author(
         ("least", -1, "a number, at least 0"),
         ("share", 2, "a number from 0 to 1"),
         ("free", "x", "a number"),
+        ("free", "nan", "a number"),
+        ("free", "-inf", "a number"),
         ("yes", "perhaps", "true or false"),
         ("kind", "c", "a or b"),
     ],
