@@ -37,11 +37,9 @@ if TYPE_CHECKING:
     from kdiff.plans import Plan
 
 Start = Callable[..., Walk]
-# levels(levels of the sampler on a grid, the grid, options): those of the evaluations.
-Levels = Callable[
-    [Callable[[Sequence[float]], Sequence[float]], Sequence[float], Mapping[str, Any]],
-    Sequence[float],
-]
+OfGrid = Callable[[Sequence[float]], Sequence[float]]  # levels of the evaluations on a grid
+# levels(of the sampler as edited so far, the grid, options): those of the edit.
+Levels = Callable[[OfGrid, Sequence[float], Mapping[str, Any]], Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -128,12 +126,17 @@ def edited_levels(plan: Plan) -> Sequence[float] | None:
     if plan.outline is None:
         return None
 
-    def levels(sigmas: Sequence[float]) -> Sequence[float]:
+    def unedited(sigmas: Sequence[float]) -> Sequence[float]:
         found = outline(plan.sampler, sigmas, plan.options) if len(sigmas) > 1 else None
         return () if found is None else found.levels
 
+    levels: OfGrid = unedited
     for modification in plan.edits:
         own = EDITS.find(modification.name).thing.levels
         if own is not None:
-            levels = partial(own, levels, options=modification.options)  # type: ignore[call-arg]
+            levels = _changed(levels, own, modification.options)
     return plan.outline.levels if not plan.edits else levels(plan.sigmas)
+
+
+def _changed(inner: OfGrid, own: Levels, options: Mapping[str, Any]) -> OfGrid:
+    return lambda sigmas: own(inner, sigmas, options)

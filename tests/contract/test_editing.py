@@ -64,9 +64,9 @@ def registered():
             walk.answer(*(yield asks))
         return walk.result
 
-    def twice(levels, sigmas, options):
-        half = sigmas[: len(sigmas) // 2 + 1]
-        return [*levels(half), *levels(half) * options["times"], *levels(sigmas[len(half) - 1 :])]
+    def twice(inner, grid, given):  # authors name these as they like
+        half = grid[: len(grid) // 2 + 1]
+        return [*inner(half), *inner(half) * given["times"], *inner(grid[len(half) - 1 :])]
 
     @edit("repeated", paper="none", levels=twice)
     def repeated(
