@@ -44,7 +44,7 @@ class Modification:
         return ":".join([self.name, *(f"{k}={v}" for k, v in self.options.items())])
 
     def __hash__(self) -> int:
-        return hash(str(self))
+        return hash((self.name, frozenset(self.options.items())))
 
 
 def chosen(registry: Registry[N], what: str | Modification) -> Modification:

@@ -45,7 +45,8 @@ class Option:
         if (
             parsed is None
             or (self.choices and parsed not in self.choices)
-            or (parsed == math.inf and self.default != math.inf)
+            or (parsed in (math.inf, -math.inf) and parsed != self.default)
+            or parsed != parsed  # NaN is between no bounds
             or not (self.low is None or parsed >= self.low)
             or not (self.high is None or parsed <= self.high)
         ):
@@ -66,9 +67,13 @@ class Option:
             return "true or false"
         if self.choices:
             return " or ".join(str(choice) for choice in self.choices)
+        if self.type is str:
+            return "text"
         kind = "a whole number" if self.type is int else "a number"
-        if self.high is not None:
+        if self.low is not None and self.high is not None:
             return f"{kind} from {self.low:g} to {self.high:g}"
+        if self.high is not None:
+            return f"{kind}, at most {self.high:g}"
         return kind if self.low is None else f"{kind}, at least {self.low:g}"
 
 

@@ -13,9 +13,10 @@ noise there, numbers the visits with `draw`.
             walk.answer(*(d.clamp(-most, most) for d in answers))
         return walk.result
 
-It holds its state in local variables, so it is right in lockstep and in any batch. `noise` is white
-and its own: independent of the sampler's, and of other edits'. What it gives to the sampler, or
-returns, is cut off from any graph.
+It holds its state in local variables, so it is right in lockstep. It is right in any batch if it
+keeps that state for each sample: an adaptive sampler asks about `ask.rows` of the batch at a time.
+`noise` is white and its own: independent of the sampler's, and of other edits'. What it gives to
+the sampler, or returns, is cut off from any graph.
 """
 
 from __future__ import annotations
@@ -36,11 +37,9 @@ if TYPE_CHECKING:
     from kdiff.plans import Plan
 
 Start = Callable[..., Walk]
-# levels(levels of the sampler on a grid, the grid, options): those of the evaluations.
-Levels = Callable[
-    [Callable[[Sequence[float]], Sequence[float]], Sequence[float], Mapping[str, Any]],
-    Sequence[float],
-]
+OfGrid = Callable[[Sequence[float]], Sequence[float]]  # levels of the evaluations on a grid
+# levels(of the sampler as edited so far, the grid, options): those of the edit.
+Levels = Callable[[OfGrid, Sequence[float], Mapping[str, Any]], Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -127,12 +126,17 @@ def edited_levels(plan: Plan) -> Sequence[float] | None:
     if plan.outline is None:
         return None
 
-    def levels(sigmas: Sequence[float]) -> Sequence[float]:
+    def unedited(sigmas: Sequence[float]) -> Sequence[float]:
         found = outline(plan.sampler, sigmas, plan.options) if len(sigmas) > 1 else None
         return () if found is None else found.levels
 
+    levels: OfGrid = unedited
     for modification in plan.edits:
         own = EDITS.find(modification.name).thing.levels
         if own is not None:
-            levels = partial(own, levels, options=modification.options)  # type: ignore[call-arg]
+            levels = _changed(levels, own, modification.options)
     return plan.outline.levels if not plan.edits else levels(plan.sigmas)
+
+
+def _changed(inner: OfGrid, own: Levels, options: Mapping[str, Any]) -> OfGrid:
+    return lambda sigmas: own(inner, sigmas, options)

@@ -64,9 +64,9 @@ def registered():
             walk.answer(*(yield asks))
         return walk.result
 
-    def twice(levels, sigmas, options):
-        half = sigmas[: len(sigmas) // 2 + 1]
-        return [*levels(half), *levels(half) * options["times"], *levels(sigmas[len(half) - 1 :])]
+    def twice(inner, grid, given):  # authors name these as they like
+        half = grid[: len(grid) // 2 + 1]
+        return [*inner(half), *inner(half) * given["times"], *inner(grid[len(half) - 1 :])]
 
     @edit("repeated", paper="none", levels=twice)
     def repeated(
@@ -324,6 +324,12 @@ def test_what_is_wrong_is_said_in_one_line(edits, message):
     with pytest.raises(ValueError, match=re.escape(message)) as error:
         kdiff.plan(sampler="euler", sigmas=TO_ZERO, edits=edits)
     assert "\n" not in str(error.value)
+
+
+def test_equal_modifications_are_one_key():
+    one, other = {"a": 1.0, "b": 2.0}, {"b": 2, "a": 1}
+    assert Modification("twice", one) == Modification("twice", other)
+    assert len({Modification("twice", one), Modification("twice", other)}) == 1
 
 
 def test_an_edit_that_nobody_registered():

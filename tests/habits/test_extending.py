@@ -10,6 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+
+import kdiff
+import odd_samplers
+from exact_models import Pointwise
+from kdiff.editing import EDITS
+from kdiff.modifications import chosen
+from kdiff.samplers import REGISTRY
 
 PAGE = (Path(__file__).parents[2] / "docs/extending.md").read_text()
 BLOCKS = re.findall(r"^```python\n# (\S+)\n(.*?)^```", PAGE, re.M | re.S)
@@ -156,6 +164,25 @@ def test_the_guidance_guides_and_is_counted(used):
 
 def test_the_edit_edits(used):
     assert used["unsmoothed"] and used["smoothed"] and used["kept finite"]
+
+
+@pytest.mark.parametrize(
+    "sampler", [odd_samplers.adaptive, REGISTRY["heun"]], ids=["adaptive", "heun"]
+)
+def test_the_edit_keeps_the_past_of_each_sample(sampler):
+    exec(dict(BLOCKS)["my_package/editing.py"], {})
+    try:
+        smoothed = chosen(EDITS, "smoothed:keep=0.5")
+        grid = [8.0, 3.0, 1.0, 0.3, 0.0]
+        plan = kdiff.Plan(sampler, sampler.with_defaults(), grid, "given", (smoothed,))
+        both, *alone = (
+            list(states)[-1].x
+            for seeds in ([5, 2], [5], [2])
+            for _, states in kdiff.run(Pointwise(), plan, seeds)
+        )
+    finally:
+        del EDITS["smoothed"]
+    assert torch.equal(both, torch.cat(alone))
 
 
 def test_the_metric_and_the_features_reach_the_command_line(used):
