@@ -65,7 +65,7 @@ def drive(
     while (ask := walk.ask) is not None:
         check_ask(plan, ask, x)
         count.another(ask, denoise.evaluations(ask.sigma))
-        told = cond if ask.rows is None else chosen(cond, ask.rows)
+        told = {**(cond if ask.rows is None else chosen(cond, ask.rows)), **(ask.cond or {})}
         with torch.set_grad_enabled(grad or ask.graph):
             answer = denoise(ask.x, ask.sigma, **told)
         asked, denoised = (ask.x, answer) if grad else (ask.x.detach(), answer.detach())

@@ -94,7 +94,8 @@ def plan(
     """Resolve names and build the grid.
 
     `sampler`: any name that `kdiff.samplers.resolve` knows. Either `steps` (default 20), or `nfe`:
-    the most steps that this many evaluations pay for, or `sigmas`: the grid itself. `schedule`
+    the most steps that this many evaluations of the network pay for (where `model` is guided, an
+    answer may take several), or `sigmas`: the grid itself. `schedule`
     (default karras, or what the sampler's name says, as in `DPM++ 2M Karras`), its range, `final`
     and `settings` (rho ..) as in `kdiff.schedule`; `options` are the sampler's. `edits` are of
     `kdiff.editing`: one, or a list, each a `Modification` or text such as `NAME:key=value`.
@@ -124,14 +125,24 @@ def plan(
 
     if nfe is not None:
         steps = found.sampler.steps(nfe, final, options)
-        steps = _paid(nfe, steps, in_steps) if edited else steps
+        if edited or hasattr(model, "evaluations"):
+            steps = _paid(nfe, steps, lambda n: _network_nfe(model, in_steps(n)))
     return in_steps(DEFAULT_STEPS if steps is None else steps)
 
 
-def _paid(nfe: int, steps: int, in_steps: Callable[[int], Plan]) -> int:
-    """The most steps, up to `steps`, that `nfe` evaluations pay for. ValueError if not even one."""
-    paid = bisect_right(range(1, steps + 1), nfe, key=lambda n: in_steps(n).nfe or 0)
+def _network_nfe(model: Any, plan: Plan) -> int:
+    """The evaluations of the network. ValueError if only the run will tell."""
+    if plan.levels is None:
+        raise ValueError("the number of evaluations is not known before the run: give steps")
+    each = getattr(model, "evaluations", None)
+    return len(plan.levels) if each is None else sum(map(each, plan.levels))
+
+
+def _paid(nfe: int, steps: int, cost: Callable[[int], int]) -> int:
+    """The most steps, up to `steps`, whose `cost` is at most `nfe`. ValueError if not even one."""
+    if cost(steps) <= nfe:
+        return steps
+    paid = bisect_right(range(1, steps + 1), nfe, key=cost)
     if not paid:
-        least = in_steps(1).nfe
-        raise ValueError(f"nfe = {nfe} does not pay for one step: as edited, it takes {least}")
+        raise ValueError(f"nfe = {nfe} does not pay for one step: it takes {cost(1)} here")
     return paid

@@ -11,7 +11,7 @@ in `Ask`. `Walk` is the other side: drivers answer through it.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 # It yields an Ask, a tuple that begins like one, or a list of either; and is sent D, or a list.
@@ -24,7 +24,8 @@ class Ask(NamedTuple):
     `rows`: which samples of the batch `x` holds, all if None: samplers whose steps differ from
     sample to sample ask about some at a time. `step`: the interval of the grid that it belongs to,
     from 0, for samplers that do not have a fixed number of evaluations in a step. `graph`: answer
-    with a tensor that `x` can be differentiated through.
+    with a tensor that `x` can be differentiated through. `cond`: conditions that take the place of
+    the run's own, such as no class for each sample of `x`, for edits that guide.
     """
 
     x: Any
@@ -32,6 +33,7 @@ class Ask(NamedTuple):
     rows: Sequence[int] | None = None
     step: int | None = None
     graph: bool = False
+    cond: Mapping[str, Any] | None = None
 
 
 class Noise(Protocol):

@@ -66,10 +66,11 @@ def expand(
         if said and grid.get("sigma_max") is None:
             warn(f"Note: {spec.name}: {said}")
         _, labels = every_class(model, n)
-        every = list(plans(model, samplers, schedules, sizes, options or {}, edits, grid))
         shared = Shared(labels, dtype, deterministic)
         for own in guides:
-            costed = list(costs(guided(model, own), own, every))
+            around = guided(model, own)
+            every = plans(around, samplers, schedules, sizes, options or {}, edits, grid)
+            costed = [(one, network_nfe(around, one)) for one in every]
             for first, cost, judge in product(first_seeds, costed, judges):
                 seeds = range(first, first + n)
                 cell = shared.cell(replace(spec, guides=own), cost, seeds, judge)
@@ -98,15 +99,6 @@ class Shared:
             *(spec, chosen, nfe, seeds, self.class_labels, self.dtype, self.deterministic),
             *(metrics, judge.network, judge.reference),
         )
-
-
-def costs(
-    model: Any, guides: Modifications, every: Sequence[Plan]
-) -> Iterator[tuple[Plan, int | None]]:
-    """Each plan and its evaluations of the network. Without guidance an answer takes one, so that
-    the plan need not be walked through."""
-    for one in every:
-        yield one, network_nfe(model, one) if guides else one.nfe
 
 
 def plans(

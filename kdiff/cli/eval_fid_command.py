@@ -183,11 +183,11 @@ def generated(
 ) -> tuple[Generated, dict[str, Any]]:
     loaded = load_with(find_model(model_name), settings)
     check_pictures(loaded)
-    plan = choose_plan(loaded, sampler, **grid)
     labels, how = every_class(loaded, num)
     if class_label is not None:
         labels, how = choose_labels(loaded, class_label, num), class_label
     model = guided_model(loaded, guides, labels)
+    plan = choose_plan(model, sampler, **grid)
     model.to(where, DTYPES[dtype])
     about = {
         "kind": "model",

@@ -97,12 +97,12 @@ def command(
         loaded = load_with(find_model(model_name), settings)
         digest = loaded.record()["sha256"]
         check_pictures(loaded)
-    plan = choose_plan(loaded, sampler, **grid)
+    labels = choose_labels(loaded, class_label, len(chosen))
+    model = guided_model(loaded, guides, labels)
+    plan = choose_plan(model, sampler, **grid)
     if trajectory is not None and plan.nfe is None:
         name = plan.sampler.name
         raise click.UsageError(f"{name} takes each image its own way: leave out --trajectory")
-    labels = choose_labels(loaded, class_label, len(chosen))
-    model = guided_model(loaded, guides, labels)
     where = choose_device(device)
     earlier = prepare_folder(out, overwrite)
 

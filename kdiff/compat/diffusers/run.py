@@ -95,11 +95,14 @@ class Run:
         return self.ask
 
     def _check(self, ask: Ask) -> None:
-        if ask.graph:
-            raise ValueError(
-                f"{self._name} needs gradients of the network, and a pipeline has none: use "
-                "kdiff.sample"
-            )
+        for needed, what in (
+            (ask.graph, "gradients of the network"),
+            (ask.cond, "other conditions"),
+        ):
+            if needed:
+                raise ValueError(
+                    f"{self._name} needs {what}, and a pipeline has none: use kdiff.sample"
+                )
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
