@@ -20,6 +20,6 @@ def tiny(tmp_path):
 
 @pytest.fixture
 def trap(tmp_path, monkeypatch):
-    """Every test's second check: what it loads must not leave the file hostile_networks.EVIL."""
+    """A second check of every test: the files it loads must not create hostile_networks.EVIL."""
     with trapped(tmp_path, monkeypatch):
         yield

@@ -20,7 +20,7 @@ diffusers.utils.logging.set_verbosity_error()
 diffusers.utils.logging.disable_progress_bar()
 
 
-# google/ddpm-cifar10-32: what its config.json says
+# the config.json of google/ddpm-cifar10-32
 CIFAR10 = {
     "act_fn": "silu",
     "attention_head_dim": None,

@@ -1,4 +1,4 @@
-"""Networks in folders that diffusers writes: they compute what diffusers' own code computes."""
+"""Networks in diffusers' folders compute what diffusers' own code computes."""
 
 import diffusers
 import pytest

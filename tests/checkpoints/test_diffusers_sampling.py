@@ -51,7 +51,7 @@ def drive(model, start, sampler, cond=None, **planned):
 
 
 def preserving(model, n, sampler, cond=None, **planned):
-    """The same from the state n of a variance-preserving process."""
+    """`drive`, from the state n of a variance-preserving process."""
     first = kdiff.plan(model, sampler, **planned).sigmas[0]
     return drive(model, n * math.hypot(1, first), sampler, cond, **planned)
 
@@ -87,7 +87,7 @@ def test_ddim_pipeline(spacing, tmp_path):
 
 
 def no_clamp(scheduler, results):
-    """The scheduler's step, which keeps its result: pipelines clamp it to images."""
+    """The scheduler's step, with its results kept, because pipelines clamp them to images."""
     step = scheduler.step
 
     def wrapped(*args, **kwargs):
@@ -123,7 +123,7 @@ def test_schedulers(kind, config, sampler, schedule, tmp_path):
 
 
 def test_zero_snr_sampling(tmp_path):
-    """DDIM starts at sigma = infinity, kdiff at 2^20, which is near enough for five digits."""
+    """DDIM starts at sigma = infinity, and kdiff at 2^20. The difference is below five digits."""
     scheduler = diffusers.DDIMScheduler(
         rescale_betas_zero_snr=True,
         prediction_type="v_prediction",
@@ -257,7 +257,7 @@ def test_guide(tmp_path, monkeypatch):
 
 
 def test_the_command_line_shows_decoded_pictures(tmp_path):
-    """Of a latent model, images and not latents: as large as the autoencoder makes them."""
+    """For a latent model it writes images, which are as large as the autoencoder makes them."""
     folder = tmp_path / "dit"
     diffusers.DiTPipeline(make_dit(), make_vae(), diffusers.DDIMScheduler()).save_pretrained(folder)
     arguments = ["--model", folder, "--steps", 2, "--num", 2, "--out", tmp_path / "out"]

@@ -26,11 +26,11 @@ from kdiff.cli import main
 from kdiff.models import sha256
 from opened_files import opened_files
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of the exporters
+pytestmark = pytest.mark.filterwarnings("ignore")  # warnings of the exporters
 
 
 def add_others(path):
-    """Files that look as if they belonged to the model at `path`, and are not read."""
+    """Add files that look as if they belonged to the model at `path`, but are not read."""
     folder = path if path.is_dir() else path.parent
     for name in ("README.md", "model.json.bak", "tokenizer/vocab.json", "checker/model.bin"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -46,7 +46,7 @@ def add_others(path):
 
 
 def by_hand(paths, folder):
-    """The hash of several files, as docs/checkpoints.md has it."""
+    """The hash of several files, as docs/checkpoints.md defines it."""
     lines = ""
     for path in sorted(paths):
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -131,7 +131,7 @@ def test_a_setting_that_names_other_files_is_followed(tmp_path):
         with opened_files(tmp_path) as opened:
             kdiff.load(path, **told, **options)
         listed = {file.resolve() for file in files(path, **told)}
-        beside = {named.with_suffix(".json")}  # by which a k-diffusion file is recognised
+        beside = {named.with_suffix(".json")}  # a k-diffusion file is recognised by it
         assert listed <= opened <= listed | beside
         (file,) = {config, tmp_path / "unet" / "diffusion_pytorch_model.fp16.safetensors"} & listed
         file.write_bytes(file.read_bytes() + b" ")

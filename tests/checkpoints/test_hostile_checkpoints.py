@@ -1,5 +1,5 @@
-"""Hostile files: each is refused in one line, by kdiff.load and by every format's own load; nothing
-that they bring runs, nothing is written, and memory stays bounded."""
+"""Hostile files: kdiff.load and every format's own load refuse each of them in one line. No code in
+them runs, nothing is written, and memory stays bounded."""
 
 import pickle
 import signal
@@ -32,7 +32,7 @@ FILES = {
 
 @pytest.fixture
 def made(tmp_path):
-    """made(key): the file, what it would leave behind, and all that is there before."""
+    """made(key): the hostile file, and the file that it would leave behind if it ran."""
 
     def make(key):
         name, build = FILES[key]
@@ -83,7 +83,7 @@ def test_it_is_refused_in_one_line_and_nothing_ran(made, key, monkeypatch):
     assert "\n" not in message and 10 < len(message) < 3000
     if not stat_refuses(path):
         for module in formats().values():
-            with pytest.raises(Exception):  # noqa: B017  (it may trust what detect has seen)
+            with pytest.raises(Exception):  # noqa: B017  (load may trust what detect has seen)
                 module.load(path)
     assert not mark.exists()
     assert sorted(p.name for p in path.parent.iterdir()) == before
@@ -91,7 +91,7 @@ def test_it_is_refused_in_one_line_and_nothing_ran(made, key, monkeypatch):
 
 
 def stat_refuses(path: Path) -> bool:
-    """What find_format never lets a format see."""
+    """Whether find_format never lets a format see it."""
     return not (path.is_file() or path.is_dir())
 
 
@@ -116,7 +116,7 @@ HEAVY = [
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits memory as Linux does")
 def test_the_heavy_ones_are_refused_within_half_a_gigabyte(tmp_path):
-    """All in one process, whose data may grow by 512 MB from where it is after importing."""
+    """All run in one process, whose data may grow by 512 MB after importing."""
     paths = []
     for i, key in enumerate(HEAVY):
         name, build = FILES[key]

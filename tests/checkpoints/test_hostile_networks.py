@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("trap")
         lambda: tensor(storage()[:-3]),
         lambda: tensor(storage()[:40]),
         lambda: tensor(b""),
-        lambda: tensor(shape=(10**6, 10**5), stride=(0, 0)),  # 400 GB, if it were copied
+        lambda: tensor(shape=(10**6, 10**5), stride=(0, 0)),  # a copy would take 400 GB
         lambda: tensor(shape=(10**11,), stride=(0,)),
         lambda: tensor(offset=3),
         lambda: tensor(offset=-1),

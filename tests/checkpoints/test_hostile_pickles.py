@@ -97,7 +97,7 @@ def test_opcodes_that_no_network_needs(tmp_path, code, name):
         b"\x80\x04]\x94h\x00a.",  # a list inside itself
         b"\x80\x04}\x94K\x01h\x00s.",  # a dict inside itself
         b"\x80\x04" + b")" + b"\x85" * 100_000 + b".",  # tuples, one inside another
-        b"\x80\x04}" + b")" + b"\x85" * 100_000 + b"Ns.",  # .. as a key
+        b"\x80\x04}" + b")" + b"\x85" * 100_000 + b"Ns.",  # the same as a key
         b"\x80\x04(" + b")" + b"\x85" * 100_000 + b"\x90.",
         b"\x80\x04)" + b"\x94h\x00\x86" * 3 + b"0" * 9,
         b"\x80\x04)" + b"\x94" + b"".join(b"h" + bytes([i]) * 2 + b"\x86\x94" for i in range(99)),
@@ -132,7 +132,7 @@ def test_truncated(tmp_path, part):
 
 
 def test_any_damaged_byte_is_harmless(tmp_path):
-    """The first 6,000 bytes have all kinds of opcodes; a changed value may still load."""
+    """The first 6,000 bytes have all kinds of opcodes. A changed value may still load."""
     whole = GOLDEN.read_bytes()
     for at in range(0, 6000, 151):
         damaged = bytearray(whole)
@@ -142,7 +142,7 @@ def test_any_damaged_byte_is_harmless(tmp_path):
 
 
 def test_memory_is_bounded(tmp_path):
-    """Claims of 100 GB, within an address space that is a few GB larger than now."""
+    """Claims of 100 GB are refused within an address space 2 GB larger than now."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (used + 2**31, before[1]))
@@ -156,7 +156,7 @@ def test_memory_is_bounded(tmp_path):
         ):
             refused(write(tmp_path, make()))
         name = write(tmp_path, b"\x80\x04c")
-        os.truncate(name, 2**32)  # of which the disk has none
+        os.truncate(name, 2**32)  # a sparse file: it takes no space on the disk
         assert "a name without an end" in refused(name)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)

@@ -15,7 +15,7 @@ from checkpoint_layouts import on_linux, pipeline, shards, unet
 from kdiff.models import packaged_models, sha256
 from opened_files import opened_files
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of the exporters
+pytestmark = pytest.mark.filterwarnings("ignore")  # warnings of the exporters
 
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
@@ -27,7 +27,7 @@ def test_a_link_to_nothing_is_named(name, target, tmp_path):
     part = pipeline(tmp_path / "pipeline") / name
     part.rename(tmp_path / "moved")
     part.symlink_to(part.name if target == "itself" else "nowhere")
-    if name == WEIGHTS:  # which would be read in its place
+    if name == WEIGHTS:  # a file that would be read in its place
         unet(1).save_pretrained(tmp_path / "other", safe_serialization=False)
         weights = "diffusion_pytorch_model.bin"
         (tmp_path / "other" / weights).rename(tmp_path / "pipeline" / "unet" / weights)
@@ -57,14 +57,14 @@ def test_a_file_that_is_a_link_to_nothing(target, tmp_path):
 
 @pytest.fixture
 def nobody(monkeypatch):
-    """A user who, unlike root, needs permissions; kdiff itself may lie where only root can read."""
+    """A user who, unlike root, needs permissions. kdiff itself may lie where only root can read."""
     if os.geteuid() != 0:
         yield
         return
     packaged = packaged_models()
     monkeypatch.setattr("kdiff.models.packaged_models", lambda: packaged)
     with pytest.raises(ValueError):
-        kdiff.load(__file__)  # all modules that this takes
+        kdiff.load(__file__)  # imports all modules that loading needs
     os.seteuid(65534)
     yield
     os.seteuid(0)
@@ -72,7 +72,7 @@ def nobody(monkeypatch):
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="has no such permissions")
 def test_a_file_that_may_not_be_read(nobody):
-    folder = Path(tempfile.mkdtemp())  # pytest's is root's
+    folder = Path(tempfile.mkdtemp())  # pytest's folder belongs to root
     path = folder / "model.pt"
     path.write_bytes(b"")
     path.chmod(0)

@@ -29,7 +29,7 @@ def test_a_network_remembers_what_made_it():
         def __init__(self):
             super().__init__(8, model_channels=8, num_blocks=1)
 
-    assert not hasattr(Other(), "config")  # it could not be built again from it
+    assert not hasattr(Other(), "config")  # the network could not be built again from it
 
 
 def test_loading_keeps_the_dtype_only_if_asked_to(tmp_path, tiny):

@@ -36,7 +36,7 @@ def test_a_file_computes_what_openais_code_does(name, tmp_path):
 
 
 def on_meta(network):
-    """Names and shapes of a network's tensors, without them."""
+    """A network's tensors on the meta device: names and shapes, but no memory."""
     with torch.device("meta"):
         return network().state_dict()
 
@@ -89,8 +89,8 @@ def model_path(folder):
 
 
 def test_20_linear_steps_end_at_zero_snr(tmp_path):
-    """The scripts scale betas that are made for 1000 steps: with 20 they end at 1, and below 20
-    they cannot be."""
+    """The scripts scale betas that are made for 1000 steps. With 20 steps the last beta is 1, and
+    with fewer it would exceed 1."""
     path = saved(tmp_path, small())
     few = {**FLAGS, "noise_schedule": "linear", "rescale_timesteps": False}
     model = kdiff.load(path, shape=SHAPE, diffusion_steps=20, **few)

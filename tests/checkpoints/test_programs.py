@@ -66,7 +66,7 @@ def test_an_onnx_model_of_whole_timesteps_gets_the_nearest(tmp_path):
 PROGRAMS = {"s.pt": scripted, "t.pt": traced, "e.pt2": exported, "o.onnx": onnx}
 
 
-@pytest.mark.filterwarnings("ignore")  # of the exporters
+@pytest.mark.filterwarnings("ignore")  # warnings of the exporters
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_program_is_the_network_that_it_was_made_of(tmp_path, name):
     network, path = Net().eval(), tmp_path / name

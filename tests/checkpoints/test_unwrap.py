@@ -14,12 +14,12 @@ from wrapped_weights import AVERAGE, EMA, FLAGS, NET, RAW, behind, is_network, t
 
 
 def inside_names(part, tensors):
-    """As FSDP and activation checkpointing do: in the middle of names."""
+    """FSDP and activation checkpointing put their part in the middle of names."""
     return {key.replace(".", f".{part}.", 1): value for key, value in tensors.items()}
 
 
 def without_dots(tensors):
-    """LitEma's buffers, of a network that is `model.diffusion_model`."""
+    """LitEma's buffers for a network that is `model.diffusion_model`."""
     return {f"model_ema.diffusion_model{k.replace('.', '')}": v for k, v in tensors.items()}
 
 

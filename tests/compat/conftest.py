@@ -5,7 +5,7 @@ import pytest
 
 @pytest.fixture
 def kinds():
-    """Samplers and edits of every kind are registered."""
+    """Samplers and edits of every kind, registered while a test runs."""
     import scheduler_kinds
 
     with scheduler_kinds.registered():

@@ -33,7 +33,7 @@ def test_every_sampler(name, options, planned, kind):
         CONFIGS[kind], sampler=name, options=options, seeds=SEEDS, **planned
     )
     scheduler.set_timesteps(5)
-    # float64, since rounding at the flow's sigma of 3000 is seen in the fifth digit
+    # float64, because rounding at the flow's sigma of 3000 shows in the fifth digit
     wide = {"dtype": torch.float64, "seeds": SEEDS}
     ours = kdiff.sample(model, name, steps=5, options=options, **wide, **planned)
     close(loop(scheduler, kdiff.Noise(SEEDS, SHAPE).initial().double()), ours)
@@ -42,7 +42,7 @@ def test_every_sampler(name, options, planned, kind):
 
 @pytest.mark.parametrize("name", ["euler", "heun", "dpm_2"])
 def test_churn(name):
-    """The start is at the first evaluation's level, as noise has been added to it by then."""
+    """The start is at the level of the first evaluation, where noise has already been added."""
     model = make_model(CONFIGS["eps"])
     scheduler = KDiffScheduler.from_config(
         CONFIGS["eps"], sampler=name, options=CHURN, seeds=SEEDS, sigma_max=10
@@ -57,7 +57,7 @@ def test_churn(name):
 
 @pytest.mark.parametrize("sampler", ["unipc", "heun", "dpmpp_2m_sde"])
 def test_ddpm_pipeline(sampler):
-    """It neither scales its start nor its inputs, and clamps the result to images."""
+    """The pipeline scales neither its start nor its inputs, and clamps the result to images."""
     pipe = diffusers.DDPMPipeline(UNET, diffusers.DDPMScheduler(**BETAS))
     pipe.set_progress_bar_config(disable=True)
     pipe.scheduler = KDiffScheduler.from_config(pipe.scheduler.config, sampler=sampler, seeds=SEEDS)
@@ -87,8 +87,8 @@ def test_ddim_pipeline():
 
 
 def test_guided_dit_pipeline():
-    """The pipeline doubles the batch and copies one half over the other in every step; noise from
-    the bits of the start is the same for both."""
+    """The pipeline doubles the batch and copies one half over the other in every step. Noise from
+    the bits of the start is the same for both halves."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         transformer = diffusers.DiTTransformer2DModel(
@@ -110,7 +110,7 @@ def test_guided_dit_pipeline():
 
 
 def test_stable_diffusion_loop():
-    """Classifier-free guidance with embeddings; half the pipeline's dtype is not the solver's."""
+    """Classifier-free guidance with prompt embeddings."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = diffusers.UNet2DConditionModel(

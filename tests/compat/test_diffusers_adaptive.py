@@ -1,4 +1,4 @@
-"""Adaptive samplers in KDiffScheduler: the loop's length is not known in advance."""
+"""Adaptive samplers in KDiffScheduler, where the length of the loop is not known in advance."""
 
 import copy
 
@@ -39,14 +39,16 @@ def test_an_edited_adaptive_sampler():
 
 
 def test_timesteps_of_an_adaptive_sampler():
-    """As many as its limit; the loop ends with the sampler, and says at which levels it was."""
+    """There are as many as the limit. The loop ends with the sampler, and then holds its levels."""
     scheduler = make("eps", "adaptive_by_sample", options={"limit": 80})
     assert len(scheduler.timesteps) == 80
     assert scheduler.plan.nfe is None
     z, calls = loop(scheduler, start(scheduler))
     assert STEPS < calls == scheduler.step_index < 80
     levels = scheduler.sigmas[:calls]
-    assert (levels[1:] > levels[:-1]).any()  # the second sample's begin again at the start
+    assert (
+        levels[1:] > levels[:-1]
+    ).any()  # the levels of the second sample begin at the start again
     clock = [scheduler.precond(s).c_noise for s in levels.double().tolist()]
     assert scheduler.timesteps[:calls].tolist() == pytest.approx(clock, rel=1e-4, abs=1e-3)
     assert (scheduler.sigmas[calls:] == scheduler.plan.sigmas[-1]).all()
@@ -62,7 +64,7 @@ def test_a_loop_over_indices_bears_the_early_end():
     theirs, calls = loop(other, start(other))
     assert torch.equal(z, theirs)
     assert scheduler.step_index == other.step_index == calls < 60
-    assert torch.equal(loop(other, start(other))[0], z)  # and again, on the same timesteps
+    assert torch.equal(loop(other, start(other))[0], z)  # a second run on the same timesteps
 
 
 def test_what_an_adaptive_sampler_cannot_bear():

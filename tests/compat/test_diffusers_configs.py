@@ -71,7 +71,7 @@ def test_values_that_cannot_be_followed(config, message):
 
 @pytest.fixture
 def lines():
-    """What is logged."""
+    """The lines that KDiffScheduler logs."""
     diffusers.utils.logging.set_verbosity_warning()
     log, handler, found = logging.getLogger("kdiff.compat.diffusers.scheduler"), None, []
     handler = logging.Handler()
@@ -104,7 +104,7 @@ def test_what_is_left_out_is_said(lines):
 
 
 def test_changes_to_the_configuration(tmp_path):
-    """As in UniPCMultistepScheduler.from_config(config, flow_shift=5)."""
+    """Keywords replace keys, as in UniPCMultistepScheduler.from_config(config, flow_shift=5)."""
     made = KDiffScheduler.from_config(FlowEuler().config, sampler="euler", shift=5.0)
     made.save_pretrained(tmp_path)
     for each in (made, KDiffScheduler.from_pretrained(tmp_path)):
@@ -132,7 +132,7 @@ def test_clipping_and_thresholding(config):
     close(shown[1], shown[0])
     assert shown[0].abs().max() <= 1.0
     ours.set_timesteps(5)
-    # DDIM goes on from the unlimited eps, a sampler from the limited denoised
+    # DDIM goes on from the unlimited eps, but a sampler from the limited denoised
     assert loop(ours, start).abs().max() <= 1.0
 
 

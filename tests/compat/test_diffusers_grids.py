@@ -60,7 +60,7 @@ def test_flow_grids(config, asked):
 
 @pytest.mark.parametrize("shift", [1.0, 5.0])
 def test_the_flow_grid_of_solvers_for_betas_too(shift):
-    """Wan's: UniPCMultistepScheduler rounds its timesteps."""
+    """Wan's grid. UniPCMultistepScheduler rounds its timesteps."""
     config = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": shift}
     theirs = diffusers.UniPCMultistepScheduler(**config)
     ours = KDiffScheduler.from_config(theirs.config)
@@ -71,7 +71,7 @@ def test_the_flow_grid_of_solvers_for_betas_too(shift):
 
 
 def test_an_inverted_flow():
-    """Mochi's: the velocity points at the data, which are at time 1."""
+    """Mochi's flow: the velocity points at the data, which are at time 1."""
     found = precond_of(FlowEuler(shift=3.0, invert_sigmas=True).config)
     assert found(1 / 3).c_noise == pytest.approx(750)
     assert found(1 / 3).c_out == pytest.approx(0.25)
@@ -87,7 +87,7 @@ def test_mu_moves_the_range_of_a_chosen_schedule():
 
 
 def test_a_range_is_of_the_schedules_of_kdiff():
-    """`sigma_max` says nothing about a flow's own grid: without a schedule it is karras then."""
+    """`sigma_max` does not apply to a flow's own grid, so the default schedule is then karras."""
     ours = KDiffScheduler.from_config(FlowEuler().config, sigma_max=80)
     ours.set_timesteps(5)
     assert ours.plan.sigmas == kdiff.schedule("karras", 5, ours.precond, sigma_max=80)
@@ -107,7 +107,7 @@ def test_a_flow_that_does_not_end_at_zero(said):
 
 
 def test_a_sampler_of_two_evaluations_on_a_given_grid():
-    """Each evaluation has its sigma, and there is one for the end."""
+    """Each evaluation has its sigma, and the end has one more."""
     ours = KDiffScheduler.from_config(FlowEuler().config, sampler="heun")
     ours.set_timesteps(sigmas=[1.0, 0.5, 0.25])
     assert ours.timesteps.tolist() == [1000, 500, 500, 250, 250]
@@ -156,7 +156,9 @@ def test_the_spacing_that_a_configuration_says(key):
     ours.set_timesteps(9)
     assert ours.sigmas.tolist() == pytest.approx(theirs.sigmas.tolist(), rel=1e-5)
     assert ours.timesteps.tolist() == pytest.approx(theirs.timesteps.tolist(), rel=1e-4, abs=1e-3)
-    ours = KDiffScheduler.from_config(theirs.config, schedule="trailing")  # chosen: it counts
+    ours = KDiffScheduler.from_config(
+        theirs.config, schedule="trailing"
+    )  # a chosen schedule takes precedence
     ours.set_timesteps(10)
     assert ours.timesteps.tolist() == list(range(999, 0, -100))
 

@@ -15,8 +15,8 @@ diffusers.utils.logging.disable_progress_bar()
 
 
 def test_what_a_scheduler_has_by_default_counts():
-    """diffusers leaves it out when a config of one class makes a scheduler of another."""
-    given = diffusers.LCMScheduler(prediction_type="v_prediction")  # scaled_linear, by default
+    """diffusers leaves defaults out when a config of one class makes a scheduler of another."""
+    given = diffusers.LCMScheduler(prediction_type="v_prediction")  # scaled_linear by default
     expected = given.alphas_cumprod.double()
     for config in (given, given.config):
         made = KDiffScheduler.from_config(config).precond
@@ -30,7 +30,7 @@ def test_what_a_scheduler_has_by_default_counts():
 @pytest.mark.parametrize("name", ["dpmpp_2m", "heun", "dpmpp_sde", "unipc", "ddim"])
 @pytest.mark.parametrize("told", [True, False])
 def test_image_to_image(name, told):
-    """As StableDiffusionImg2ImgPipeline: skip 3 of 8 steps, start from a noised image."""
+    """Skip 3 of 8 steps and start from a noised image, like StableDiffusionImg2ImgPipeline."""
     scheduler = KDiffScheduler.from_config(
         CONFIGS["eps"], sampler=name, schedule="karras", seeds=SEEDS
     )
@@ -64,7 +64,7 @@ def test_samplers_that_cannot_start_in_the_middle():
 
 
 def test_noise_sources():
-    """Seeds, or a generator, or the bits of the start; never the global generator."""
+    """Noise comes from seeds, a generator or the bits of the start, never from the global one."""
     scheduler = KDiffScheduler.from_config(CONFIGS["eps"], sampler="dpmpp_sde")
     n = normal(2, *SHAPE)
 

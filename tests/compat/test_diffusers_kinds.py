@@ -77,7 +77,7 @@ def test_edits_are_part_of_the_configuration(tmp_path):
         make("eps", edits=["clamped:most=-1"])
 
 
-# --- beginning within ----------------------------------------------------------------------------
+# --- starting in the middle ----------------------------------------------------------------------
 
 
 BEGUN = [
@@ -92,7 +92,7 @@ BEGUN = [
 @pytest.mark.parametrize("told", [True, False])
 @pytest.mark.parametrize(("name", "edits", "order"), BEGUN)
 def test_image_to_image(name, edits, order, told):
-    """From the third step's level on, as pipelines find it: `order` evaluations a step."""
+    """Pipelines find the level of the third step by counting `order` evaluations a step."""
     scheduler = make("eps", name, edits=edits)
     assert scheduler.order == order
     sigmas, first = scheduler.plan.sigmas[2:], 2 * order
@@ -110,7 +110,7 @@ def test_image_to_image(name, edits, order, told):
 
 
 def test_a_restart_belongs_to_its_grid():
-    """Begun later, it would go back elsewhere: that is another course."""
+    """If it began later, it would go back to other levels."""
     scheduler = make("eps", "kind_restarting")
     scheduler.set_begin_index(1)
     with pytest.raises(ValueError, match="kind_restarting cannot begin at evaluation 1"):

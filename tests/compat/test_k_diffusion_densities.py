@@ -50,7 +50,7 @@ QUANTILES = {
     ),
     "rand_v_diffusion": ({"sigma_data": 0.5}, lambda s: np.arctan(s / 0.5) * 2 / np.pi),
     "rand_split_log_normal": ({"loc": -1.2, "scale_1": 1.0, "scale_2": 0.4}, split),
-    # Without a shift it is the cosine schedule: v_diffusion between its ends.
+    # Without a shift this is the cosine schedule: v_diffusion, truncated to its ends.
     "rand_cosine_interpolated": (
         {"image_d": 64, "noise_d_low": 64, "noise_d_high": 64, "sigma_data": 0.5},
         lambda s: np.arctan(s / 0.5) * 2 / np.pi,

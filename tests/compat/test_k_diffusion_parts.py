@@ -121,7 +121,9 @@ def test_inception_looks_at_pictures_of_any_size(monkeypatch):
     extractor = K.evaluation.InceptionV3FeatureExtractor()
     assert extractor(torch.full([2, 1, 20, 30], 3.0)).shape == (2, 3)
     assert seen[0].shape == (2, 3, 299, 299)
-    assert torch.equal(seen[0], torch.full_like(seen[0], 127 / 128))  # 255, as (x - 128) / 128
+    assert torch.equal(
+        seen[0], torch.full_like(seen[0], 127 / 128)
+    )  # white, 255, becomes (255 - 128) / 128
 
 
 def test_pictures():
@@ -206,7 +208,7 @@ def test_linear_multistep_coefficients_are_adams_bashforths():
 
 @pytest.mark.parametrize("dtype", DTYPES.values())
 def test_log_likelihood_of_a_gaussian(dtype):
-    """Of data N(m, diag(v)). The Jacobian is diagonal, so any direction of signs is exact, and the
+    """The data are N(m, diag(v)). The Jacobian is diagonal, so any direction of signs is exact. The
     ODE carries x to m + (x - m) r, with r^2 = (v + sigma_max^2) / (v + sigma_min^2)."""
     torch.manual_seed(0)
     mean = torch.tensor([0.5, -1.0, 0.25], dtype=dtype)
@@ -227,7 +229,7 @@ def test_log_likelihood_of_a_gaussian(dtype):
     fine, more = K.sampling.log_likelihood(model, x, low, high, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(fine, exact, rtol=0, atol=5e-5)
     assert 10 < info["fevals"] < more["fevals"] < 1000
-    # The prior is the data's own law at sigma_max but for its mean and width.
+    # At a large sigma_max the prior differs little from the law of the noised data.
     law = torch.distributions.Normal(mean, (variance + low**2).sqrt()).log_prob(x).sum(1)
     far, _ = K.sampling.log_likelihood(model, x, low, 5000.0, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(far, law, rtol=0, atol=1e-3)

@@ -168,7 +168,7 @@ def onnx_whole(folder):
 
 
 def onnx_elsewhere(folder):
-    """A file for each tensor, by another name, one of them in a folder and one behind a link."""
+    """Each tensor in a file of its own with another name, one in a folder and one behind a link."""
     library = pytest.importorskip("onnx")
     path, _ = onnx(folder)
     model = library.load(path)

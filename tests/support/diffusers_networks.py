@@ -1,5 +1,4 @@
-"""Small networks of diffusers with random weights, their folders, and runs that start from a given
-state."""
+"""Small networks of diffusers with random weights, and their folders."""
 
 import json
 
@@ -28,7 +27,7 @@ class Latents(DiffusionPipeline):
 
 
 class Flow(DiffusionPipeline):
-    """The same of StableDiffusion3Pipeline."""
+    """The parts of StableDiffusion3Pipeline that are not about text."""
 
     def __init__(self, transformer, vae, scheduler):
         super().__init__()

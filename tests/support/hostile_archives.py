@@ -98,8 +98,8 @@ def a_zip_bomb(path, mark):
 
 @hostile("two.pt")
 def a_zip_bomb_with_a_harmless_directory(path, mark):
-    """Its end names the place of one directory, and has the other one before it: Python's reader
-    takes that, which says that nothing is compressed; torch's takes the first."""
+    """Its end names the place of one directory, but another one lies just before it. torch's reader
+    takes the former. Python's takes the latter, which says that nothing is compressed."""
     content = bomb()
     size, start = struct.unpack_from("<2L", content, len(content) - 10)
     harmless, entry = bytearray(content[start : start + size]), 0
@@ -124,7 +124,7 @@ def a_zip_of_many_members(path, mark):
 
 
 def pickled_storage(numel, shape, stride, dtype=torch.FloatStorage):
-    """data.pkl of a state dict of one tensor that claims a storage of `numel`."""
+    """The data.pkl of a state dict whose one tensor claims a storage of `numel` elements."""
 
     class Storage:
         pass

@@ -19,8 +19,8 @@ def register():
     files = {}
 
     def hostile(name, /, **settings):
-        """Register a builder: `build(path, mark)` makes the file or folder `name` at `path`; what
-        it brings would create the file `mark` if it ran."""
+        """Register a builder: `build(path, mark)` makes the file or folder `name` at `path`. Code
+        in it would create the file `mark` if it ran."""
 
         def add(build):
             key = f"{build.__name__}-{name}" + "".join(f"-{v}" for v in settings.values())

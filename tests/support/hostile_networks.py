@@ -14,12 +14,12 @@ from hostile_files import Call
 from kdiff.checkpoints import edm
 from nvidia_pickles import network
 
-EVIL = ""  # what the shell commands and programs would leave behind; see `trapped`
+EVIL = ""  # the file that shell commands and programs would leave; see `trapped`
 
 
 @contextmanager
 def trapped(folder, monkeypatch):
-    """Sets EVIL: the file that must not appear, and has not at the end."""
+    """Set EVIL, the name of a file that must not exist at the end."""
     monkeypatch.setattr(sys.modules[__name__], "EVIL", str(folder / "it_ran"))
     monkeypatch.setattr(nvidia_pickles, "SOURCE", f"open({EVIL!r}, 'w')")
     nvidia_pickles.nvidia_names(monkeypatch)
@@ -41,7 +41,7 @@ def write(tmp_path, content, protocol=4):
 
 
 def refused(path) -> str:
-    """The line with which kdiff.load refuses; edm.load alone must refuse in one line as well."""
+    """The line with which kdiff.load refuses. edm.load must refuse in one line as well."""
     for load in (kdiff.load, edm.load):
         with pytest.raises(ValueError) as caught:
             load(path)
@@ -50,7 +50,7 @@ def refused(path) -> str:
 
 
 def storage(claimed=4, dtype="FloatStorage", stored=None, data=bytes(16), order=True):
-    """The bytes of a storage of torch's, with any claim about itself."""
+    """The bytes of a torch storage, with any claims about itself."""
     system = {"protocol_version": 1001, "little_endian": order, "type_sizes": {}}
     parts = [0x1950A86A20F9469CFC6C, 1001, system]
     head = b"".join(pickle.dumps(part, 2) for part in parts)

@@ -56,7 +56,7 @@ class Harmless(nn.Module):
         return x * t
 
 
-# The last one's folder in the archive is named x.debug_pkl, like what holds no source.
+# The archive of x.debug_pkl.pt has a folder of that name, like a member without source.
 REACHING = {"saves.pt": Saves, "maps.pt": Maps, "loads.pt": SavesWhenLoaded}
 REACHING |= {"x.debug_pkl.pt": SavesWhenLoaded, "data.zip": SavesWhenLoaded}
 
@@ -75,7 +75,7 @@ def torchscript_that_reaches_files(path, mark):
 @hostile("renamed.pt", name="version")
 @hostile("renamed.pt", name="code/")
 def torchscript_whose_names_are_in_capitals(path, mark, name):
-    """torch's reader of zip archives finds such names too."""
+    """torch's reader of zip archives finds such names as well."""
     torch.jit.script(SavesWhenLoaded(str(mark))).save(path)
     with zipfile.ZipFile(path) as archive:
         members = {n.replace(name, name.upper()): archive.read(n) for n in archive.namelist()}

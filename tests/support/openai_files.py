@@ -20,7 +20,7 @@ def small(name="legacy", **changes):
 
 
 def saved(folder, network, change=None):
-    """A file as OpenAI's scripts write it: the network's state dict, here after `change`."""
+    """A file as OpenAI's scripts write it: the network's state dict, after `change`."""
     tensors = network.state_dict()
     if change is not None:
         change(tensors)

@@ -1,4 +1,4 @@
-"""A network and a loop that compare KDiffScheduler with a scheduler of diffusers."""
+"""A network and a loop to compare KDiffScheduler with a scheduler of diffusers."""
 
 import diffusers
 import torch

@@ -38,7 +38,7 @@ def three_stages(x, sigmas):
 
 
 def restarting(x, sigmas, *, noise):
-    """Twice back from the third level to the second, with noise of its own each time."""
+    """Goes back from the third level to the second twice, with new noise each time."""
     for i, (s, t) in enumerate(pairwise(sigmas)):
         x = euler(x, (yield x, s), s, t)
         for draw in (1, 2) if i == 1 else ():
@@ -135,7 +135,7 @@ def clamped(start, x, sigmas, *, noise, most: Annotated[float, Option("bound", 0
 
 
 def painted(start, x, sigmas, *, noise):
-    """Half of each answer is put in place of the model's, with noise of the edit's own."""
+    """Replaces half of each answer, with noise of the edit's own."""
     walk = start(x, sigmas)
     while walk.ask:
         s = walk.ask.sigma
@@ -165,7 +165,7 @@ def doubled(levels, sigmas, options):
 
 @contextmanager
 def registered():
-    """While all of them are known under their names."""
+    """Samplers and edits are known under their names in this block."""
     samplers = {f"kind_{function.__name__}": (function, d) for function, d in KINDS + REFUSED}
     edits = [(clamped, {}), (painted, {}), (asked_twice, {"levels": doubled})]
     edits = {function.__name__: (function, d) for function, d in [*edits, (changing_the_start, {})]}
@@ -201,7 +201,7 @@ def start(scheduler):
 
 
 def loop(scheduler, z, timesteps=None):
-    """What a pipeline does, and how often it called the network."""
+    """The result of a pipeline's loop, and how often it called the network."""
     calls = 0
     for t in scheduler.timesteps if timesteps is None else timesteps:
         calls += 1

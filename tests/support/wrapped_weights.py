@@ -1,4 +1,4 @@
-"""A small network, its moving average, and the wrappers that training scripts put around both."""
+"""A small network and its moving average, and parts of the wrappers around them."""
 
 import torch
 from torch import nn
