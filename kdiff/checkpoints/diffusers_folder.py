@@ -190,7 +190,7 @@ def _process(
 
 
 def _told(prediction: str | None, shift: float | None) -> dict[str, Any]:
-    """The scheduler settings that a keyword stands for."""
+    """The scheduler settings that the keywords stand for."""
     if prediction is not None and prediction not in scheduler.PREDICTIONS.values():
         known = ", ".join(scheduler.PREDICTIONS.values())
         raise ValueError(f"prediction must be one of {known}, not {prediction!r}: or give precond")

@@ -186,7 +186,7 @@ def _listed(
 
 
 def _without_inside(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """The tensors under shorter names, unless two are equal, and the parts that were removed."""
+    """The tensors under shorter names, unless two would clash, and the removed parts."""
     renamed = {_cleaned(key, _INSIDE): value for key, value in tensors.items()}
     if renamed.keys() == tensors.keys() or len(renamed) < len(tensors):
         return tensors, ""
@@ -198,7 +198,7 @@ def _cleaned(name: str, silent: Collection[str]) -> str:
 
 
 def _prefixes(tensors: Mapping[str, Tensor], marks: Sequence[str]) -> list[str]:
-    """The prefixes that all of the marks may have."""
+    """The prefixes under which all of the marks are found."""
     first = marks[0]
     candidates = [k.removesuffix(first) for k in tensors if f".{k}".endswith(f".{first}")]
     prefixes = [p for p in candidates if all(p + mark in tensors for mark in marks)]

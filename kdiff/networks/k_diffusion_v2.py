@@ -86,7 +86,7 @@ class AxialRoPE(nn.Module):
 
 
 def rotate(x: Tensor, angle: Tensor) -> Tensor:
-    """The first channels of `x` by `angle`, in pairs of channels that far apart."""
+    """Rotate the first channels of `x` by `angle`; paired channels are `angle.shape[-1]` apart."""
     n = angle.shape[-1]
     a, b, rest = x[..., :n], x[..., n : 2 * n], x[..., 2 * n :]
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
