@@ -138,7 +138,7 @@ def test_edit_that_a_version_counter_does_not_see():
 
 
 def test_edit_at_the_first_step_moves_the_callers_own_tensor():
-    """The callback gets the value that the caller gave, as in k-diffusion."""
+    """The callback gets the caller's own tensor, as in k-diffusion."""
     x = start()
     sigmas = torch.tensor([14.6, 1.0, 0.0], dtype=torch.float64)
     K.sampling.sample_euler(model, x, sigmas, None, lambda info: info["x"].zero_(), True)
