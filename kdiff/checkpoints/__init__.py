@@ -31,7 +31,8 @@ from kdiff.networks import classes_of
 from kdiff.preconditioners import Precond, precond
 from kdiff.wrapping import Adapter
 
-# kdiff's own, tried in this order: the exact ones before those that go by the names of tensors.
+# kdiff's own formats, in the order in which they are tried: exact ones first, then those that are
+# recognised by the names of tensors.
 _OWN = (
     "native",
     "diffusers_folder",
@@ -47,7 +48,7 @@ _OWN = (
     "k_diffusion",
 )
 
-# What may be told of any model. None counts as not told.
+# Settings that may be told for any model. None means not told.
 _TOLD = (
     "precond",
     "prediction",
@@ -59,7 +60,7 @@ _TOLD = (
     "name",
     "weights",
 )
-# What is replaced in any model, also where its format took it, for what the file lacks.
+# Settings that are replaced in any model, even if its format used them where the file lacks them.
 _REPLACED = {"precond", "shape", "sigma_min", "sigma_max"}
 
 
@@ -85,13 +86,13 @@ def formats() -> Registry[Any]:
 def find_format(path: str | Path) -> Any:
     """The module of the format of the file or folder at `path`.
 
-    ValueError if it is of none: it says which is nearest and what that misses, or which folder to
-    give instead.
+    ValueError if it has none of the formats. The message names the nearest format and what the file
+    lacks for it, or the folder to give instead.
     """
     from kdiff.checkpoints.refusal import refusal
 
     path = user_path(path)
-    # Neither is also a device or a pipe, which may never end.
+    # A device or a pipe is refused too: reading one may never end.
     if not (os.path.isfile(path) or os.path.isdir(path)):
         raise ValueError(f"{path} is neither a file nor a folder")
     if os.path.isfile(path):
@@ -109,18 +110,18 @@ def find_format(path: str | Path) -> Any:
 
 
 def _check_readable(path: Path) -> None:
-    """ValueError if the file cannot be opened, or is certainly no checkpoint."""
+    """ValueError if the file cannot be opened, or cannot be a checkpoint."""
     try:
         with open(path, "rb"):
             pass
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-    if path.stat().st_size:  # what an empty one is, formats may know
+    if path.stat().st_size:  # formats decide what an empty folder is
         check_file(path)
 
 
 def _folder_around(path: Path) -> Path | None:
-    """The folder of diffusers that the file is a part of, if it is: the whole pipeline's."""
+    """The diffusers folder that the file belongs to, if any: the folder of the whole pipeline."""
     diffusers = formats()["diffusers"]
     if path.is_file() and path.suffix in (".json", ".safetensors", ".bin"):
         for folder in (path.parent.parent, path.parent):
@@ -177,7 +178,7 @@ def load(path: str | Path, /, *, trust: bool | None = None, **overrides: Any) ->
         if str(path) in str(error):
             raise
         raise type(error)(f"{path}: {error}") from error
-    except OSError as error:  # a disk without room for a library's temporary files, say
+    except OSError as error:  # for instance, a full disk where a library writes temporary files
         raise ValueError(f"{path} cannot be read: {one_line(error)}") from error
     except Exception as error:  # see _detect
         kind = f"damaged {module.NAME} file: {type(error).__name__}"
@@ -194,7 +195,7 @@ def load(path: str | Path, /, *, trust: bool | None = None, **overrides: Any) ->
 
 
 def _check(overrides: dict[str, Any]) -> None:
-    """Put what every format takes into its type. ValueError if that cannot be."""
+    """Convert the settings of every format to their types. ValueError if a value does not fit."""
     if "shape" in overrides:
         overrides["shape"] = sizes(overrides["shape"])
     classes = overrides.get("classes", [])
@@ -224,7 +225,7 @@ def _taken(function: Any, given: dict[str, Any]) -> set[str]:
 
 
 def as_precond(value: Any) -> Precond:
-    """A `Precond`, also by its name, or by its settings with `name`. ValueError for all else."""
+    """A `Precond`, given as such, by name, or as settings with `name`. ValueError otherwise."""
     if isinstance(value, Precond):
         return value
     settings = {"name": value} if isinstance(value, str) else value
@@ -253,8 +254,8 @@ def _override(model: Denoiser, overrides: dict[str, Any]) -> Denoiser:
 
 
 def _check_classes(model: Denoiser, names: Any) -> None:
-    """ValueError unless there is a name for each class. With other numbers of them a network would
-    leave classes out, or take those that it does not know for none. Programs may have any."""
+    """ValueError unless there is a name for each class. Otherwise a network would leave classes
+    out, or take unknown ones for no class. Programs may have any number."""
     known = bool(model.classes) or classes_of(model.network) is not None
     if names is not None and known and len(names) != len(model.classes):
         count = len(model.classes) or "no"
@@ -262,8 +263,8 @@ def _check_classes(model: Denoiser, names: Any) -> None:
 
 
 def check_shape(shape: Sequence[int], channels: int, factor: int = 1) -> None:
-    """ValueError unless it is one of images that a network of so many channels can halve, and
-    halve again, to 1 / `factor` of their size."""
+    """ValueError unless it is the shape of images with that many channels whose sides a network can
+    halve repeatedly, down to 1 / `factor`."""
     if len(shape) != 3 or shape[0] != channels or any(size % factor for size in shape[1:]):
         multiples = f" with multiples of {factor}" if factor > 1 else ""
         raise ValueError(

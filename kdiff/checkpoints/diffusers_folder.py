@@ -1,8 +1,8 @@
 """Folders that diffusers' `save_pretrained` wrote: a pipeline (model_index.json), or one network.
 
-Of a pipeline, the denoising network, the configuration of the scheduler and the VAE are taken; text
-encoders are left out, so that prompts come as embeddings. Folders whose parts all lie at the top,
-as google/ddpm-cifar10-32 has them, are read too.
+kdiff reads the denoising network, the configuration of the scheduler and the VAE of a pipeline. It
+leaves out text encoders, so prompts must be given as embeddings. Folders whose parts all lie at the
+top, such as google/ddpm-cifar10-32, are read too.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from kdiff.networks.diffusers_models import ADAPTERS, DiffusersNetwork
 from kdiff.preconditioners import PRECONDS, Precond
 
 NAME = "diffusers"
-NETWORKS = ("unet", "transformer")  # a pipeline's names for the network that denoises
+NETWORKS = ("unet", "transformer")  # the names that pipelines give to the denoising network
 _PARTS = (*NETWORKS, "scheduler", "vae", "vqvae")
-# For a folder without a scheduler: what the networks of a class were published with.
+# The settings with which networks of a class were published, for folders without a scheduler.
 _DDPM = (
     "DDPM",
     {
@@ -48,7 +48,7 @@ _ASSUMED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     ),
     "SD3Transformer2DModel": ("Stable Diffusion 3", {"shift": 3.0}),
 }
-_LATENTS = {  # of z, which the VAE encodes and decodes
+_LATENTS = {  # of the latents z that the VAE encodes and decodes
     "UNet2DConditionModel": "0.18215 z, as in Stable Diffusion (XL: 0.13025 z)",
     "SD3Transformer2DModel": "1.5305 (z - 0.0609), as in Stable Diffusion 3",
     "DiTTransformer2DModel": "0.18215 z, as in DiT",
@@ -91,10 +91,10 @@ def load(
 ) -> Denoiser:
     """The denoiser of a folder, on the CPU; a `LatentDenoiser`, with `decode`, if there is a VAE.
 
-    `shape` replaces the network's sample_size; `prediction` (eps, v, x0) and `shift` (of flow
-    matching) what the scheduler says of them, and `precond` all that it says. `variant`: which
-    weights, such as `fp16` for diffusion_pytorch_model.fp16.safetensors; `dtype`: in which dtype to
-    have them (None: the file's).
+    `shape` replaces the network's sample_size. `prediction` (eps, v, x0) and `shift` (of flow
+    matching) replace the scheduler's values, and `precond` replaces all of its settings. `variant`
+    chooses the weights, such as `fp16` for diffusion_pytorch_model.fp16.safetensors. `dtype` is
+    their dtype in memory (None: the file's).
     ValueError says what is missing or not supported.
     """
     if find_spec("diffusers") is None:
@@ -166,8 +166,8 @@ def _process(
     prediction: str | None,
     shift: float | None,
 ) -> tuple[Precond, dict[str, str]]:
-    """The preconditioner by the scheduler's configuration, or one that is assumed, with what was
-    told in place of what that says; and what to say about it."""
+    """The preconditioner by the scheduler's configuration, or an assumed one, where told settings
+    replace others; and the facts to report about it."""
     if precond is not None:
         return precond, {"parameterisation": "as told"}
     there = _scheduler_files(parts)
@@ -190,7 +190,7 @@ def _process(
 
 
 def _told(prediction: str | None, shift: float | None) -> dict[str, Any]:
-    """A scheduler's settings for what a keyword says."""
+    """The scheduler settings that the keywords stand for."""
     if prediction is not None and prediction not in scheduler.PREDICTIONS.values():
         known = ", ".join(scheduler.PREDICTIONS.values())
         raise ValueError(f"prediction must be one of {known}, not {prediction!r}: or give precond")
@@ -202,8 +202,8 @@ def _told(prediction: str | None, shift: float | None) -> dict[str, Any]:
 
 
 def _answer(config: Mapping[str, Any]) -> str:
-    """The keyword that says what a scheduler's configuration does not, or not in a way that is
-    supported."""
+    """The keyword for a setting that a scheduler's configuration lacks, or has in an unsupported
+    form."""
     if scheduler.is_flow(config):
         return "shift=3.0, or whichever it was, or precond"
     if config.get("prediction_type", "epsilon") not in scheduler.PREDICTIONS:

@@ -26,7 +26,7 @@ _SPARE = 2**24  # numbers that a network may have beside its weights: tables of 
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is such a file or folder. ValueError for a link that leads to nothing."""
+    """Whether the file or folder exists. ValueError for a link that leads to nothing."""
     if os.path.islink(path) and not os.path.exists(path):
         raise ValueError(f"{path} is a link that leads to nothing")
     return os.path.exists(path)
@@ -44,7 +44,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def class_name(folder: Path) -> str:
-    """Which network a folder holds, as its config.json says. ValueError if it does not."""
+    """The network class that config.json names. ValueError if it names none."""
     name = read_json(folder / "config.json").get("_class_name")
     if not isinstance(name, str):
         raise ValueError(f"{folder / 'config.json'} names no network of diffusers")
@@ -68,7 +68,7 @@ def build(kind: type, folder: Path, variant: str | None, dtype: torch.dtype | No
     tensors = {name: tensor for file in weights for name, tensor in _tensors(file)}
     stored = common_type(tensors.values())
     devices = range(torch.cuda.device_count())
-    with torch.random.fork_rng(devices):  # some of its layers draw numbers when they are made
+    with torch.random.fork_rng(devices):  # some layers draw random numbers when they are made
         if not names & tensors.keys() and unwrap.find(tensors, sorted(names)):
             network = kind.from_config(config)  # type: ignore[attr-defined]
             chosen, _ = unwrap.take(tensors, sorted(names))
@@ -84,7 +84,7 @@ def build(kind: type, folder: Path, variant: str | None, dtype: torch.dtype | No
                 torch_dtype=dtype or stored,
                 output_loading_info=True,
             )
-        except Exception as error:  # which ones diffusers raises depends on its version
+        except Exception as error:  # the exceptions depend on the version of diffusers
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"{folder}: weights and config.json do not fit: {reason}") from error
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
@@ -153,7 +153,7 @@ def _check_size(kind: type, config: Mapping[str, Any], folder: Path, files: list
 
 
 def _tensors(file: Path) -> Iterator[tuple[str, Tensor]]:
-    """Those of a file of weights, mapped: they are read when they are used."""
+    """The tensors in a file of weights. They are mapped, and read when they are used."""
     if file.suffix == ".bin":
         tensors = torch_zip.tensors_under("", torch_zip.read(file))
         if sum(t.nbytes for t in tensors.values()) > file.stat().st_size:

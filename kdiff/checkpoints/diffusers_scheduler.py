@@ -13,7 +13,7 @@ from kdiff.counts import whole_number
 from kdiff.preconditioners import INFINITY, Precond, flow, precond
 
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
-_DISCRETE = (  # of `DDPMScheduler`: what its alphas_cumprod depend on
+_DISCRETE = (  # the settings of `DDPMScheduler` that determine alphas_cumprod
     "num_train_timesteps",
     "beta_start",
     "beta_end",
@@ -21,8 +21,8 @@ _DISCRETE = (  # of `DDPMScheduler`: what its alphas_cumprod depend on
     "trained_betas",
     "rescale_betas_zero_snr",
 )
-# What gives the timesteps another meaning, and is not read: they are ln(sigma) / 4 for Stable Video
-# Diffusion, and other noise levels for CogVideoX.
+# Settings that give timesteps another meaning, and are not supported: ln(sigma) / 4 in Stable Video
+# Diffusion, and other noise levels in CogVideoX.
 _USUAL = {"timestep_type": "discrete", "snr_shift_scale": 1.0}
 _MOST_TIMESTEPS = 100_000
 # Where sigma is infinite, the variance-exploding frame needs something finite: 2^20 for betas of

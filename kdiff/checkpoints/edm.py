@@ -69,7 +69,7 @@ PRECONDS: dict[str, Callable[[Record], Precond]] = {
 
 
 def detect(path: Path) -> str | None:
-    """None if the file is a pickle with one of EDM's preconditioners, or networks."""
+    """None if the file is a pickle with one of EDM's preconditioners or networks."""
     return missing(path, PRECONDS, NETWORKS)
 
 
@@ -81,8 +81,8 @@ def load(
     shape: Sequence[int] | None = None,
 ) -> Denoiser:
     """The denoiser in a pickle of EDM's, on the CPU, in `dtype` (None: the file's). `precond` is
-    needed if the network is in a preconditioner that EDM does not have, and `shape` if that does
-    not say it. ValueError if the pickle is damaged or has anything that such a pickle does not
+    needed if EDM does not have the network's preconditioner, and `shape` if the preconditioner has
+    none. ValueError if the pickle is damaged or has anything that such a pickle does not
     need."""
     with opened(path) as pickle:
         net = preconditioner(pickle.value)
@@ -112,7 +112,7 @@ def load(
 
 
 def _row(net: Record) -> tuple[Precond, str]:
-    """The preconditioner that the pickle says, and how."""
+    """The preconditioner that the pickle describes, and how it was found."""
     row = PRECONDS[net.name](net)
     settings = ", ".join(
         f"{key} {value:g}" for key, value in (row.config or {}).items() if key != "name"

@@ -57,8 +57,9 @@ def load(path: Path, dtype: torch.dtype | None = torch.float32) -> Denoiser:
 
 
 def _convert(network: EDM2UNet, dtype: torch.dtype | None) -> None:
-    """The network in `dtype` (None: as it is). What EDM2's code multiplies weights with is a gain
-    over sqrt(fan-in), rounded to the gain's own dtype, so a wider gain is made to give the same."""
+    """The network in `dtype` (None: as it is). EDM2's code multiplies weights by
+    gain / sqrt(fan-in), rounded to the dtype of the gain. A wider gain is adjusted to give the
+    same factor."""
     half = network.out_gain.dtype
     network.to(dtype)
     blocks = [module for module in network.modules() if isinstance(module, MPBlock)]

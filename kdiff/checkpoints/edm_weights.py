@@ -2,7 +2,7 @@
 wrapper (see `unwrap`): what others train with NVIDIA's code, and kdiff's own networks.
 
 The architecture is read from names and shapes. What the network predicts leaves no trace there:
-`precond` must say it. EDM2's is known, as there is only one.
+`precond` must say it. EDM2 has only one, so it is assumed there.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def load(
     weights: str | None = None,
     dtype: torch.dtype | None = torch.float32,
 ) -> Denoiser:
-    """The denoiser, on the CPU, in `dtype` (None: the file's), of the weights that `weights` names
-    (see `unwrap`). `precond` is needed, but for EDM2.
+    """The denoiser, on the CPU, in `dtype` (None: the file's). `weights` chooses among several
+    networks (see `unwrap`). `precond` is needed except for EDM2.
 
     ValueError says what is missing, or not supported.
     """
@@ -108,7 +108,7 @@ def _marks(saved: Any) -> tuple[str, ...] | None:
 
 
 def _architecture(shapes: _Shapes) -> tuple[Callable[..., nn.Module], dict[str, Any]]:
-    """The network, and its arguments, that names and shapes of its tensors determine."""
+    """The network's class and arguments, as the names and shapes of its tensors determine them."""
     found = [re.fullmatch(r"enc\.(\d+)x\d+_block0\.conv_?\w*1\.weight", key) for key in shapes]
     sizes = sorted((int(match[1]) for match in found if match), reverse=True)
     last = "conv_res1" if "emb_noise.weight" in shapes else "conv1"

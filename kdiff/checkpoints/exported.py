@@ -31,10 +31,10 @@ def detect(path: Path) -> str | None:
 
 
 def load(path: Path, trust: bool | None = None, **told: Any) -> Denoiser:
-    """ValueError without settings, beside it or told, or unless trusted."""
+    """ValueError without settings (beside it or told), or unless trusted."""
     sidecar.read(path, told)
     check_trusted(path, "an exported program", trust)
     program = torch.export.load(path).module()
-    # Exported as it was, it has no modes, and its own train() only says so.
+    # An exported program has no modes: its own train() only raises an error.
     program.train = lambda mode=True: program  # type: ignore[method-assign]
     return sidecar.wrapped(path, program, told)

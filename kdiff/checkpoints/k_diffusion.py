@@ -1,8 +1,9 @@
-"""k-diffusion checkpoints: `.safetensors` as its `convert_for_inference.py` writes them, with the
-config in the metadata, `.pth` of its `train.py`, of which the moving average is taken, and what
-others save of its networks (see `unwrap`).
+"""k-diffusion checkpoints: `.safetensors` of its `convert_for_inference.py`, with the config in the
+metadata; `.pth` of its `train.py`, from which the moving average is taken; and weights of its
+networks that others saved (see `unwrap`).
 
-A file without a config needs what it was trained with: beside itself, as `NAME.json`, or `config`.
+A file without a config needs the config of its training: beside it, as `NAME.json`, or as the
+setting `config`.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from kdiff.networks.k_diffusion_v2 import KDiffusionV2
 from kdiff.preconditioners import Precond, edm
 
 NAME = "k-diffusion"
-_INNER = "inner_model."  # of the wrapper that feeds it what augmentation was done
+_INNER = "inner_model."  # the wrapper that tells the network which augmentation was done
 _MARKS = {
     "image_v1": ("proj_in.weight", "mapping.0.weight", "proj_out.weight"),
     "image_transformer_v2": ("patch_in.proj.weight", "time_emb.weight", "patch_out.proj.weight"),
 }
 _MAX_CONFIG_BYTES = 1 << 20
 AUGMENTATIONS = 9  # numbers that tell an augmented training image
-SIGMA_MIN, SIGMA_MAX = 1e-2, 80.0  # in all of k-diffusion's configurations, or near
+SIGMA_MIN, SIGMA_MAX = 1e-2, 80.0  # in k-diffusion's configurations, exactly or nearly
 
 
 def detect(path: Path) -> str | None:
@@ -51,8 +52,7 @@ def detect(path: Path) -> str | None:
 
 
 def files(path: Path, config: Mapping[str, Any] | str | Path | None = None) -> list[Path]:
-    """The file, and the config: the one that is told, or the one beside the file unless the file
-    has its own."""
+    """The file and its config: the told one, else the file's own, else the one beside it."""
     if config is not None:
         return [path, *([user_path(config)] if isinstance(config, str | Path) else [])]
     read_beside = _config_inside(path, unwrap.read(path)) is None and _beside(path).is_file()
@@ -70,12 +70,12 @@ def load(
     weights: str | None = None,
     dtype: torch.dtype | None = torch.float32,
 ) -> Denoiser:
-    """The denoiser, on the CPU, in `dtype` (None: the file's), of the weights that `weights` names
-    (see `unwrap`).
+    """The denoiser, on the CPU, in `dtype` (None: the file's). `weights` chooses among several
+    networks (see `unwrap`).
 
     `config` is the config of the training, or its file, for a checkpoint that has none. The other
-    keywords replace what it says.
-    ValueError if the config is of a network, or has conditioning, that is not supported.
+    keywords replace its values.
+    ValueError if the config describes an unsupported network or conditioning.
     """
     saved = unwrap.read(path)
     config = _config(path, saved, config)
@@ -124,7 +124,7 @@ def load(
 
 
 def _process(model: Mapping[str, Any]) -> tuple[Precond, str]:
-    """The preconditioner that a config's model has, and how that was decided."""
+    """The preconditioner of a config's model, and how it was decided."""
     numbers = {
         "sigma_data": _number(model, "sigma_data", 1.0),
         "sigma_min": _number(model, "sigma_min", SIGMA_MIN),
@@ -136,7 +136,7 @@ def _process(model: Mapping[str, Any]) -> tuple[Precond, str]:
 
 
 def _config_inside(path: Path, saved: Any) -> Any:
-    """What the file itself says, or None. ValueError if that is not JSON."""
+    """The config in the file itself, or None. ValueError if it is not JSON."""
     if isinstance(saved, dict) and "config" in saved:
         return saved["config"]
     try:
@@ -221,7 +221,7 @@ def _classes(config: Mapping[str, Any]) -> int:
 
 
 def _number(settings: Mapping[str, Any], key: str, default: float) -> float:
-    """One setting. ValueError if it is there, but no number."""
+    """One setting. ValueError if it is there but not a number."""
     value = settings.get(key, default)
     if type(value) not in (int, float):
         raise ValueError(f"its config has no number as {key}, but {value!r:.80}")

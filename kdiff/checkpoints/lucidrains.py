@@ -1,11 +1,10 @@
 """`model-N.pt` of lucidrains' `denoising-diffusion-pytorch` (2.x), as its `Trainer` saves them, and
-what others save of its networks (see `unwrap`).
+weights of its networks that others saved (see `unwrap`).
 
-Taken are the weights of the moving average (`ema`), if there is one. Read from the file: the
-network's architecture, by the shapes of its tensors; the noise schedule, a buffer; and the
-objective, since the loss weight of each timestep, another buffer, has a different form for each.
-Not in the file: the image size, and whether the data were scaled to [-1, 1] (they are unless
-auto_normalize was switched off).
+The weights are the moving average (`ema`), if there is one. The shapes of the tensors determine the
+network's architecture. One buffer is the noise schedule. Another is the loss weight of each
+timestep, which has a different form for each objective. The file does not say the image size, or
+whether the data were scaled to [-1, 1] (they are unless auto_normalize was switched off).
 """
 
 from __future__ import annotations
@@ -50,8 +49,8 @@ def load(
     weights: str | None = None,
     dtype: torch.dtype | None = torch.float32,
 ) -> Denoiser:
-    """The denoiser, on the CPU, in `dtype` (None: the file's), of the weights that `weights` names
-    (see `unwrap`).
+    """The denoiser, on the CPU, in `dtype` (None: the file's). `weights` chooses among several
+    networks (see `unwrap`).
 
     `shape` `(channels, height, width)` is always needed. `prediction` (eps, x0 or v) is needed only
     where the loss weights are not in the file, `precond` where the noise schedule is not, and

@@ -1,7 +1,7 @@
 """kdiff's own checkpoints: safetensors whose metadata says how to build and call the network.
 
-A checkpoint is read tensor by tensor, each through a mapping of its own: the network is all that
-stays in memory, and while it loads there is one tensor more.
+A checkpoint is read tensor by tensor, each through a mapping of its own. While it loads, memory
+holds the network and one tensor more; afterwards, only the network.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def load(
         raise ValueError(f"{path} is {missing}")
     try:
         config, names = parse_json(_metadata(path)["config"], "the config"), _names(path)
-        # On meta: neither memory nor random numbers for what is replaced.
+        # On meta: weights that will be replaced need neither memory nor random numbers.
         with torch.device("meta"), at_most(len(names)):
             network = _network(config["network"])
         load_weights(network, ((name, _tensor(path, name)) for name in names), dtype)
@@ -105,7 +105,7 @@ def load(
 
 
 def describe(model: Denoiser) -> dict[str, Any]:
-    """The `config` of `save` that `model` is built from again.
+    """The `config` for `save` from which `model` can be built again.
 
     ValueError unless its network is one of `NETWORKS`, and its preconditioner one of `PRECONDS`.
     """
@@ -128,15 +128,15 @@ def describe(model: Denoiser) -> dict[str, Any]:
 
 
 def _chosen_range(model: Denoiser) -> dict[str, float]:
-    """The ends that are not the preconditioner's own."""
+    """The ends of the range that differ from the preconditioner's own."""
     own = make_precond(**model.precond.config or {})
     ends = {"sigma_min": model.sigma_min, "sigma_max": model.sigma_max}
     return {key: value for key, value in ends.items() if value != getattr(own, key)}
 
 
 def _range(config: Mapping[str, Any], own: Precond) -> dict[str, float]:
-    """The ends that the config chooses. Earlier files always have both: if these are the ends of
-    the table of timesteps, nobody chose them."""
+    """The ends that the config chooses. Earlier files always have both. If they are the ends of the
+    table of timesteps, nobody chose them."""
     ends = {key: config[key] for key in ("sigma_min", "sigma_max") if config.get(key) is not None}
     if own.sigmas and list(ends.values()) == [own.sigmas[0], own.sigmas[-1]]:
         return {}
@@ -156,7 +156,7 @@ def _network(settings: dict[str, Any]) -> nn.Module:
 
 
 def _learned_variance(config: Mapping[str, Any]) -> bool:
-    """Earlier files do not say it: there the channels of the network do."""
+    """Earlier files do not say it, so the network's channels decide."""
     said = config.get("learned_variance")
     return learns_variance(config["network"], config["shape"]) if said is None else said
 
@@ -194,7 +194,7 @@ def _names(path: Path) -> list[str]:
 
 
 def _tensor(path: Path, name: str) -> Tensor:
-    """What was read of a mapping counts as this process's memory until the mapping goes, so each
-    tensor has its own."""
+    """The pages read through a mapping count as this process's memory until the mapping goes, so
+    each tensor has a mapping of its own."""
     with safe_open(path, framework="pt") as file:
         return file.get_tensor(name)

@@ -1,7 +1,7 @@
 """The files beside an ONNX model that hold its tensors, as its protobuf names them.
 
-All messages that can hold a tensor are looked through, wherever they are: in graphs of attributes,
-in functions, in sparse tensors. Formats: protobuf's encoding; onnx.proto for the numbers of fields.
+The search covers all messages that can hold a tensor: also those in graphs of attributes, in
+functions and in sparse tensors. Formats: protobuf's encoding; onnx.proto for the numbers of fields.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ HOLDS: dict[str, dict[int, str]] = {  # message -> number of a field -> message 
 _KEY, VALUE = 1, 2  # of a StringStringEntry
 _FIXED = {1: 8, 5: 4}  # wire type -> bytes
 _MAX_SIZE = 1 << 31  # protobuf's
-MAX_FIELDS = 1_000_000  # Stable Diffusion's network has some 100 thousand
+MAX_FIELDS = 1_000_000  # Stable Diffusion's network has about 100 thousand
 
 
 def external_files(path: Path) -> list[Path]:
-    """All files beside the one at `path` that it has tensors in.
+    """All files beside the model at `path` that hold its tensors.
 
-    ValueError if one is not a file in its folder or below that, by name or through a link; or if
-    the model is damaged.
+    ValueError if one of them is not in the model's folder or below it, by name or through a link,
+    or if the model is damaged.
     """
     if path.stat().st_size >= _MAX_SIZE:
         raise ValueError(f"{path} is larger than an ONNX model can be")
@@ -48,7 +48,7 @@ def external_files(path: Path) -> list[Path]:
 
 def _inside(path: Path, location: str) -> Path:
     named, file = Path(location), path.parent / location
-    # With a star, onnxruntime marks what is an address in memory.
+    # onnxruntime marks an address in memory with a star.
     if named.is_absolute() or ".." in named.parts or "*" in location:
         wrong = "which is not a name in the model's folder"
     elif not os.path.isfile(file):
@@ -62,7 +62,7 @@ def _inside(path: Path, location: str) -> Path:
 
 
 def _locations(data: bytes) -> Iterator[bytes]:
-    """Where tensors are. More is found than is used, where a field should not be there twice."""
+    """Where tensors are. A field that wrongly occurs twice is found twice, though used once."""
     pending = [("Model", 0, len(data))]
     fields = 0
     while pending:
@@ -81,8 +81,8 @@ def _locations(data: bytes) -> Iterator[bytes]:
 
 
 def _fields(data: bytes, position: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """The number of each field from `position` to `end`, and where what it holds starts and ends.
-    Of numbers, which hold nothing, both are the end."""
+    """The number of each field from `position` to `end`, and where its content starts and ends.
+    A number has no content: both are its end."""
     while position < end:
         tag, position = _varint(data, position)
         number, wire_type = (tag & 0xFFFFFFFF) >> 3, tag & 7

@@ -34,14 +34,14 @@ def detect(path: Path) -> str | None:
 
 
 def files(path: Path) -> list[Path]:
-    """The model, its settings, and the weights that are in files of their own. ValueError if one of
-    these is outside the model's folder."""
+    """The model, its settings, and its files of weights. ValueError if one of these is outside the
+    model's folder."""
     return list(dict.fromkeys([*sidecar.files(path), *external_files(path)]))
 
 
 def load(path: Path, trust: bool | None = None, **told: Any) -> Denoiser:
-    """ValueError without settings, beside it or told; without onnxruntime, or if that cannot run
-    it; and as `files`, all of which it reads. `trust` changes nothing: a graph only computes."""
+    """ValueError without settings (beside it or told), without onnxruntime, if onnxruntime cannot
+    run it, and where `files` raises it. `trust` changes nothing: a graph only computes."""
     sidecar.read(path, told)
     files(path)
     return sidecar.wrapped(path, Program(path), told)
@@ -55,7 +55,7 @@ class Program:
             import onnxruntime
         except ImportError as error:
             raise ValueError(f"{path} needs onnxruntime: pip install onnxruntime") from error
-        onnxruntime.set_default_logger_severity(4)  # it would print what it also raises
+        onnxruntime.set_default_logger_severity(4)  # it would also print the errors that it raises
         try:
             self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         except Exception as error:  # its errors have no common class
@@ -74,14 +74,14 @@ class Program:
         feed = {k: _array(k, v, _DTYPES[self.inputs[k]]) for k, v in given.items()}
         try:
             answer = self.session.run(None, feed)[0]
-        except Exception as error:  # onnxruntime's own, by which it refuses a shape, say
+        except Exception as error:  # onnxruntime's own errors, for instance when it refuses a shape
             raise ValueError(f"onnxruntime: {_reason(error)}") from error
         return torch.from_numpy(answer).to(x)
 
 
 def _array(name: str, value: Any, dtype: Any) -> np.ndarray:
-    """The nearest whole numbers, if the model wants such: timesteps may lie between two. ValueError
-    for a condition that is not a tensor."""
+    """Rounded to whole numbers if the model takes such, because timesteps may lie between two.
+    ValueError for a condition that is not a tensor."""
     if not isinstance(value, Tensor):
         raise ValueError(f"the ONNX model takes {name} as numbers, not as {type(value).__name__}")
     array = value.cpu().numpy()

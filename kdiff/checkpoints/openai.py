@@ -34,7 +34,7 @@ TRACELESS = (
     "diffusion_steps",
     "rescale_timesteps",
 )
-# What the scripts of both projects do unless they are told otherwise.
+# The defaults of both projects' scripts.
 _DEFAULTS = {"use_new_attention_order": False, "diffusion_steps": 1000}
 _SCHEDULES = ("linear", "cosine")
 
@@ -67,12 +67,12 @@ def load(
     """The denoiser, on the CPU, in `dtype` (None: the file's). It predicts eps; a learned variance
     is dropped.
 
-    Most settings are flags that the model was trained with. What is not given is taken from the
+    Most settings are flags that the model was trained with. Those not given are taken from the
     published model of the same shapes. If there is no such model, `num_heads` or
     `num_head_channels`, and `noise_schedule` (linear or cosine), are needed; so is
     `rescale_timesteps` if `diffusion_steps` are not 1000, and `shape` `(channels, height, width)`
     if the scripts have no image size with these multipliers. `precond` replaces the noise schedule,
-    for networks that others trained in another way; `weights`: see `unwrap`.
+    for networks that others trained in another way. `weights`: see `unwrap`.
     ValueError says what is missing, or which variant is not supported.
     """
     chosen, told = unwrap.take(unwrap.read(path), MARKS, weights)
@@ -113,7 +113,7 @@ def load(
 
 
 def read_architecture(shapes: _Shapes) -> dict[str, Any]:
-    """The arguments of `OpenAIUNet` that names and shapes of its tensors determine.
+    """The arguments of `OpenAIUNet`, as the names and shapes of its tensors determine them.
 
     ValueError for a relative of these networks (a classifier, an upsampler, ..).
     """
@@ -158,7 +158,7 @@ def read_architecture(shapes: _Shapes) -> dict[str, Any]:
 
 def _resampling(shapes: _Shapes) -> tuple[str, int]:
     """How the image is resized, and the number of residual blocks of a level. The first output
-    block that ends by resizing is the last of its level, of which there is one more."""
+    block that ends by resizing is the last of its level; the way up has one block more a level."""
     outputs = range(_count(shapes, "output_blocks"))
     for kind, layer in (("conv", "conv.weight"), ("block", "in_layers.0.weight")):
         for i in outputs:
@@ -191,7 +191,7 @@ def choose_shape(shape: Sequence[int] | None, architecture: Mapping[str, Any]) -
 def choose_settings(
     architecture: Mapping[str, Any], flags: Mapping[str, Any], needs_schedule: bool = True
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """The settings that leave no trace in names and shapes, and where each is from. Without
+    """The settings that leave no trace in names and shapes, and the source of each. Without
     `needs_schedule`, the noise schedule may be missing."""
     told = {key: value for key, value in flags.items() if value is not None}
     for key in (*HEADS, "diffusion_steps"):

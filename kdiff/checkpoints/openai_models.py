@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """What the shapes of the tensors of `files` say, then what they do not."""
+    """First the settings that the shapes of the tensors in `files` determine, then the others."""
 
     files: str
     model_channels: int
@@ -32,7 +32,7 @@ class Published:
     rescale_timesteps: bool = False
 
     def fits(self, architecture: Mapping[str, Any]) -> bool:
-        """Whether a file whose shapes say `architecture` has this model's shapes."""
+        """Whether a file with this `architecture` has the shapes of this model."""
         return all(getattr(self, key) == value for key, value in architecture.items())
 
 

@@ -1,5 +1,5 @@
-"""An interpreter of its own for the few opcodes that a pickle of tensors and settings consists of:
-nothing in it imports, calls or constructs what a file names.
+"""A separate interpreter for the few opcodes that a pickle of tensors and settings needs. It never
+imports, calls or constructs anything that a file names.
 
 A name in the pickle must be one of `OUTER` (of `STORAGE`, for the tensors inside) and stands for a
 function of this module; every other name is refused. Bytes are not read but remembered as spans of
@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import torch
 
-_MAX_OPCODES = 1_000_000  # the published networks have some 60 thousand
+_MAX_OPCODES = 1_000_000  # the published networks have about 60 thousand
 _MAX_TEXT = 1 << 24
 _MAX_NAME = 1000
 _OPCODES = {op.code: op for op in pickletools.opcodes}
@@ -44,14 +44,14 @@ class Span(NamedTuple):
 
 
 class Name(NamedTuple):
-    """What a pickle calls by name; no more than that name."""
+    """The name of something that a pickle calls, and nothing more."""
 
     name: str
 
 
 @dataclass(eq=False)
 class Record:
-    """An object of the pickle: its class's name, what it was made of, its state."""
+    """An object of the pickle: the name of its class, its arguments and its state."""
 
     name: str
     args: tuple = ()
@@ -114,8 +114,8 @@ class Machine:
         self.file, self.end, self.names = file, end, names
 
     def run(self) -> Any:
-        """The value of the pickle that starts where `file` stands. ValueError if it is damaged, or
-        has an opcode or a name that such a pickle does not need."""
+        """The value of the pickle that starts at the position of `file`. ValueError if it is
+        damaged, or has an opcode or a name that such a pickle does not need."""
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}

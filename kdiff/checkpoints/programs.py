@@ -1,8 +1,8 @@
 """Files that hold a program, which runs only if it is trusted.
 
-One says so by `trust=True` or, for the command line, by the environment variable KDIFF_TRUST=1.
-Nothing that the file or its neighbours say counts, and nothing in a program is looked through: in a
-language that reaches files, no list of words tells the harmless ones.
+Users trust it by `trust=True` or, on the command line, by the environment variable KDIFF_TRUST=1.
+The file and its neighbours have no say. kdiff does not search a program for dangerous words: in a
+language that reaches files, no list of words tells which programs are harmless.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _HOW = "if you trust whoever made it, say kdiff.load(.., trust=True), or set KDI
 
 
 def check_trusted(path: Path, kind: str, trust: bool | None) -> None:
-    """ValueError unless `trust` is True, or None while KDIFF_TRUST is 1. `kind`: what `path` is."""
+    """ValueError unless `trust` is True, or None while KDIFF_TRUST is 1. `kind`: what it is."""
     if not isinstance(trust, bool | None):
         raise ValueError(f"trust must be True or False, not {trust!r}")
     if not (os.environ.get("KDIFF_TRUST") == "1" if trust is None else trust):
@@ -23,7 +23,7 @@ def check_trusted(path: Path, kind: str, trust: bool | None) -> None:
 
 
 def members(path: Path) -> list[str] | None:
-    """The names in a zip archive; None for another file."""
+    """The names in a zip archive, or None for any other file."""
     if not path.is_file() or not zipfile.is_zipfile(path):
         return None
     with zipfile.ZipFile(path) as archive:

@@ -1,4 +1,4 @@
-"""What to say of a file that no format reads: the nearest one and its reason, on one line."""
+"""The message for a file that no format reads: the nearest format and its reason, on one line."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from kdiff.checkpoints import torch_zip, unwrap
 from kdiff.downloads import check_file, unfinished
 
-# Names of tensors in the networks that people have, with # for numbers. Networks of kdiff's formats
-# are under the format's name.
+# Names of tensors in common networks, with # for numbers. Networks that kdiff reads stand under the
+# name of their format.
 _MARKS: Mapping[str, tuple[str, ...]] = {
     "edm-weights": ("map_layer#.weight", "enc.#x#_conv.weight", "enc.#x#_block#.conv#.weight"),
     "openai": (
@@ -55,8 +55,8 @@ _BY_ENDING = {".safetensors": "kdiff", ".pkl": "edm", ".pt": "openai", ".pth": "
 
 
 def refusal(path: Path, missed: Mapping[str, str]) -> str:
-    """The message; `missed` is why each format did not take the file at `path`. ValueError if it is
-    empty."""
+    """The message. `missed` says why each format did not take the file at `path`. ValueError if the
+    file is empty."""
     check_file(path)
     begun = f"{path} is of no format that kdiff reads"
     unended = unfinished(path)
@@ -84,7 +84,7 @@ def _reason(missed: Mapping[str, str], name: str) -> str:
 
 
 def _nearest(saved: Any, missed: Mapping[str, str]) -> str:
-    """The network that the tensors seem to belong to, by their names, and what is around them."""
+    """The network that the tensors seem to belong to, by their names, and their wrapper."""
     names, around = unwrap.contents(saved)
     if not names:
         return f"nearest: a {_STATE_DICT}, but it holds no tensors by name"

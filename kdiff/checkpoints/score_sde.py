@@ -1,10 +1,10 @@
 """score_sde_pytorch's `.pth` of DDPM++ and NCSN++ (`ncsnpp` there), continuous in time, as its
-`save_checkpoint` writes them: `{'optimizer', 'model', 'ema', 'step'}`, and what others save of its
-networks (see `unwrap`).
+`save_checkpoint` writes them: `{'optimizer', 'model', 'ema', 'step'}`; and weights of its networks
+that others saved (see `unwrap`).
 
-Taken are the weights of the moving average, a list in the order of the model's parameters. They are
-renamed into `SongUNet`, which is this architecture. It is found from the tensors' shapes; what a
-file does not say is which SDE it was trained on (`load`).
+The weights are the moving average, a list in the order of the model's parameters. They are renamed
+for `SongUNet`, which has this architecture. The shapes of the tensors determine its arguments. The
+file does not say which SDE it was trained on (see `load`).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ NAME = "score_sde"
 _PREFIX = "all_modules."
 MARKS = (f"{_PREFIX}1.weight", f"{_PREFIX}2.weight", f"{_PREFIX}3.Conv_0.weight")
 _FIXED = ("sigmas", f"{_PREFIX}0.W")  # not trained: buffers, and Fourier features
-_ATTENTION_SIZE = 16  # attn_resolutions of all published configurations
+_ATTENTION_SIZE = 16  # the attn_resolutions of all published configurations
 _FIR, _BOX = [1, 3, 3, 1], [1, 1]
-# The parts of a block: ours, theirs
+# the parts of a block: our name, their name
 _BLOCK = {
     "norm0": "GroupNorm_0",
     "conv0": "Conv_0",
@@ -59,14 +59,14 @@ def load(
     weights: str | None = None,
     dtype: torch.dtype | None = torch.float32,
 ) -> Denoiser:
-    """The denoiser, for images in [-1, 1], on the CPU, in `dtype` (None: the file's), of the
-    weights that `weights` names (see `unwrap`): by default the moving average.
+    """The denoiser, for images in [-1, 1], on the CPU, in `dtype` (None: the file's). `weights`
+    chooses among several networks (see `unwrap`): by default the moving average.
 
-    `sde`: with positional embeddings `vpsde`, the default, or `subvpsde`, or `vpsde-discrete`
-    (trained with `training.continuous = False`), which a file does not tell apart; with Fourier
-    features always `vesde`. Its range, in the file, is doubled: it is of images in [0, 1].
+    `sde`, with positional embeddings, is `vpsde` (the default), `subvpsde` or `vpsde-discrete`
+    (trained with `training.continuous = False`): a file does not tell them apart. With Fourier
+    features it is always `vesde`, whose range in the file is for images in [0, 1] and is doubled.
     `shape` `(channels, height, width)`: by default the size that has attention at 16 x 16.
-    `precond`, of what was trained in another way, replaces the SDE.
+    `precond` replaces the SDE, for networks that were trained in another way.
     ValueError names what is not supported.
     """
     tensors, weighted = _tensors(path, weights)
@@ -112,8 +112,8 @@ def load(
 
 
 def _tensors(path: Path, weights: str | None) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Those of the network, and what to say of the choice. The project's own files always have an
-    average: MissingSetting if it is not there, or does not fit."""
+    """The network's tensors, and how they were chosen. The project's own files always have an
+    average: MissingSetting if it is missing or does not fit."""
     saved = unwrap.read(path)
     lost = MissingSetting(
         f"{path}: no ema.shadow_params for a model.{_PREFIX}*: give weights=model to take the "
@@ -184,7 +184,7 @@ def _settings(modules: Sequence[Module], shape: Sequence[int] | None) -> dict[st
 
 
 def _levels(body: Sequence[Module]) -> list[list[Module]]:
-    """The blocks and attention of each level on the way down; the last goes on to the end."""
+    """The blocks and attention of each level on the way down. The last level includes the rest."""
     levels: list[list[Module]] = [[]]
     for module in body:
         if _resamples(module):
@@ -217,7 +217,8 @@ def _under(name: str, tensors: Module) -> dict[str, Tensor]:
 
 
 def _layer(layer: nn.Module, rest: Iterator[Module]) -> dict[str, Tensor]:
-    """The tensors of one layer by its own names, from the next module, or two with attention."""
+    """The tensors of one layer, by its own names, from the next module, or from the next two if it
+    has attention."""
     module = next(rest)
     if not isinstance(layer, UNetBlock):
         kept = {key.removeprefix("Conv2d_0."): value for key, value in module.items()}
@@ -234,7 +235,7 @@ def _layer(layer: nn.Module, rest: Iterator[Module]) -> dict[str, Tensor]:
 
 
 def _filter(layer: nn.Module) -> dict[str, Tensor]:
-    """The filter of a layer that resamples: no file has it, and in `layer` it has no values."""
+    """The filter of a resampling layer. No file has it, and in `layer` it has no values."""
     if not isinstance(layer, Resample) or layer.resample is None:
         return {}
     f = _FIR if layer.resample_filter.shape[-1] == len(_FIR) else _BOX
@@ -242,7 +243,7 @@ def _filter(layer: nn.Module) -> dict[str, Tensor]:
 
 
 def _attention(module: Module) -> dict[str, Tensor]:
-    """Their 1 x 1 convolutions are matrices W, x -> x W; ours is one of all three, interleaved."""
+    """Their 1 x 1 convolutions are matrices W, x -> x W. Ours is one of q, k and v, interleaved."""
     w = [module[f"NIN_{i}.W"].T for i in range(4)]
     b = [module[f"NIN_{i}.b"] for i in range(4)]
     return {

@@ -15,7 +15,7 @@ from kdiff.files import read_json
 from kdiff.wrapping import wrap
 
 _EXAMPLE = '{"prediction": "eps", "shape": [3, 32, 32]}'
-_CALL = (  # not about noise levels
+_CALL = (  # settings that are not about noise levels
     "shape",
     "classes",
     "labels",
@@ -28,14 +28,14 @@ _MAX_BYTES = 1 << 24  # far more than a list of a thousand alphas_cumprod
 
 
 def files(path: Path) -> list[Path]:
-    """The program at `path`, and its settings if they are beside it."""
+    """The program at `path`, and the file of its settings if there is one."""
     settings = _settings(path)
     return [path, *([settings] if settings.is_file() else [])]
 
 
 def read(path: Path, told: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the program at `path`, with what was told in place of what they say.
-    ValueError, which shows what to write, if they are not enough."""
+    """The settings of the program at `path`. Told settings replace those in the file. ValueError,
+    which shows what to write, if they are not enough."""
     file = _settings(path)
     settings = {**(_from_file(file) if file.is_file() else {}), **told}
     if "shape" in settings and settings.keys() & {"prediction", "precond"}:
@@ -63,7 +63,7 @@ def _from_file(file: Path) -> dict[str, Any]:
 
 
 def wrapped(path: Path, program: Callable[..., Any], told: Mapping[str, Any]) -> Denoiser:
-    """`program` as its settings, and what was told in their place, say."""
+    """The denoiser of `program`, by its settings and the told ones, which replace them."""
     settings = {"name": path.stem, **read(path, told)}
     precond = settings.pop("precond", None)
     if precond is not None:  # whatever the network was trained with

@@ -17,7 +17,7 @@ from kdiff.checkpoints.unpickle import Pickle, opened
 from kdiff.checkpoints.weights import load_weights
 
 _MAX_BLOCKS = 1000  # of a network; the published ones have below 40
-_MAX_PREFIX = 1000  # letters of the names of modules in modules
+_MAX_PREFIX = 1000  # letters in the names of nested modules
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -32,7 +32,7 @@ def preconditioner(value: Any) -> Record:
 
 def missing(path: Path, classes: Collection[str], networks: Collection[str] = ()) -> str | None:
     """None if the file is a snapshot whose preconditioner is one of `classes`, or has one of
-    `networks` in it, else why it is not. No tensor is read."""
+    `networks` in it, else a reason. No tensor is read."""
     if not path.is_file():
         return "not a file"
     with open(path, "rb") as file:
@@ -65,10 +65,10 @@ def build(
     dtype: torch.dtype | None,
     **defaults: Any,
 ) -> Network:
-    """kdiff's `network` for `module`: with its arguments, where it gave them, and its tensors, as
-    `load_weights` makes them."""
+    """kdiff's `network` for `module`, with its arguments, as far as it gave them, and its tensors,
+    loaded by `load_weights`."""
     arguments = {**defaults, **_arguments(module, inspect.signature(network).parameters)}
-    with torch.device("meta"):  # neither memory nor random numbers for what is replaced
+    with torch.device("meta"):  # weights that are replaced need neither memory nor random numbers
         made = network(**arguments)
     load_weights(made, ((name, pickle.tensor(t)) for name, t in _tensors(module)), dtype)
     return made

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from kdiff.checkpoints.weights import load_weights
 
 OLD = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-_MADV_PAGEOUT = 21  # Linux 5.4; it never loses data, and where it is unknown nothing happens
+_MADV_PAGEOUT = 21  # since Linux 5.4; it never loses data, and other systems ignore it
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
 def read(path: Path) -> Any:
-    """What was saved at `path`, its tensors still on disk: they are mapped, and read when used.
+    """The value saved at `path`. Its tensors stay on disk: they are mapped, and read when used.
 
     Only containers, numbers, strings and tensors are made. ValueError for anything else.
     """
@@ -38,7 +38,7 @@ def read(path: Path) -> Any:
     if not head.startswith(b"PK\x03\x04"):
         raise ValueError("not a zip archive, which torch.save writes since 1.6")
     try:
-        with zipfile.ZipFile(path) as archive:  # a compressed one could unpack to any size
+        with zipfile.ZipFile(path) as archive:  # a compressed member could unpack to any size
             if any(m.compress_type != zipfile.ZIP_STORED for m in archive.infolist()):
                 raise ValueError("a compressed zip archive")
             if _directory(path) != archive.start_dir:
@@ -48,7 +48,7 @@ def read(path: Path) -> Any:
         reason = " ".join(str(error).split())[:80] or type(error).__name__
         if isinstance(error, zipfile.BadZipFile):
             reason = "its end is missing or damaged: download or write it again"
-        if isinstance(error, UnpicklingError):  # whose text tells how to run it
+        if isinstance(error, UnpicklingError):  # torch's text tells how to run the file
             named = re.search(r"GLOBAL ([\w.]{1,80}) ", str(error))
             which = named[1] if named else "such as a whole module"
             reason = f"it has other objects in it ({which}): save just the network's state_dict()"
@@ -56,14 +56,14 @@ def read(path: Path) -> Any:
 
 
 def _directory(path: Path) -> int | None:
-    """Where the end of a zip archive says that its directory is; None unless all readers agree on
-    which that end is, so that torch's finds what Python's has found."""
+    """Where a zip archive's end record places its directory. None unless all readers agree on which
+    record that is: torch's reader must find the directory that Python's has found."""
     with open(path, "rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 98))
         tail = file.read()
     end64, locator, end = tail[-98:-42], tail[-42:-22], tail[-22:]
-    if end[:4] != b"PK\x05\x06" or end[20:] != b"\0\0":  # it could be followed by a comment
+    if end[:4] != b"PK\x05\x06" or end[20:] != b"\0\0":  # a comment could follow it
         return None
     if locator[:4] != b"PK\x06\x07":
         return int.from_bytes(end[16:20], "little")
@@ -91,15 +91,16 @@ def fill(
     dtype: torch.dtype | None,
 ) -> Network:
     """`make()` with `tensors`, of the file at `path`, as its weights (see `load_weights`). They are
-    copies: whoever reads a mapping of a file while it is overwritten, as checkpoints are, is
-    killed. ValueError unless names and shapes are exactly the network's, and all in the file."""
+    copies, because checkpoints get overwritten, and a process that then reads a mapping of the
+    file is killed. ValueError unless names and shapes are exactly the network's, and all values
+    are in the file."""
     # A view can claim any shape over a few bytes: such a tensor would fill the memory later.
     claimed = sum(value.nbytes for value in tensors.values())
     plain = all(v.device.type == "cpu" and v.layout == torch.strided for v in tensors.values())
     if not plain or claimed > path.stat().st_size:
         raise ValueError(f"{path}: its tensors are not stored in the file")
     try:
-        with torch.device("meta"):  # neither memory nor random numbers for what is replaced
+        with torch.device("meta"):  # no memory and no random numbers for replaced weights
             network = make()
         load_weights(network, _one_by_one(tensors), dtype)
     except (RuntimeError, ValueError) as error:
@@ -109,8 +110,8 @@ def fill(
 
 
 def _one_by_one(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """What was read of a mapping counts as this process's memory until the mapping goes, so the
-    system is told, once a tensor was copied, that its pages are not needed soon."""
+    """Tell the system that the pages of a copied tensor are not needed soon. Otherwise they count
+    as this process's memory until the mapping goes."""
     for name, value in tensors.items():
         yield name, value
         if sys.platform == "linux" and value.nbytes >= mmap.PAGESIZE:

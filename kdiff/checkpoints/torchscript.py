@@ -30,7 +30,7 @@ def detect(path: Path) -> str | None:
 
 
 def load(path: Path, trust: bool | None = None, **told: Any) -> Denoiser:
-    """ValueError without settings, beside it or told, or unless trusted."""
+    """ValueError without settings (beside it or told), or unless trusted."""
     sidecar.read(path, told)
     check_trusted(path, "a TorchScript archive", trust)
     try:

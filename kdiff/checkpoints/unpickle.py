@@ -1,7 +1,7 @@
 """Pickles as inert data: a file's settings, and its tensors, each read when it is asked for.
 
-Nothing runs that a file names; see `pickle_machine`. Format: what torch.save wrote before its
-version 1.6, for the bytes of a storage.
+Nothing that a file names runs; see `pickle_machine`. The bytes of a storage have the format in
+which torch.save wrote before version 1.6.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Pickle:
         self.used: set[Span] = set()
 
     def tensor(self, record: TensorRecord) -> Tensor:
-        """Read a tensor. ValueError for a damaged one, for a second one on the same storage, and
-        for one that would need more memory than it has in the file."""
+        """Read a tensor. ValueError if it is damaged, shares its storage with another one, or would
+        need more memory than it takes in the file."""
         kind, start, count = self._storage(record.span)
         _check_view(record, count)
         raw = _memory(count * kind.itemsize)
@@ -58,7 +58,8 @@ class Pickle:
     def _storage(self, span: Span) -> tuple[torch.dtype, int, int]:
         """The dtype of a storage, where its values start in the file, and how many there are: five
         pickles (the last but one describes it), the number of values, the values."""
-        if type(span) is not Span or span in self.used:  # shared, the file's size would say nothing
+        # With shared storages, the file's size would not limit the memory.
+        if type(span) is not Span or span in self.used:
             raise ValueError("it has a tensor without a storage of its own")
         self.used.add(span)
         end = span.start + span.size
@@ -77,7 +78,7 @@ class Pickle:
 
 
 def _memory(size: int) -> mmap:
-    """Memory that goes back to the system, all of it, when it is let go."""
+    """Memory that goes back to the system completely when it is released."""
     try:
         return mmap(-1, size)
     except OSError as error:
@@ -98,8 +99,8 @@ def _check_view(record: TensorRecord, count: int) -> None:
 
 @contextmanager
 def opened(path: str | Path) -> Iterator[Pickle]:
-    """The `Pickle` in the file at `path`. Whatever is wrong with the file, there or in the block
-    that reads from it, is a ValueError in one line."""
+    """The `Pickle` in the file at `path`. Any fault of the file, found here or in the block that
+    reads from it, is a ValueError in one line."""
     try:
         with open(path, "rb") as file:
             yield Pickle(file)

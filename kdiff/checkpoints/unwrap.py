@@ -1,10 +1,10 @@
-"""State dicts out of what training scripts put around them.
+"""State dicts, taken out of the wrappers that training scripts put around them.
 
 A network is found by the names of its tensors, wherever in the file they are: in dicts within dicts
 (`{"model": .., "ema": ..}`, Lightning's `state_dict`), behind prefixes (`module.`, `_orig_mod.`,
 `ema_model.`), as the list of an average's `shadow_params`, or under names without dots, as latent
-diffusion's `LitEma` keeps them. Of several, the moving average is taken, unless `weights` says
-which. Nothing is guessed: two that are equally good are an error.
+diffusion's `LitEma` keeps them. If there are several, the moving average is taken, unless
+`weights` names one. Nothing is guessed: two that are equally good are an error.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from torch import Tensor
 
 from kdiff.checkpoints import MissingSetting, torch_zip
 
-_DEPTH, _MOST = 4, 200_000  # of dicts in dicts, and of what is in them all
+_DEPTH, _MOST = 4, 200_000  # of nested dicts, and of all their entries
 _MANY = 32  # networks of one kind in one dict
-# What torch.compile, FSDP, activation checkpointing and DeepSpeed put anywhere into names.
+# The parts that torch.compile, FSDP, activation checkpointing and DeepSpeed add inside names.
 _INSIDE = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"}
-_SILENT = {*_INSIDE, "module", "_module"}  # of names in front that say nothing
+_SILENT = {*_INSIDE, "module", "_module"}  # prefixes without a meaning
 AVERAGE = re.compile(r"(?:^|[._])(?:ema|averag|avg|swa|shadow)", re.IGNORECASE)
 
 _Place = tuple[str, ...]
 
 
 class Found(NamedTuple):
-    """A network in a file: where it is (`ema.module`), the tensors under the network's own names,
-    those beside it, under the names of what owns it, and what was taken off the names."""
+    """A network in a file: its place (`ema.module`), its tensors under its own names, the tensors
+    beside it under its owner's names, and the parts that were removed from names."""
 
     label: str
     tensors: dict[str, Tensor]
@@ -48,7 +48,7 @@ class Found(NamedTuple):
 
 
 def read(path: Path) -> Any:
-    """What torch.save or safetensors wrote to `path`, tensors mapped. ValueError if neither did."""
+    """The content of a torch.save or safetensors file, tensors mapped. ValueError for others."""
     if path.is_file():
         with open(path, "rb") as file:
             safetensors = file.read(9)[8:] == b"{"
@@ -82,7 +82,7 @@ def find(
 
 
 def missing(saved: Any, marks: Sequence[str], **how: Any) -> str | None:
-    """None if there is such a network (see `find`), else which of the marks is nowhere."""
+    """None if there is such a network (see `find`), else which of the marks is missing."""
     if find(saved, marks, **how):
         return None
     nowhere = (mark for mark in marks if not find(saved, [mark], **how))
@@ -97,11 +97,11 @@ def take(
     inner: str = "",
     fixed: Collection[str] = (),
 ) -> tuple[Found, dict[str, str]]:
-    """The network to load, and what to say of the choice in `Denoiser.facts`. `weights` names one
-    by its place, or a part of it; `ema` and `model` are also any average, and any other.
+    """The network to load, and the choice in words for `Denoiser.facts`. `weights` names one by its
+    place, or a part of it. `ema` also means any average, and `model` any other network.
 
     MissingSetting if there are several of a kind, or an average that cannot be read. ValueError if
-    no network of this kind, or of that name, is in the file.
+    the file has no network of this kind or name.
     """
     found = find(saved, marks, inner=inner, fixed=fixed)
     if not found:
@@ -117,7 +117,7 @@ def take(
         matching = averages or found
     else:
         matching = _named(found, weights)
-    # Nothing to choose between a network and itself, saved under two names.
+    # One network saved under two names leaves nothing to choose.
     different: dict[int, Found] = {}
     for one in matching:
         different.setdefault(id(next(iter(one.tensors.values()))), one)
@@ -129,7 +129,7 @@ def take(
 
 
 class Contents(NamedTuple):
-    """The largest state dict in a file: the names of its tensors, and what is around it, in words
+    """The largest state dict in a file: the names of its tensors, and its wrapper in words
     (`ema, behind module.`)."""
 
     names: list[str]
@@ -147,7 +147,7 @@ def contents(saved: Any) -> Contents:
 
 
 def _state_dicts(saved: Any, fixed: Collection[str]) -> Iterator[tuple[_Place, dict[str, Tensor]]]:
-    """The tensors of each dict that has some, with the keys that lead there."""
+    """The tensors of each dict that holds any, with the keys that lead to it."""
     for path, mapping in _mappings(saved):
         tensors = torch_zip.tensors_under("", mapping)
         if tensors:
@@ -160,9 +160,9 @@ def _state_dicts(saved: Any, fixed: Collection[str]) -> Iterator[tuple[_Place, d
 
 
 def _mappings(saved: Any) -> Iterator[tuple[_Place, Mapping]]:
-    """Every dict in dicts, with the keys that lead there, the outer ones first."""
+    """Every nested dict, with the keys that lead to it, the outer ones first."""
     pending: deque[tuple[_Place, Any]] = deque([((), saved)] if isinstance(saved, Mapping) else [])
-    left = _MOST  # one dict can be in itself, or in many
+    left = _MOST  # a dict can contain itself, or be in several others
     while pending and left > 0:
         path, value = pending.popleft()
         left -= 1 + len(value)
@@ -177,7 +177,7 @@ def _mappings(saved: Any) -> Iterator[tuple[_Place, Mapping]]:
 def _listed(
     path: _Place, listed: Sequence[Any], beside: Mapping, fixed: Collection[str]
 ) -> Iterator[tuple[_Place, dict[str, Tensor]]]:
-    """The list of an average, by the names of the network beside it that has as many tensors."""
+    """A list of averages, under the names of the network beside it with as many tensors."""
     for value in beside.values():
         tensors = torch_zip.tensors_under("", value)
         trained = [k for k in tensors if not any(f".{k}".endswith(f".{f}") for f in fixed)]
@@ -186,7 +186,7 @@ def _listed(
 
 
 def _without_inside(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """With shorter names, unless two would be the same, and what these no longer have."""
+    """The tensors under shorter names, unless two would clash, and the removed parts."""
     renamed = {_cleaned(key, _INSIDE): value for key, value in tensors.items()}
     if renamed.keys() == tensors.keys() or len(renamed) < len(tensors):
         return tensors, ""
@@ -198,7 +198,7 @@ def _cleaned(name: str, silent: Collection[str]) -> str:
 
 
 def _prefixes(tensors: Mapping[str, Tensor], marks: Sequence[str]) -> list[str]:
-    """What may stand before all of the marks."""
+    """The prefixes under which all of the marks are found."""
     first = marks[0]
     candidates = [k.removesuffix(first) for k in tensors if f".{k}".endswith(f".{first}")]
     prefixes = [p for p in candidates if all(p + mark in tensors for mark in marks)]
@@ -225,9 +225,8 @@ def _found(
 def _without_dots(
     tensors: Mapping[str, Tensor], prefix: str
 ) -> tuple[str, dict[str, Tensor]] | None:
-    """LitEma's average of the tensors behind `prefix`: of `model.a.b` this is `model_ema.ab`. It
-    gets the prefix that it would have with dots. Tensors that are not averaged are the
-    network's."""
+    """LitEma's average of the tensors behind `prefix`: `model_ema.ab` belongs to `model.a.b`. It
+    gets the prefix that it would have with dots. Tensors without an average are the network's."""
     parts = prefix.split(".")[:-1]
     inside = [key for key in tensors if key.startswith(prefix)]
     for i in range(len(parts)):
@@ -268,14 +267,14 @@ def _unread_average(saved: Any) -> str | None:
 
 
 def _holds_tensors(value: Any) -> bool:
-    """Whether it holds tensors in dicts, or in lists in these. A single tensor is a setting."""
+    """Whether it holds tensors in dicts, or in lists inside them. A single tensor is a setting."""
     values = [inside for _, mapping in _mappings(value) for inside in mapping.values()]
     lists = [inside for inside in (value, *values) if isinstance(inside, list | tuple)]
     return any(isinstance(v, Tensor) for v in [*values, *(v for inside in lists for v in inside)])
 
 
 def _facts(chosen: Found, told: bool, count: int) -> dict[str, str]:
-    """What to say of a choice; nothing if there was neither one nor a wrapper."""
+    """The choice in words: empty if there was neither a choice nor a wrapper."""
     how = ", as told" if told else ""
     if chosen.average:
         average = next(part for part in chosen.label.split(".") if AVERAGE.search(part))

@@ -16,7 +16,7 @@ def load_weights(
     evaluation mode, without gradients. Parameters get `dtype`; None: the dtype that they have in
     the file. Buffers, such as frequencies, are not made narrower.
 
-    Tensors are taken one by one, so that each can go before the next is read. ValueError for
+    Tensors are taken one by one, so that each can be freed before the next is read. ValueError for
     complex ones, RuntimeError unless names and shapes are the network's.
     """
     buffers = {name for name, _ in network.named_buffers()}
@@ -40,9 +40,8 @@ def common_type(tensors: Iterable[Tensor]) -> torch.dtype | None:
 
 
 def _copy(value: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """In `dtype`, if it is floating-point. Four-dimensional tensors are channels_last, as
-    `Denoiser` would make them: were they copied again there, what that frees would stay with the
-    process."""
+    """In `dtype`, if it is floating-point. Four-dimensional tensors become channels_last, as
+    `Denoiser` wants them: if it copied them again, the process would keep the freed memory."""
     return value.to(
         dtype if value.is_floating_point() else None,
         copy=True,

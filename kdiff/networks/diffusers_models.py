@@ -1,7 +1,7 @@
 """The networks of diffusers, called as kdiff calls networks.
 
-Each holds the diffusers module as `model`; `forward(x, c_noise, **cond)` is its forward, of which
-the first result is returned. Embeddings are cast to the dtype of `x`.
+Each holds the diffusers module as `model`. `forward(x, c_noise, **cond)` calls its forward and
+returns the first result. Embeddings are cast to the dtype of `x`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class DiffusersNetwork(nn.Module):
-    """`needs`: the conditioning without which the network cannot run."""
+    """`needs` names the conditioning without which the network cannot run."""
 
     needs: Sequence[str] = ()
     model: Any
@@ -31,7 +31,7 @@ class DiffusersNetwork(nn.Module):
         return self.model(x, timestep=c_noise, **self.arguments(cond, x), return_dict=False)[0]
 
     def arguments(self, cond: dict[str, Tensor], x: Tensor) -> dict[str, Any]:
-        """The conditioning, as this network takes it."""
+        """The conditioning in the form that this network takes."""
         return cond
 
     @property
@@ -110,7 +110,7 @@ class SD3(DiffusersNetwork):
     needs = ("encoder_hidden_states", "pooled_projections")
 
 
-# By the class that a config.json names. Early DiT folders name the third.
+# By the class that config.json names. Early DiT folders name the third one.
 ADAPTERS: dict[str, type[DiffusersNetwork]] = {
     "UNet2DModel": UNet2D,
     "DiTTransformer2DModel": DiT,

@@ -1,7 +1,7 @@
 """The magnitude-preserving U-Net of EDM2 (Karras et al. 2024, "Analyzing and Improving the Training
-Dynamics of Diffusion Models", configuration G; equation numbers are that paper's), for inference.
+Dynamics of Diffusion Models", configuration G; its equation numbers), for inference.
 
-Every layer keeps the expected magnitude of its input: there are no biases and no group norms, and
+Every layer keeps the expected magnitude of its input. There are no biases and no group norms, and
 weights are normalised in each call. Tensors have the names and shapes of the published checkpoints.
 """
 
@@ -152,7 +152,7 @@ class EDM2UNet(nn.Module):
     `c_noise` is `[N]`. `class_labels` is `[N]` integers, -1 for the null class, or
     `[N, label_dim]` one-hot rows. `channel_mult_noise` and `channel_mult_emb` default to the
     first and the largest of `channel_mult`; `label_balance` and `concat_balance` are the t of
-    `mp_sum` and `mp_cat`, as are a block's `res_balance` and `attn_balance`, whose output is
+    `mp_sum` and `mp_cat`. So are `res_balance` and `attn_balance` in a block, whose output is
     clipped to +-`clip_act`.
     """
 
@@ -227,7 +227,7 @@ class EDM2UNet(nn.Module):
 
     def forward(self, x: Tensor, c_noise: Tensor, class_labels: Tensor | None = None) -> Tensor:
         emb = self._embed(c_noise, class_labels)
-        x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)  # stands in for biases
+        x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)  # a channel of ones replaces biases
         skips: list[Tensor] = []
         for layer in self.enc.values():
             x = layer(x, emb) if isinstance(layer, MPBlock) else layer(x)

@@ -1,4 +1,4 @@
-"""What keeps its precision in networks of half precision."""
+"""Layers that keep their precision in networks of half precision."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 
 class Frequencies(nn.Module):
-    """A layer whose buffers stay as wide as they are when its network is made narrower: angles of
-    many turns, in bfloat16, are off by tenths of a turn."""
+    """A layer whose buffers keep their width when its network is made narrower. In bfloat16,
+    angles of many turns are off by tenths of a turn."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         before = dict(self._buffers)

@@ -149,7 +149,7 @@ class KDiffusionV1(nn.Module):
 
     Its arguments have the names of k-diffusion's configurations; `mapping_cond_dim` counts
     the 9 numbers that tell an augmented training image. Optional, where the model has them:
-    `mapping_cond` `[N, D]`, without those 9, which are then 0, and `unet_cond` `[N, D, H, W]`.
+    `mapping_cond` `[N, D]` without those 9, which are then 0, and `unet_cond` `[N, D, H, W]`.
     With `has_variance` the last channel, a variance, is dropped. There are no classes.
     """
 

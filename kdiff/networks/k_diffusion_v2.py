@@ -3,8 +3,8 @@ levels of transformer layers on patches, merged 2 x 2 on the way down and split 
 attention that is local at fine levels and global in the middle.
 
 Tensors have the names and shapes of k-diffusion's checkpoints, so that their weights load into this
-class. Local attention is computed as attention under a mask, so it needs no special library, but
-memory as global attention does.
+class. Local attention is computed as attention under a mask. So it needs no special library, but as
+much memory as global attention.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ATTENTION = ("global", "neighborhood", "shifted-window", "none")
 
 
 def rms_norm(x: Tensor, scale: Tensor) -> Tensor:
-    """x / sqrt(mean(x^2)) scale, over the last axis, the norm in float32 or wider."""
+    """scale x / sqrt(mean(x^2)) over the last axis, with the norm in float32 or wider."""
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     norm = torch.rsqrt(wide.square().mean(-1, keepdim=True) + 1e-6)
     return x * (scale.to(wide) * norm).to(x.dtype)
@@ -42,7 +42,7 @@ class RMSNorm(nn.Module):
 
 
 class AdaptiveRMSNorm(nn.Module):
-    """Its scale is 1 + w, w linear in the embedding `cond` `[N, D]`; x is `[N, H, W, C]`."""
+    """The scale is 1 + w, with w linear in the embedding `cond` `[N, D]`; x is `[N, H, W, C]`."""
 
     def __init__(self, channels: int, cond_channels: int):
         super().__init__()
@@ -69,8 +69,8 @@ class FeedForward(nn.Module):
 
 
 class AxialRoPE(nn.Module):
-    """Rotary position embedding: angles of a quarter of a head's channels are proportional to the
-    row, of a quarter to the column; the rest is not rotated."""
+    """Rotary position embedding: the angles of a quarter of a head's channels are proportional to
+    the row, those of another quarter to the column. The other channels are not rotated."""
 
     def __init__(self, head_channels: int, heads: int):
         super().__init__()
@@ -86,7 +86,7 @@ class AxialRoPE(nn.Module):
 
 
 def rotate(x: Tensor, angle: Tensor) -> Tensor:
-    """The first channels of `x` by `angle`, in pairs of channels that far apart."""
+    """Rotate the first channels of `x` by `angle`; paired channels are `angle.shape[-1]` apart."""
     n = angle.shape[-1]
     a, b, rest = x[..., :n], x[..., n : 2 * n], x[..., 2 * n :]
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
@@ -117,7 +117,7 @@ class SelfAttention(nn.Module):
         return x + self.out_proj(h.transpose(1, 2).reshape(x.shape))
 
     def _scaled(self, x: Tensor) -> Tensor:
-        """To the length sqrt(scale), so that a product of two is at most the scale."""
+        """Scaled to the length sqrt(scale), so that a product of two is at most the scale."""
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         norm = torch.rsqrt(wide.square().sum(-1, keepdim=True) + 1e-6)
         return x * (self.scale.to(wide)[:, None, None].sqrt() * norm).to(x.dtype)
@@ -125,8 +125,8 @@ class SelfAttention(nn.Module):
 
 @functools.lru_cache(maxsize=8)
 def neighbourhood(height: int, width: int, kernel: int, device: Any) -> Tensor:
-    """Each token sees the `kernel` x `kernel` tokens around it; at a border, the nearest such
-    square that is inside. `[H W, H W]`."""
+    """Each token sees the `kernel` x `kernel` tokens around it. At a border it sees the nearest
+    such square inside. `[H W, H W]`."""
     near = []
     for size in (height, width):
         if size < kernel:
@@ -140,8 +140,8 @@ def neighbourhood(height: int, width: int, kernel: int, device: Any) -> Tensor:
 
 @functools.lru_cache(maxsize=8)
 def windows(height: int, width: int, size: int, shift: int, device: Any) -> Tensor:
-    """Each token sees those in its window; windows of `size` x `size` tile the image, moved by
-    `shift` against its corner, and cut there. `[H W, H W]`."""
+    """Each token sees the tokens in its window. Windows of `size` x `size` tile the image, moved by
+    `shift` from its corner and cut at the border. `[H W, H W]`."""
     cell = []
     for length in (height, width):
         if length % size:
@@ -231,7 +231,7 @@ class Merge(nn.Module):
 
 
 class Split(nn.Module):
-    """Each token becomes a patch of them; mixed with `skip`, if it is given, by `fac`."""
+    """Each token becomes a patch of tokens, mixed with `skip`, if given, by `fac`."""
 
     def __init__(self, c_in: int, c_out: int, patch: Sequence[int] = (2, 2), *, mixes: bool = True):
         super().__init__()
@@ -264,7 +264,8 @@ class KDiffusionV2(nn.Module):
 
     Its arguments have the names of k-diffusion's configurations; `self_attns` has a type
     for each level (`ATTENTION`). `mapping_cond` `[N, mapping_cond_dim]` is needed where the model
-    has it. Augmentation is told to be none. ValueError on an unknown kind of attention.
+    has it. The network is told that there was no augmentation.
+    ValueError on an unknown kind of attention.
     """
 
     def __init__(
@@ -292,7 +293,7 @@ class KDiffusionV2(nn.Module):
         self.time_in_proj = nn.Linear(mapping_width, mapping_width, bias=False)
         self.aug_emb = FourierFeatures(AUGMENTATIONS, mapping_width)
         self.aug_in_proj = nn.Linear(mapping_width, mapping_width, bias=False)
-        if num_classes:  # and the null class
+        if num_classes:  # one more for the null class
             self.class_emb = nn.Embedding(num_classes + 1, mapping_width)
         if mapping_cond_dim:
             self.mapping_cond_in_proj = nn.Linear(mapping_cond_dim, mapping_width, bias=False)

@@ -1,4 +1,4 @@
-"""Class labels as the rows that a linear embedding takes."""
+"""Class labels as rows for a linear embedding."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def one_hot(labels: Tensor | None, classes: int, like: Tensor) -> Tensor:
-    """`[N, classes]` rows, of the length, dtype and device of `like`. `labels` is `[N]` integers,
+    """`[N, classes]` rows with the length, dtype and device of `like`. `labels` is `[N]` integers,
     -1 for the null class (a row of zeros), or such rows already; None is the null class."""
     if labels is None:
         return like.new_zeros(len(like), classes)

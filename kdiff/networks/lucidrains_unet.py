@@ -103,7 +103,7 @@ class FullAttention(nn.Module):
 
 
 class LinearAttention(FullAttention):
-    """The same at a cost linear in the positions: `softmax(q) (softmax(k)^T v)`, where q is
+    """Attention at a cost linear in the positions: `softmax(q) (softmax(k)^T v)`, where q is
     normalised over its channels and k over the positions."""
 
     def __init__(self, channels: int, heads: int, head_channels: int, memory: int):
@@ -140,7 +140,7 @@ class LucidrainsUNet(nn.Module):
     `widths` has one number a level, each level half as large as the one before; so H and W must be
     divisible by `2^(levels - 1)`. `full_attention`, `heads` and `head_channels` have one value a
     level. With `self_condition` the network was also trained to see an earlier estimate of the
-    clean data; it is given zeros in its place, which it was trained on as well.
+    clean data; here it gets zeros instead, which its training used as well.
     """
 
     def __init__(

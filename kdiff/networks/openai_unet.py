@@ -19,8 +19,9 @@ from kdiff.networks.registry import network
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group norm in 32 groups, by PyTorch's kernel for contiguous images: that for channels_last on
-    CPUs takes the variance as E[x^2] - E[x]^2, which loses digits where an embedding was added."""
+    """Group norm in 32 groups, by PyTorch's kernel for contiguous images. On CPUs its kernel for
+    channels_last computes the variance as E[x^2] - E[x]^2, which loses digits where an embedding
+    was added."""
 
     def __init__(self, channels: int):
         super().__init__(32, channels)
@@ -40,7 +41,7 @@ halve = partial(F.avg_pool2d, kernel_size=2)
 class ResBlock(nn.Module):
     """`skip(x) + conv(silu(norm(conv(silu(norm(x))), emb)))`, on an image that `resample` doubles
     or halves first. The embedding is added before the second norm, or (`scale_shift`) scales and
-    shifts what comes out of it."""
+    shifts the output of that norm."""
 
     def __init__(
         self,
@@ -86,7 +87,7 @@ class ResBlock(nn.Module):
 
 class Attention(nn.Module):
     """Self-attention over all positions, added to `x`. The channels of `qkv` are ordered by head
-    first, then q, k, v; in the `new_order`, by q, k, v first."""
+    first, then q, k, v; in the `new_order`, q, k, v come first."""
 
     def __init__(self, channels: int, heads: int, new_order: bool):
         super().__init__()
@@ -243,7 +244,7 @@ class OpenAIUNet(nn.Module):
 
     def _embed_labels(self, labels: Tensor | None) -> Tensor:
         assert self.label_emb is not None
-        # On a GPU the look-up itself fails: reading labels back would make the host wait.
+        # Only on a CPU: reading labels back makes a GPU's host wait, and there the look-up fails.
         if labels is None or (labels.device.type == "cpu" and labels.min() < 0):
             classes = self.label_emb.num_embeddings
             raise ValueError(

@@ -38,7 +38,7 @@ def network(name: str) -> Callable[[Network], Network]:
 
 
 def _adopt(registry: Registry[type[nn.Module]], name: str, thing: Any) -> None:
-    """A class; one that was decorated, and a module of such, have registered themselves."""
+    """A class. A decorated one, or a module with decorated ones, has already registered itself."""
     if isinstance(thing, type) and name not in registry and thing not in registry.values():
         network(name)(thing)
 
@@ -47,7 +47,7 @@ NETWORKS: Registry[type[nn.Module]] = Registry("network", "kdiff.networks", _ado
 
 
 def classes_of(network: object) -> int | None:
-    """How many classes a network that is registered here has; None if it is another."""
+    """The number of classes of a registered network; None for any other network."""
     if type(network) not in NETWORKS.values():
         return None
     config = network.config  # type: ignore[attr-defined]
@@ -55,15 +55,15 @@ def classes_of(network: object) -> int | None:
 
 
 def learns_variance(config: Mapping[str, Any], shape: Sequence[int]) -> bool:
-    """Whether a network of these arguments answers with a variance beside the mean: with twice as
-    many channels as samples of `shape` have."""
+    """Whether a network of these arguments returns a variance beside the mean: it then has twice as
+    many channels as samples of `shape`."""
     return len(shape) > 0 and config.get("out_channels") == 2 * shape[0]
 
 
 @contextmanager
 def at_most(parameters: int) -> Iterator[None]:
-    """Networks that are built in this block, by this thread, may have so many parameters: a file
-    of a few bytes can ask for millions of layers. ValueError at the first one more."""
+    """Limit the number of parameters of networks that this thread builds in this block, because a
+    file of a few bytes can ask for millions of layers. ValueError at the first one beyond it."""
     left, thread = parameters, get_ident()
 
     def count(*_: object) -> None:

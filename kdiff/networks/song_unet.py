@@ -59,7 +59,7 @@ class Resample(nn.Module):
         if not self.resample:
             return x
         size, channels = self.resample_filter.shape[-1], x.shape[1]
-        if size == 2 and self.resample == "down":  # the box filter: same numbers, faster
+        if size == 2 and self.resample == "down":  # the box filter: the same numbers, but faster
             return F.avg_pool2d(x, 2)
         if size == 2:
             return F.interpolate(x, scale_factor=2, mode="nearest")
@@ -94,8 +94,8 @@ class Conv2d(Resample):
 
 
 class ConvThenDown(Conv2d):
-    """The other order, which NCSN++ uses for its residual image pyramid: convolve, then halve. What
-    the filter sees beyond the border is the convolution of the zero padding, not zeros."""
+    """Convolve, then halve: the order that NCSN++ uses for its residual image pyramid. Beyond the
+    border, the filter sees the convolution of the zero padding, not zeros."""
 
     def forward(self, x: Tensor) -> Tensor:
         f = self.resample_filter.to(x.dtype).expand(self.weight.shape[0], 1, -1, -1)

@@ -121,7 +121,7 @@ def test_config_beside_the_file(tmp_path):
 
 
 def hashes(path):
-    """Of the file, as what is in its NAME.json changes."""
+    """The file's hashes while the content of its NAME.json changes."""
     for sigma_data in (0.5, 1.0):
         config = {**CONFIG, "model": {**CONFIG["model"], "sigma_data": sigma_data}}
         path.with_suffix(".json").write_text(json.dumps(config))
@@ -135,7 +135,7 @@ def test_the_hash_covers_the_config_beside_the_file_if_that_is_read(tmp_path):
 
 
 def test_conditioning(tmp_path):
-    """What a model has beside the noise level is given by name; the nine of augmentation are 0."""
+    """Conditioning beside the noise level is given by name. The nine augmentation numbers are 0."""
     config = {"model": {**CONFIG["model"], "mapping_cond_dim": 2, "unet_cond_dim": 1}}
     network = k_diffusion.NETWORKS["image_v1"](config)()
     x, c_noise = torch.ones(2, 3, 8, 8), torch.zeros(2)

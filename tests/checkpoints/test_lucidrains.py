@@ -99,7 +99,7 @@ def test_objective_is_read_from_clipped_loss_weights_too(objective, schedule, tm
 
 @pytest.mark.parametrize("objective", PREDICTIONS)
 def test_20_linear_steps_end_at_zero_snr(objective, tmp_path):
-    """Their linear betas, which are made for 1000 steps, then end at 1."""
+    """Their linear betas are made for 1000 steps. With 20 steps the last one is 1."""
     path, theirs = saved(tmp_path, objective=objective, beta_schedule="linear", timesteps=20)
     assert theirs.alphas_cumprod[-1] == 0
     model = kdiff.load(path, shape=SHAPE)

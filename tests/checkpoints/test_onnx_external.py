@@ -118,7 +118,7 @@ def test_sparse_tensors_are_looked_into(folder):
 
 
 def test_every_message_that_can_hold_a_tensor_is_known():
-    """By onnx's own description of its messages."""
+    """The tables agree with onnx's own description of its messages."""
     described, pending = {}, [onnx.ModelProto.DESCRIPTOR]
     while pending:
         message = pending.pop()

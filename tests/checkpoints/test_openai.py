@@ -1,6 +1,6 @@
-"""OpenAI's checkpoints against OpenAI's code: golden/openai_unet.json holds what its networks
-compute and which names, shapes and noise levels its published models have, and is made by
-tools/make_openai_golden.py."""
+"""OpenAI's checkpoints against OpenAI's code. golden/openai_unet.json holds what its networks
+compute and which names, shapes and noise levels its published models have;
+tools/make_openai_golden.py makes it."""
 
 import hashlib
 import json
@@ -10,37 +10,10 @@ import pytest
 import torch
 
 import kdiff
-import places
 from kdiff.checkpoints import native, openai
 from kdiff.checkpoints.openai_models import PUBLISHED
 from kdiff.networks.openai_unet import OpenAIUNet
-
-GOLDEN = json.loads((places.GOLDEN / "openai_unet.json").read_text())
-FLAGS = {"num_heads": 2, "noise_schedule": "linear"}
-SHAPE = (3, 8, 8)
-
-
-def fill(network):
-    """Weights that any program can repeat: sin(k), k = 1, 2, .. scaled by the fan-in."""
-    for value in network.state_dict().values():
-        k = torch.arange(1, value.numel() + 1, dtype=torch.float64)
-        scale = (value[0].numel() if value.ndim > 1 else 4) ** -0.5
-        value.copy_((k.sin() * scale).reshape(value.shape))
-
-
-def small(name="legacy", **changes):
-    network = OpenAIUNet(**{**GOLDEN["small"][name]["arguments"], **changes}).eval()
-    fill(network)
-    return network
-
-
-def saved(folder, network, change=None):
-    """A file as OpenAI's scripts write it: the network's state dict, here after `change`."""
-    tensors = network.state_dict()
-    if change is not None:
-        change(tensors)
-    torch.save(tensors, folder / "ema_0.9999_000100.pt")
-    return folder / "ema_0.9999_000100.pt"
+from openai_files import FLAGS, GOLDEN, SHAPE, saved, small
 
 
 @pytest.mark.parametrize("name", GOLDEN["small"])
@@ -63,7 +36,7 @@ def test_a_file_computes_what_openais_code_does(name, tmp_path):
 
 
 def on_meta(network):
-    """Names and shapes of a network's tensors, without them."""
+    """A network's tensors on the meta device: names and shapes, but no memory."""
     with torch.device("meta"):
         return network().state_dict()
 
@@ -96,22 +69,6 @@ def test_published_models_are_recognised_by_their_shapes(name):
     assert {m.new_order for m in attentions} == {golden["new_order"]}
 
 
-def test_what_a_file_does_not_say_must_be_told(tmp_path):
-    path = saved(tmp_path, small())
-    with pytest.raises(ValueError, match=r"multipliers 1, 2: give shape=\(3, height, width\)"):
-        kdiff.load(path, **FLAGS)
-    with pytest.raises(ValueError, match="multiples of 2"):
-        kdiff.load(path, shape=(3, 9, 8), **FLAGS)
-    with pytest.raises(ValueError, match="give num_heads or num_head_channels, and noise_schedule"):
-        kdiff.load(path, shape=SHAPE, num_heads=2)
-    with pytest.raises(ValueError, match="one of linear, cosine, not 'sqrt'"):
-        kdiff.load(path, shape=SHAPE, num_heads=2, noise_schedule="sqrt")
-    with pytest.raises(ValueError, match="with 4000 diffusion_steps give rescale_timesteps"):
-        kdiff.load(path, shape=SHAPE, diffusion_steps=4000, **FLAGS)
-    with pytest.raises(ValueError, match="cannot be split into such heads"):
-        kdiff.load(path, shape=SHAPE, num_heads=3, noise_schedule="linear")
-
-
 def test_says_what_was_told_and_what_is_assumed(tmp_path):
     path = saved(tmp_path, small())
     model = kdiff.load(path, shape=SHAPE, **FLAGS)
@@ -132,8 +89,8 @@ def model_path(folder):
 
 
 def test_20_linear_steps_end_at_zero_snr(tmp_path):
-    """The scripts scale betas that are made for 1000 steps: with 20 they end at 1, and below 20
-    they cannot be."""
+    """The scripts scale betas that are made for 1000 steps. With 20 steps the last beta is 1, and
+    with fewer it would exceed 1."""
     path = saved(tmp_path, small())
     few = {**FLAGS, "noise_schedule": "linear", "rescale_timesteps": False}
     model = kdiff.load(path, shape=SHAPE, diffusion_steps=20, **few)
@@ -241,62 +198,3 @@ def test_sampling_needs_a_class_and_leaves_the_global_generator_alone(tmp_path):
         with pytest.raises(ValueError, match="no null class: give class_labels from 0 to 4"):
             kdiff.sample(model, "ddim", steps=3, n=2, class_labels=labels)
     assert torch.equal(torch.get_rng_state(), before)
-
-
-def classifier(tensors):
-    for key in [key for key in tensors if key.startswith("output_blocks.")]:
-        del tensors[key]
-
-
-def upsampler(tensors):
-    first = tensors["input_blocks.0.0.weight"]
-    tensors["input_blocks.0.0.weight"] = torch.cat([first, first], dim=1)
-
-
-def text_conditioned(tensors):
-    tensors["middle_block.1.transformer_blocks.0.norm1.weight"] = torch.zeros(32)
-
-
-def incomplete(tensors):
-    del tensors["middle_block.2.emb_layers.1.bias"]
-
-
-def irregular(tensors):
-    tensors["output_blocks.4.0.in_layers.0.weight"] = torch.zeros(32)
-
-
-def without_a_level(tensors):
-    del tensors["input_blocks.3.0.out_layers.3.weight"]
-
-
-def of_four_bytes(tensors):
-    tensors["label_emb.weight"] = torch.zeros(1).expand(10**9, 128)
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        (classifier, "a classifier"),
-        (upsampler, "an upsampler"),
-        (text_conditioned, "text conditioning"),
-        (incomplete, "do not fit: .*middle_block.2.emb_layers.1.bias"),
-        (irregular, "not the same at all levels"),
-        (without_a_level, "has a tensor 'input_blocks.3.0.out_layers.3.weight'"),
-        (of_four_bytes, "not stored in the file"),
-    ],
-)
-def test_variants_that_are_refused(change, says, tmp_path):
-    with pytest.raises(ValueError, match=says) as caught:
-        kdiff.load(saved(tmp_path, small(), change), shape=SHAPE, **FLAGS)
-    assert "\n" not in str(caught.value)
-
-
-def test_detect_says_what_is_missing(tmp_path):
-    path = saved(tmp_path, small())
-    assert openai.detect(path) is None
-    path.write_bytes(path.read_bytes()[:5000])
-    assert "not a torch.save file" in openai.detect(path)
-    torch.save({"weight": torch.zeros(2)}, path)
-    assert openai.detect(path) == "no time_embed.0.weight"
-    torch.save({"time_embed.0.weight": torch.zeros(2)}, path)
-    assert openai.detect(path) == "no input_blocks.0.0.weight"

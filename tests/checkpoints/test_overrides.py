@@ -43,7 +43,7 @@ def x(shape=SHAPE):
 
 
 def unet(folder, scheduler=None, size=8):
-    """A diffusers folder: of a network, and a scheduler's configuration if there is one."""
+    """A diffusers folder of a network, with a scheduler's configuration if one is given."""
     torch.manual_seed(0)
     diffusers.UNet2DModel(sample_size=size, **UNET).save_pretrained(folder)
     if scheduler is not None:
@@ -136,7 +136,7 @@ def test_a_shift_that_depends_on_the_size(tmp_path):
 @pytest.mark.parametrize("suffix", ["safetensors", "bin"])
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod.", "unet."])
 def test_weights_that_were_saved_in_a_wrapper(prefix, suffix, tmp_path):
-    """As torch.compile's, or accelerate's, when nobody unwrapped the network."""
+    """torch.compile or accelerate prefix the names when nobody unwraps the network."""
     expected = kdiff.load(unet(tmp_path)).network.model.state_dict()
     file = tmp_path / "diffusion_pytorch_model.safetensors"
     renamed = {prefix + key: value.contiguous() for key, value in expected.items()}

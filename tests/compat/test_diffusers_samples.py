@@ -59,7 +59,7 @@ def as_tensor(timesteps):
 @pytest.mark.parametrize("asked", ASKED, ids=repr)
 @pytest.mark.parametrize("steps", [None, 7])
 def test_add_noise_at_training_timesteps(asked, steps):
-    """As in training scripts, and one timestep for all samples."""
+    """A timestep for each sample, as in training scripts, or one for all samples."""
     ours = KDiffScheduler.from_config(DDIM.config)
     if steps:
         ours.set_timesteps(steps)
@@ -68,7 +68,7 @@ def test_add_noise_at_training_timesteps(asked, steps):
 
 
 def test_add_noise_within_a_run():
-    """The grid's own levels, also where the network is told the same time of several."""
+    """Noise has the grid's own levels, even where several of them have one timestep."""
     ours = KDiffScheduler.from_config(DDIM.config, sampler="heun", sigma_max=100.0)
     ours.set_timesteps(12)
     assert ours.timesteps[:5].tolist() == [999] * 5
@@ -208,7 +208,7 @@ def test_what_a_step_cannot_take():
 
 
 def test_copies_are_independent():
-    """As LTX-2 makes one for its audio."""
+    """LTX-2 makes such a copy for its audio."""
     ours = KDiffScheduler.from_config(FLOW.config)
     ours.set_timesteps(3)
     other = copy.deepcopy(ours)
@@ -264,7 +264,7 @@ SOLVERS = [
 
 @pytest.mark.parametrize(("name", "peer", "config"), SOLVERS)
 def test_inpainting_with_betas(name, peer, config):
-    """Those of k-diffusion's kind have samples whose noise is sigma n."""
+    """Schedulers of k-diffusion's kind have samples whose noise is sigma n."""
     theirs = peer(**BETAS, **config, timestep_spacing="trailing")
     theirs.set_timesteps(5)
     ours = KDiffScheduler.from_config(theirs.config, sampler=name)
@@ -275,7 +275,7 @@ def test_inpainting_with_betas(name, peer, config):
 
 
 def test_unchanged_samples_keep_their_precision():
-    """Half precision: only what was changed is taken from the sample."""
+    """In half precision, only the changed part is taken from the sample."""
     ours = KDiffScheduler.from_config(DDIM.config, sampler="euler")
     results = []
     for change in (False, True):

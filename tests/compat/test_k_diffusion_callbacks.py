@@ -112,7 +112,7 @@ def test_every_sampler_has_goldens_of_every_edit():
 
 @pytest.mark.parametrize("name", ["sample_euler", "sample_heun", "sample_dpm_2", "sample_lms"])
 def test_model_that_answers_into_one_buffer(name):
-    """As compiled models with CUDA graphs do: k-diffusion has the slope by then."""
+    """Compiled models with CUDA graphs do so. k-diffusion has computed the slope by then."""
     sigmas = K.sampling.get_sigmas_karras(6, **ENDS).double()
     buffer = torch.empty(2, 8, dtype=torch.float64)
     run = getattr(K.sampling, name)
@@ -138,7 +138,7 @@ def test_edit_that_a_version_counter_does_not_see():
 
 
 def test_edit_at_the_first_step_moves_the_callers_own_tensor():
-    """There the callback is given what the caller gave, as in k-diffusion."""
+    """The callback gets the caller's own tensor, as in k-diffusion."""
     x = start()
     sigmas = torch.tensor([14.6, 1.0, 0.0], dtype=torch.float64)
     K.sampling.sample_euler(model, x, sigmas, None, lambda info: info["x"].zero_(), True)

@@ -68,7 +68,7 @@ def defined(path):
 
 
 def test_there_are_no_other_public_names():
-    """Neither in its modules, nor of modules: what kdiff adds begins with an underscore."""
+    """Names that kdiff adds, of modules or in them, begin with an underscore."""
     folder = Path(K.__file__).parent
     modules = {path.stem: path for path in folder.glob("*.py") if not path.stem.startswith("_")}
     assert modules.keys() == {m for m in GOLDEN["names"] if m} - {*PARTS}
@@ -184,7 +184,7 @@ def test_installed_submodules_are_never_imported_twice(monkeypatch):
 
 
 def test_programs_replace_the_progress_bar_and_torch_of_sampling(monkeypatch):
-    """AUTOMATIC1111's does: the first for its own bar, the second for noise by each seed."""
+    """AUTOMATIC1111 replaces the first for its own bar, and the second for noise by each seed."""
 
     class Hijacked:
         def __getattr__(self, name):
