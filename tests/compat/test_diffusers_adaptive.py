@@ -31,9 +31,12 @@ diffusers.utils.logging.disable_progress_bar()
 
 
 def test_an_edited_adaptive_sampler():
-    scheduler = make("eps", "adaptive_by_sample", edits="painted")
+    options = {"limit": 300}  # of calls for the batch, in the pipeline
+    scheduler = make("eps", "adaptive_by_sample", edits="painted", options=options)
     z, calls = loop(scheduler, start(scheduler))
-    theirs, evaluations = expected(scheduler, "adaptive_by_sample", edits=["painted"])
+    theirs, evaluations = expected(
+        scheduler, "adaptive_by_sample", edits=["painted"], options=options
+    )
     close(z, theirs)
     assert calls == evaluations
 

@@ -109,10 +109,10 @@ def test_learned_variance_is_dropped():
     network = make_unet(out_channels=6)
     scheduler = KDiffScheduler.from_config(CONFIGS["eps"], sampler="euler", schedule="karras")
     scheduler.set_timesteps(3)
-    model = make_model(CONFIGS["eps"], lambda x, t: network(x, t).sample)
+    answer = lambda x, t: network(x, t).sample  # noqa: E731
+    model = make_model(CONFIGS["eps"], answer, learned_variance=True)
     ours = kdiff.sample(model, "euler", steps=3, seeds=SEEDS)
-    n = kdiff.Noise(SEEDS, SHAPE).initial()
-    close(loop(scheduler, n, lambda z, t: network(z, t).sample), ours)
+    close(loop(scheduler, kdiff.Noise(SEEDS, SHAPE).initial(), answer), ours)
 
 
 def test_config_is_kept_and_saved(tmp_path):

@@ -135,12 +135,12 @@ def clamped(start, x, sigmas, *, noise, most: Annotated[float, Option("bound", 0
 
 
 def painted(start, x, sigmas, *, noise):
-    """Replaces half of each answer, with noise of the edit's own."""
+    """Replaces half of each answer, with one noise of the edit's own: an adaptive sampler would not
+    end on answers that change at random."""
     walk = start(x, sigmas)
     while walk.ask:
-        s = walk.ask.sigma
         d = yield walk.ask
-        n = noise(s, 0.0)
+        n = noise(1.0, 0.0)
         n = n if walk.ask.rows is None else n[list(walk.ask.rows)]
         walk.answer((1 - KEEP) * d + KEEP * (0.5 + 0.1 * n))
     return walk.result

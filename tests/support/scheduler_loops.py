@@ -40,9 +40,10 @@ def unet(x, t, **cond):
     return (WIDE if x.dtype == torch.float64 else UNET)(x, t).sample
 
 
-def make_model(config, network=unet):
+def make_model(config, network=unet, **settings):
     """kdiff's denoiser of the same network."""
-    return kdiff.Denoiser(network, KDiffScheduler.from_config(config).precond, shape=SHAPE)
+    precond = KDiffScheduler.from_config(config).precond
+    return kdiff.Denoiser(network, precond, shape=SHAPE, **settings)
 
 
 def normal(*shape, seed=1):
