@@ -14,7 +14,7 @@ from kdiff.eval.images.from_model import MOST_IMAGES, every_class, three_channel
 from kdiff.eval.sweep.cell import RMSE, Cell, Judge, ModelSpec
 from kdiff.eval.sweep.models import Models
 from kdiff.eval.sweep.tally import collector, one_line
-from kdiff.guidance import guided
+from kdiff.guidance import check_null_class, guided
 from kdiff.images import to_uint8
 from kdiff.latent import check_pictures
 from kdiff.model import network_nfe
@@ -69,6 +69,7 @@ def expand(
         every = list(plans(model, samplers, schedules, sizes, options or {}, edits, grid))
         shared = Shared(labels, dtype, deterministic)
         for own in guides:
+            check_null_class(model, own)
             costed = list(costs(guided(model, own), own, every))
             for first, cost, judge in product(first_seeds, costed, judges):
                 seeds = range(first, first + n)
