@@ -97,16 +97,20 @@ class Registry(MutableMapping[str, T]):
         return [*getattr(thing, "aliases", ()), *getattr(thing, "presets", {})]
 
     def _names(self) -> dict[str, Found[T]]:
-        if not self._known:
+        known = self._known
+        if not known:
+            known = {}  # shown to other threads once it is whole
             # No thing's alias hides the name of another, and no plug-in's one of kdiff's own.
-            for name, thing in self._things.items():
-                self._known.setdefault(normalise(name), Found(name, thing))
-            for name, thing in self._things.items():
+            things = list(self._things.items())
+            for name, thing in things:
+                known.setdefault(normalise(name), Found(name, thing))
+            for name, thing in things:
                 for alias in getattr(thing, "aliases", ()):
-                    self._known.setdefault(normalise(alias), Found(name, thing))
+                    known.setdefault(normalise(alias), Found(name, thing))
                 for alias, options in getattr(thing, "presets", {}).items():
-                    self._known.setdefault(normalise(alias), Found(name, thing, options))
-        return self._known
+                    known.setdefault(normalise(alias), Found(name, thing, options))
+            self._known = known
+        return known
 
     def _other_names(self) -> Iterable[str]:
         return chain.from_iterable(self.other_names(name) for name in self._things)
