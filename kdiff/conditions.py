@@ -30,6 +30,8 @@ def conditions(given: Mapping[str, Any], n: int, device: torch.device | str) -> 
 
     ValueError, with the name, for numbers or a list without a row for each sample.
     """
+    if not isinstance(given, Mapping):
+        raise ValueError(f"cond must be a mapping of names to conditions, not {given!r:.80}")
     if isinstance(given.get("class_labels"), Shared):
         raise ValueError(f"class_labels must have one row for each of the {n} samples")
     return {key: _one(key, value, n, device) for key, value in given.items() if value is not None}

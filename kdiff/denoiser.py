@@ -107,6 +107,11 @@ class Denoiser:
         return {"name": self.name, "sha256": None if self.hashed is None else self.hashed()}
 
     @property
+    def unconditional(self) -> bool:
+        """Whether it also answers for the null class: unless the network says otherwise."""
+        return bool(getattr(self.network, "unconditional", True))
+
+    @property
     def dtype(self) -> torch.dtype | None:
         """The network's dtype; None if it has no parameters (it then gets the dtype of `x`)."""
         return computing_dtype(self.network)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kdiff.conditions import chosen
-from kdiff.counts import finite_number
+from kdiff.counts import finite_number, whole_number
 from kdiff.editing import begin
 from kdiff.model import Denoise, Wrapper, as_model
 from kdiff.noise import Noise
@@ -82,18 +82,28 @@ def drive(
 
 def check_ask(plan: Plan, ask: Ask, x: Tensor) -> None:
     """ValueError, or TypeError, unless it asks about samples like those of `x` at a noise level."""
-    n = len(x) if ask.rows is None else len(ask.rows)
+    n = len(x) if ask.rows is None else len(_checked_rows(plan, ask.rows, len(x)))
     check_like(f"{plan.sampler.name} must ask about", ask.x, (n, *x.shape[1:]))
     if finite_number(f"the noise level that {plan.sampler.name} asks at", ask.sigma) < 0:
         raise ValueError(f"{plan.sampler.name} asks at a noise level below 0, {ask.sigma}")
 
 
+def _checked_rows(plan: Plan, rows: Any, n: int) -> Sequence[int]:
+    if not hasattr(rows, "__len__"):
+        raise TypeError(f"{plan.sampler.name} must say rows as a list, not {rows!r:.80}")
+    for row in rows:
+        whole_number(f"a row that {plan.sampler.name} asks about", row, 0, n - 1)
+    return rows
+
+
 def check_like(what: str, found: Any, shape: Sequence[int]) -> None:
-    """TypeError unless a tensor, ValueError unless of this `shape`."""
+    """TypeError unless a tensor, ValueError unless of this `shape` and floating-point."""
     if not isinstance(found, Tensor):
         raise TypeError(f"{what} a tensor {tuple(shape)}, not {type(found).__name__}")
     if found.shape != torch.Size(shape):
         raise ValueError(f"{what} a tensor {tuple(shape)}, not {tuple(found.shape)}")
+    if not found.is_floating_point():
+        raise ValueError(f"{what} a tensor of a floating-point dtype, not {found.dtype}")
 
 
 class Count:
@@ -128,7 +138,8 @@ class Count:
         if self.plan.edits:  # they may begin the sampler on parts of the grid
             return step_of(self.plan.sigmas, ask.sigma)
         if ask.step is not None:
-            return ask.step
+            name = f"the step that {self.plan.sampler.name} asks in"
+            return whole_number(name, ask.step, 0, self.plan.steps - 1)
         known = self.plan.outline
         if known is not None and self.asks <= len(known.steps):
             return known.steps[self.asks - 1]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, Protocol, TypeVar
 
-from kdiff.names import Registry
+from kdiff.names import Registry, with_article
 from kdiff.options import Option, with_defaults
 
 
@@ -44,7 +44,7 @@ class Modification:
         return ":".join([self.name, *(f"{k}={v}" for k, v in self.options.items())])
 
     def __hash__(self) -> int:
-        return hash((self.name, frozenset(self.options.items())))
+        return hash((self.name, frozenset(self.options)))
 
 
 def chosen(registry: Registry[N], what: str | Modification) -> Modification:
@@ -54,6 +54,9 @@ def chosen(registry: Registry[N], what: str | Modification) -> Modification:
     """
     said = what if isinstance(what, Modification) else _parsed(registry.kind, what)
     found = registry.find(said.name)
+    if not isinstance(said.options, Mapping):
+        kind = type(said.options).__name__
+        raise ValueError(f"the options of {found.name} must be a mapping, not {kind}")
     given = {**found.options, **said.options}
     return Modification(found.name, with_defaults(found.name, found.thing.options, given))
 
@@ -62,9 +65,9 @@ def all_chosen(
     registry: Registry[N], what: str | Modification | Iterable[str | Modification]
 ) -> tuple[Modification, ...]:
     """One or several of them, in their order. Errors as `chosen`."""
-    if isinstance(what, Iterable) and not isinstance(what, str):
+    if isinstance(what, Iterable) and not isinstance(what, str | bytes | Mapping):
         return tuple(chosen(registry, one) for one in what)
-    return (chosen(registry, what),)
+    return (chosen(registry, what),)  # type: ignore[arg-type]  # it refuses what is neither
 
 
 def several(registry: Registry[N], text: str) -> list[Modification]:
@@ -77,14 +80,15 @@ def several(registry: Registry[N], text: str) -> list[Modification]:
 
 
 def _parsed(kind: str, text: str) -> Modification:
-    kind = f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
+    kind = with_article(kind)
     if not isinstance(text, str):
         raise ValueError(f"{kind} is a name such as NAME:key=value, not {text!r:.80}")
     name, *pairs = re.split(r":(?=[^:=]*=)", text)
     options: dict[str, str] = {}
     for pair in pairs:
         key, _, value = pair.partition("=")
-        if not (key.strip() and value.strip()) or key.strip() in options:
-            raise ValueError(f"{kind} is NAME:key=value:key=value, each key once, not {text!r}")
-        options[key.strip()] = value.strip()
+        key = key.strip().lower()  # case does not count
+        if not (key and value.strip()) or key in options:
+            raise ValueError(f"{kind} is NAME:key=value:key=value, each key once, not {text!r:.80}")
+        options[key] = value.strip()
     return Modification(name.strip(), options)

@@ -48,6 +48,8 @@ class Registry(MutableMapping[str, T]):
         self.kind, self.group = kind, group
         self._things: dict[str, T] = {}
         self._known: dict[str, Found[T]] = {}  # by normalised names; empty: to be made
+        self._adopting = False
+        self._adopted: set[str] = set()  # names from other packages
         self._adopt = adopt or _adopt
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -78,8 +80,15 @@ class Registry(MutableMapping[str, T]):
 
     def all(self) -> Registry[T]:
         """The registry itself, with the things of other packages."""
-        for name, thing in plugins(self.group).items():
-            self._adopt(self, name, thing)
+        self._adopting = True
+        try:
+            for name, thing in plugins(self.group).items():
+                try:
+                    self._adopt(self, name, thing)
+                except (TypeError, ValueError) as error:
+                    left_out(self, name, str(error))
+        finally:
+            self._adopting = False
         return self
 
     def other_names(self, name: str) -> list[str]:
@@ -88,16 +97,20 @@ class Registry(MutableMapping[str, T]):
         return [*getattr(thing, "aliases", ()), *getattr(thing, "presets", {})]
 
     def _names(self) -> dict[str, Found[T]]:
-        if not self._known:
+        known = self._known
+        if not known:
+            known = {}  # shown to other threads once it is whole
             # No thing's alias hides the name of another, and no plug-in's one of kdiff's own.
-            for name, thing in self._things.items():
-                self._known.setdefault(normalise(name), Found(name, thing))
-            for name, thing in self._things.items():
+            things = list(self._things.items())
+            for name, thing in things:
+                known.setdefault(normalise(name), Found(name, thing))
+            for name, thing in things:
                 for alias in getattr(thing, "aliases", ()):
-                    self._known.setdefault(normalise(alias), Found(name, thing))
+                    known.setdefault(normalise(alias), Found(name, thing))
                 for alias, options in getattr(thing, "presets", {}).items():
-                    self._known.setdefault(normalise(alias), Found(name, thing, options))
-        return self._known
+                    known.setdefault(normalise(alias), Found(name, thing, options))
+            self._known = known
+        return known
 
     def _other_names(self) -> Iterable[str]:
         return chain.from_iterable(self.other_names(name) for name in self._things)
@@ -106,11 +119,24 @@ class Registry(MutableMapping[str, T]):
         return self._things[name]
 
     def __setitem__(self, name: str, thing: T) -> None:
+        """ValueError for a name without letters and digits, or if another package, whose things are
+        being loaded, gives its own the name of one that is there. TypeError if it is not text."""
+        key = normalise(name)
+        if not key:
+            raise ValueError(
+                f"the name of {with_article(self.kind)} needs letters or digits, not {name!r:.80}"
+            )
+        if self._adopting:
+            for known in self._things.keys() - self._adopted:
+                if normalise(known) == key:
+                    raise ValueError(f"there is {with_article(self.kind)} named {known} already")
+            self._adopted.add(name)
         self._things[name] = thing
         self._known = {}
 
     def __delitem__(self, name: str) -> None:
         del self._things[name]
+        self._adopted.discard(name)
         self._known = {}
 
     def __iter__(self) -> Iterator[str]:
@@ -136,10 +162,19 @@ def made_of_functions(kind: type) -> Callable[[Registry[Any], str, Any], None]:
         elif not isinstance(thing, ModuleType) and not any(
             getattr(known, "function", None) is thing for known in registry.values()
         ):
-            message = f"{name} of {registry.group} is left out: it does not register a"
-            warnings.warn(f"{message} {registry.kind}", stacklevel=4)
+            left_out(registry, name, f"it does not register {with_article(registry.kind)}")
 
     return adopt
+
+
+def left_out(registry: Registry[Any], name: str, why: str) -> None:
+    """A warning: what an entry point names is not in the registry."""
+    warnings.warn(f"{name} of {registry.group} is left out: {why}", stacklevel=5)
+
+
+def with_article(kind: str) -> str:
+    """`edit` -> `an edit`."""
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
 
 
 def normalise(name: str) -> str:
@@ -156,5 +191,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str], aliases: Iterable[s
     by_key = {normalise(k): k for k in (*aliases, *known)}
     nearest = difflib.get_close_matches(normalise(name), by_key, n=3, cutoff=0.5)
     if nearest:
-        return f"unknown {kind} {name!r}; did you mean {' or '.join(by_key[k] for k in nearest)}?"
-    return f"unknown {kind} {name!r}; there is {', '.join(known) or 'none'}"
+        return (
+            f"unknown {kind} {name!r:.80}; did you mean {' or '.join(by_key[k] for k in nearest)}?"
+        )
+    return f"unknown {kind} {name!r:.80}; there is {', '.join(known) or 'none'}"

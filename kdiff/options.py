@@ -50,7 +50,7 @@ class Option:
             or not (self.low is None or parsed >= self.low)
             or not (self.high is None or parsed <= self.high)
         ):
-            raise ValueError(f"{self.name} must be {self.allowed()}, not {value!r}")
+            raise ValueError(f"{self.name} must be {self.allowed()}, not {value!r:.80}")
         return parsed
 
     def _convert(self, value: Any) -> Any:
@@ -121,6 +121,8 @@ def with_defaults(
     names = {name.lower(): name for name in options}
     values = {}
     for key, value in (given or {}).items():
+        if not isinstance(key, str):
+            raise ValueError(f"the name of a {owner} option must be text, not {key!r:.80}")
         if key.lower() not in names:
             raise UnknownName(unknown_name(f"{owner} option", key, options))
         values[names[key.lower()]] = value

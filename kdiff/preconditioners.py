@@ -27,6 +27,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,7 +35,7 @@ import numpy as np
 from kdiff.betas import alphas_cumprod as make_alphas_cumprod
 from kdiff.betas import sigmas_of, timesteps
 from kdiff.counts import MOST_STEPS, finite_number, whole_number
-from kdiff.names import Registry
+from kdiff.names import Registry, left_out
 from kdiff.rows import (
     ROWS,
     Clock,
@@ -262,8 +263,11 @@ def denoised(sigma_min: float = 0.002, sigma_max: float = 80.0) -> Precond:
 
 
 def _adopt(registry: Registry[Callable[..., Precond]], name: str, build: Any) -> None:
-    if callable(build) and name not in registry:  # a module has registered its own
-        registry[name] = _recorded(build, name)
+    if callable(build):
+        if name not in registry:
+            registry[name] = _recorded(build, name)
+    elif not isinstance(build, ModuleType):  # which has registered its own
+        left_out(registry, name, "a preconditioner is a function")
 
 
 PRECONDS: Registry[Callable[..., Precond]] = Registry(

@@ -8,12 +8,13 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from types import ModuleType
 from typing import Any, get_args
 
 import numpy as np
 
 from kdiff.counts import MOST_STEPS, real_number, whole_number
-from kdiff.names import Registry, UnknownName
+from kdiff.names import Registry, UnknownName, left_out
 from kdiff.samplers.registry import Final
 from kdiff.samplers.vp import BETA_D, BETA_MIN, vp_sigma, vp_time
 
@@ -88,8 +89,10 @@ class Schedule:
 
 
 def _adopt(registry: Registry[Schedule], name: str, function: Any) -> None:
-    if callable(function):  # a module has registered its own
+    if callable(function):
         registry.setdefault(name, Schedule(function))
+    elif not isinstance(function, ModuleType):  # which has registered its own
+        left_out(registry, name, "a schedule is a function")
 
 
 SCHEDULES: Registry[Schedule] = Registry("schedule", "kdiff.schedules", _adopt)

@@ -121,6 +121,11 @@ class Adapter(nn.Module):
         self.f, self.labels, self.one_hot = f, labels, one_hot
         self.null_class, self.whole_timesteps = null_class, whole_timesteps
 
+    @property
+    def unconditional(self) -> bool:
+        """Whether it takes the null class."""
+        return bool(self.one_hot) or self.null_class is not None
+
     def forward(
         self, x: Tensor, c_noise: Tensor, class_labels: Tensor | None = None, **cond: Any
     ) -> Tensor:

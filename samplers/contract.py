@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+MOST_EMPTY = 10_000  # lists of no asks, one after the other
 # It yields an Ask, a tuple that begins like one, or a list of either; and is sent D, or a list.
 Coroutine = Generator[Any, Any, Any]
 
@@ -82,7 +83,7 @@ class Walk:
 
     def _send(self, answer: Any) -> None:
         self.asks = ()
-        while not self.asks:  # an empty list asks nothing
+        for _ in range(MOST_EMPTY):  # an empty list asks nothing
             try:
                 said = self._coroutine.send(answer)
             except StopIteration as stop:
@@ -90,7 +91,10 @@ class Walk:
                 return
             self._one = not isinstance(said, list)
             self.asks = [_as_ask(one) for one in ([said] if self._one else said)]
+            if self.asks:
+                return
             answer = []
+        raise ValueError(f"a sampler does not end: it has yielded {MOST_EMPTY:,} empty lists")
 
 
 def _as_ask(said: Any) -> Ask:

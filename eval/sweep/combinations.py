@@ -14,7 +14,7 @@ from kdiff.eval.images.from_model import MOST_IMAGES, every_class, three_channel
 from kdiff.eval.sweep.cell import RMSE, Cell, Judge, ModelSpec
 from kdiff.eval.sweep.models import Models
 from kdiff.eval.sweep.tally import collector, one_line
-from kdiff.guidance import guided
+from kdiff.guidance import check_null_class, guided
 from kdiff.images import to_uint8
 from kdiff.latent import check_pictures
 from kdiff.model import network_nfe
@@ -68,6 +68,7 @@ def expand(
         _, labels = every_class(model, n)
         shared = Shared(labels, dtype, deterministic)
         for own in guides:
+            check_null_class(model, own)
             around = guided(model, own)
             every = plans(around, samplers, schedules, sizes, options or {}, edits, grid)
             costed = [(one, network_nfe(around, one)) for one in every]

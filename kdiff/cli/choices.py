@@ -78,6 +78,8 @@ def choose_labels(model: Denoiser, text: str | None, n: int) -> list[int] | None
         return None
     names = [] if text is None else [part.strip() for part in text.split(",")]
     labels = [class_index(model, name) for name in names] or list(range(len(model.classes)))
+    if -1 in labels and not model.unconditional:
+        raise click.UsageError(f"{model.name} has no null class: leave out the class none")
     return [labels[i % len(labels)] for i in range(n)]
 
 

@@ -9,7 +9,7 @@ import click
 
 from kdiff.cli.grid_options import usage_errors
 from kdiff.editing import EDITS
-from kdiff.guidance import GUIDANCE, guided
+from kdiff.guidance import GUIDANCE, check_null_class, guided
 from kdiff.modifications import Modification, chosen
 
 SEE_GUIDANCE, SEE_EDITS = "kdiff list guidance", "kdiff list edits"
@@ -57,6 +57,7 @@ def guided_model(model: Any, guides: Sequence[Modification], labels: Sequence[in
     the class of each image, and an image has none."""
     with usage_errors(SEE_GUIDANCE):
         made = guided(model, guides)
+        check_null_class(model, guides)
     for guide in guides:
         needs_class = GUIDANCE.find(guide.name).thing.needs_class
         if needs_class and labels is not None and min(labels) < 0:

@@ -20,6 +20,7 @@ from kdiff.cli.errors import told
 from kdiff.cli.evaluating import evaluation_options
 from kdiff.cli.grid_options import CONTEXT, usage_errors
 from kdiff.cli.lists import as_list, as_numbers
+from kdiff.cli.modification_options import SEE_EDITS, SEE_GUIDANCE
 from kdiff.cli.paths import UserPath
 from kdiff.cli.sweep_file import from_file
 from kdiff.cli.sweep_progress import Progress
@@ -128,6 +129,10 @@ def command(
     """
     evaluating = {key: others.pop(key) for key in ("ref", "features", "resize", "weights", "data")}
     where, loaded = choose_device(device), Models()
+    with usage_errors(SEE_GUIDANCE):
+        guided = choices.choose_modifications(GUIDANCE, guides)
+    with usage_errors(SEE_EDITS):
+        edited = choices.choose_modifications(EDITS, edits)
     with usage_errors():
         measures = choices.choose_measures(metrics)
         judges, notes = choices.choose_judges(measures, num, where, evaluating)
@@ -137,8 +142,8 @@ def command(
             sizes=choices.choose_sizes(steps, nfe),
             schedules=[None] if schedules is None else as_list("--schedule", schedules),
             options=choices.choose_options(options),
-            guides=choices.choose_modifications(GUIDANCE, guides),
-            edits=choices.choose_modifications(EDITS, edits),
+            guides=guided,
+            edits=edited,
             n=num,
             first_seeds=as_numbers("--first-seed", first_seeds),
             judges=judges,

@@ -11,10 +11,18 @@ It has no state: what depends on earlier calls, or draws noise, is an edit (`kdi
 """
 
 # isort: off
-from kdiff.guidance.registry import GUIDANCE, Guided, Guidance, guidance, guide, guided
+from kdiff.guidance.registry import (
+    GUIDANCE,
+    Guided,
+    Guidance,
+    check_null_class,
+    guidance,
+    guide,
+    guided,
+)
 
 # These register theirs, in the order in which `kdiff list guidance` shows them.
 import kdiff.guidance.classifier_free  # noqa: F401
 # isort: on
 
-__all__ = ["GUIDANCE", "Guidance", "Guided", "guidance", "guide", "guided"]
+__all__ = ["GUIDANCE", "Guidance", "Guided", "check_null_class", "guidance", "guide", "guided"]

@@ -19,11 +19,16 @@ def evaluations(sigma: float, *, scale: float) -> int:
     return 1 if scale in (0, 1) else 2
 
 
+def asks_without_class(*, scale: float) -> bool:
+    return scale != 1
+
+
 @guidance(
     "cfg",
     paper="Ho & Salimans 2022 (Classifier-Free Diffusion Guidance), eq. 6 with w = 1 + its w, on D",
     evaluations=evaluations,
     needs_class=True,
+    needs_null_class=asks_without_class,
     aliases=("classifier_free",),
 )
 def cfg(
@@ -34,7 +39,7 @@ def cfg(
     """u + w (c - u), with c = D(x | class), u = D(x | no class) and w the `scale`; both from one
     call of the network with a batch twice as large. For w = 1 and w = 0 one of them is left out.
 
-    ValueError for a model without classes, or a call without `class_labels`.
+    ValueError for a model without classes, or a call without `class_labels`, a row for each sample.
     """
     import torch
 
@@ -45,6 +50,8 @@ def cfg(
         labels = cond.get("class_labels")
         if labels is None:
             raise ValueError("the guidance cfg needs class_labels")
+        if not isinstance(labels, torch.Tensor) or labels.shape[:1] != x.shape[:1]:
+            raise ValueError("class_labels must be a tensor with a row for each sample")
         without = {**cond, "class_labels": _none_like(labels)}
         if scale in (0, 1):
             return model(x, sigma, **(cond if scale == 1 else without))

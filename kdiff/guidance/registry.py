@@ -19,17 +19,23 @@ def _once(sigma: float, **options: Any) -> int:
     return 1
 
 
+def _never(**options: Any) -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Guidance:
     """A guidance and what it declares. `evaluations(sigma, **options)`: how often a call at this
     noise level calls the model, counted in samples: one call with a batch twice as large is two.
-    `needs_class`: it has no meaning for a sample without a class."""
+    `needs_class`: it has no meaning for a sample without a class. `needs_null_class(**options)`:
+    whether it asks the model about samples without their class."""
 
     name: str
     function: Callable[..., Denoise]
     paper: str
     evaluations: Callable[..., int] = _once
     needs_class: bool = False
+    needs_null_class: Callable[..., bool] = _never
     aliases: Sequence[str] = ()
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     options: Mapping[str, Option] = field(default_factory=dict)
@@ -96,3 +102,12 @@ def guided(model: Any, guides: str | Modification | Iterable[str | Modification]
     for one in all_chosen(GUIDANCE, guides):
         model = guide(model, one)
     return model
+
+
+def check_null_class(model: Any, guides: Iterable[Modification]) -> None:
+    """Where classes are numbers. ValueError if one of the guides needs the null class, and the
+    model says that it has none."""
+    for one in guides:
+        needs = GUIDANCE.find(one.name).thing.needs_null_class
+        if not getattr(model, "unconditional", True) and needs(**one.options):
+            raise ValueError(f"{model.name} has no null class: leave out the guidance {one.name}")

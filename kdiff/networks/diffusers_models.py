@@ -43,6 +43,8 @@ class DiffusersNetwork(nn.Module):
 class UNet2D(DiffusersNetwork):
     """`UNet2DModel`; if it has classes, `class_labels` `[N]` integers. It has no null class."""
 
+    unconditional = False
+
     def __init__(self, model: nn.Module):
         super().__init__(model)
         config = self.model.config

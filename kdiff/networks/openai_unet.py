@@ -233,6 +233,11 @@ class OpenAIUNet(nn.Module):
             x = stage(torch.cat([x, skips.pop()], dim=1), emb)
         return self.out(x)
 
+    @property
+    def unconditional(self) -> bool:
+        """Whether it also answers without a class."""
+        return self.label_emb is None
+
     def _embed_time(self, t: Tensor) -> Tensor:
         """`[N] -> [N, model_channels]`: cos, then sin, of `t * 10000^(-i / frequencies)`; a zero
         at the end if the number of channels is odd."""

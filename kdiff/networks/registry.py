@@ -7,12 +7,13 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import get_ident
+from types import ModuleType
 from typing import Any, TypeVar
 
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from kdiff.names import Registry
+from kdiff.names import Registry, left_out
 
 Network = TypeVar("Network", bound=type[nn.Module])
 
@@ -38,9 +39,12 @@ def network(name: str) -> Callable[[Network], Network]:
 
 
 def _adopt(registry: Registry[type[nn.Module]], name: str, thing: Any) -> None:
-    """A class. A decorated one, or a module with decorated ones, has already registered itself."""
-    if isinstance(thing, type) and name not in registry and thing not in registry.values():
-        network(name)(thing)
+    """A class; one that was decorated, and a module of such, have registered themselves."""
+    if isinstance(thing, type):
+        if name not in registry and thing not in registry.values():
+            network(name)(thing)
+    elif not isinstance(thing, ModuleType):
+        left_out(registry, name, "a network is a class")
 
 
 NETWORKS: Registry[type[nn.Module]] = Registry("network", "kdiff.networks", _adopt)

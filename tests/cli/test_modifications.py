@@ -9,9 +9,11 @@ import torch
 from click.testing import CliRunner
 
 import kdiff
+from kdiff.checkpoints import native
 from kdiff.cli import main, sample_command
 from kdiff.cli.run_record import Taken
 from kdiff.editing import EDITS, edit
+from kdiff.networks.openai_unet import OpenAIUNet
 from kdiff.samplers import REGISTRY, Ask, sampler
 from small_checkpoints import native_file
 
@@ -185,6 +187,7 @@ BAD = {
     "no value": (["--guide", "cfg:scale="], "NAME:key=value"),
     "class none": (["--guide", "cfg", "--class-label", "none"], "leave out the class none"),
     "one is none": (["--guide", "cfg", "--class-label", "3,none"], "leave out the class none"),
+    "twice by case": (["--guide", "cfg:scale=1:SCALE=2"], "each key once"),
     "no classes": (["--guide", "cfg", "--model", "{tiny}"], "has no classes: leave out the guid"),
     "unknown edit": (["--edit", "inpaint"], "(see `kdiff list edits`)"),
 }
@@ -200,6 +203,42 @@ def test_bad_input_is_one_line_with_status_2_and_writes_nothing(case, name, tmp_
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
     assert message in line and line == result.stderr.splitlines()[-1]
     assert list(tmp_path.iterdir()) == [tiny]
+
+
+@pytest.mark.parametrize("name", ["sample", "eval-fid", "sweep"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--guide", "cfg"],
+        ["--guide", "cfg:scale=1", "--guide", "cfg:scale=0"],
+        ["--class-label", "none"],
+    ],
+)
+def test_a_model_without_a_null_class_is_refused_before_anything_is_written(name, words, tmp_path):
+    if name == "sweep" and "--guide" not in words:
+        return
+    model = openai_file(tmp_path / "openai.safetensors")
+    few = ("--metrics", "none") if name == "sweep" else ()
+    result = call(name, "--model", model, "--out", tmp_path / "out", "--num", 2, *few, *words)
+    assert result.exit_code == 2, result.output
+    assert "has no null class: leave out the" in result.stderr.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == [model]
+
+
+def test_guidance_by_the_class_alone_needs_no_null_class(tmp_path):
+    model = openai_file(tmp_path / "openai.safetensors")
+    words = ("--model", model, "--num", 1, "--sampler", "euler", "--steps", 1)
+    result = call("sample", *words, "--guide", "cfg:scale=1", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+
+
+def openai_file(path):
+    """A model of three classes, which was trained without a null class."""
+    torch.manual_seed(0)
+    network = OpenAIUNet(32, [1], 1, [], num_classes=3)
+    model = kdiff.Denoiser(network, "edm", shape=(3, 8, 8), classes="abc", name="openai")
+    native.save(path, network.state_dict(), native.describe(model))
+    return path
 
 
 def test_guidance_is_for_models_not_for_images(tmp_path):

@@ -314,6 +314,21 @@ NONSENSE = {
     "text for sigma": (says(lambda x, s: (x, "s")), ValueError, "must be a number, not 's'"),
     "no sigma": (says(lambda x, s: (x, float("nan"))), ValueError, "must be a number, not nan"),
     "sigma below 0": (says(lambda x, s: (x, -s)), ValueError, "a noise level below 0, -8.0"),
+    "a row that is not there": (
+        says(lambda x, s: Ask(x, s, [0, 7])),
+        ValueError,
+        "a row that odd asks about must be a whole number, at most 1, not 7",
+    ),
+    "a row below 0": (says(lambda x, s: Ask(x, s, [0, -1])), ValueError, "at least 0, not -1"),
+    "text for rows": (says(lambda x, s: Ask(x, s, "ab")), ValueError, "not 'a'"),
+    "a number for rows": (says(lambda x, s: Ask(x, s, 1)), TypeError, "must say rows as a list"),
+    "text for a step": (
+        says(lambda x, s: Ask(x, s, step="first")),
+        ValueError,
+        "the step that odd asks in must be a whole number, at least 0, not 'first'",
+    ),
+    "a step too far": (says(lambda x, s: Ask(x, s, step=1)), ValueError, "at most 0, not 1"),
+    "whole numbers": (says(lambda x, s: (x.long(), s)), ValueError, "of a floating-point dtype"),
     "no return": (returns(lambda d: None), TypeError, "odd must return a tensor (2, 3), not None"),
     "one of the answers": (returns(lambda d: d[0]), ValueError, "a tensor (2, 3), not (3,)"),
 }
@@ -325,6 +340,22 @@ def test_nonsense_is_told_in_one_line(case):
     with pytest.raises(error, match=re.escape(message)) as caught:
         states_of(plan_of(which, [8.0, 0.0]), [0, 1])
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 200
+
+
+def _silent(x, sigmas):
+    while True:
+        yield []
+
+
+def test_empty_lists_without_end_are_an_error_and_some_are_not():
+    def patient(x, sigmas):
+        for _ in range(500):
+            assert (yield []) == []
+        return (yield x, sigmas[0])
+
+    assert Walk(patient(1.0, [8.0])).ask == (1.0, 8.0, None, None, False)
+    with pytest.raises(ValueError, match="does not end: it has yielded 10,000 empty lists"):
+        states_of(plan_of(Sampler("odd", _silent, lambda options: 1, "none"), [8.0, 0.0]))
 
 
 def test_a_function_that_yields_nothing_is_not_a_sampler():

@@ -201,13 +201,32 @@ def test_guidance_of_a_guided_model():
         ("cfg:scale=1,2", LABELS, "scale must be a number from -100 to 100, not '1,2'"),
         ("cfg", None, "the guidance cfg needs class_labels"),
         (7, LABELS, "a guidance is a name such as NAME:key=value, not 7"),
+        ("cfg:scale=1:SCALE=2", LABELS, "each key once"),
+        ({"cfg": 2}, LABELS, "a guidance is a name such as NAME:key=value, not {'cfg': 2}"),
+        (Modification("cfg", None), LABELS, "the options of cfg must be a mapping, not NoneType"),
+        (Modification("cfg", {1: 2}), LABELS, "the name of a cfg option must be text, not 1"),
+        ("x" * 5000, LABELS, "unknown guidance 'xxxx"),
+        ("cfg:scale=" + "9" * 5000, LABELS, "scale must be a number from -100 to 100, not '999"),
+        ("cfg:" + "k" * 5000 + "=1", LABELS, "unknown cfg option 'kkkk"),
         (["cfg", None], LABELS, "a guidance is a name such as NAME:key=value, not None"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(guide, cond, message):
     with pytest.raises(ValueError, match=re.escape(message)) as error:
         kdiff.sample(Pointwise(), n=2, steps=1, class_labels=cond, guide=guide)
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize("labels", [[1, 3], 1, torch.tensor(1), torch.tensor([1])], ids=str)
+def test_labels_are_a_row_for_each_sample_also_without_kdiff_sample(labels):
+    with pytest.raises(ValueError, match="class_labels must be a tensor with a row for each"):
+        guide(Pointwise(), "cfg")(X, 1.0, class_labels=labels)
+
+
+def test_equal_modifications_have_one_hash():
+    one = Modification("x", {"a": 1, "b": 2.0})
+    other = Modification("x", {"b": 2, "a": 1.0})
+    assert one == other and len({one, other}) == 1
 
 
 def test_a_model_without_classes_is_refused():

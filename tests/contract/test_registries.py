@@ -3,8 +3,11 @@
 import importlib
 import re
 import sys
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -175,6 +178,67 @@ def test_an_edit_of_another_package(packages, points_at):  # noqa: F811
     x = kdiff.sample(lambda x, sigma: x, "euler", edits="their_edit", **arguments)
     assert (x == 0.5 * kdiff.sample(lambda x, sigma: x, "euler", **arguments)).all()
     assert "their_edit" in EDITS
+
+
+TAKEN = """
+from kdiff.samplers import sampler
+
+@sampler("NAME", order=1, paper="none")
+def theirs(x, sigmas):
+    yield x, sigmas[0]
+    return x
+"""
+
+
+@pytest.mark.parametrize("name", ["euler", "Eu-ler"])
+def test_another_package_does_not_take_a_name_of_kdiff(name, packages):  # noqa: F811
+    euler, names = REGISTRY["euler"], list(REGISTRY)
+    packages.install("kdiff.samplers", {"t": "theirs"}, theirs=TAKEN.replace("NAME", name))
+    with pytest.warns(UserWarning, match="cannot load theirs .*a sampler named euler already"):
+        REGISTRY.all()
+    assert REGISTRY.find("euler").thing is euler and list(REGISTRY) == names
+
+
+NUMBERS = [kind for kind in EAGER if kind != "statistic"]  # others may be anything
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_what_is_left_out_is_told_of(kind, packages):  # noqa: F811
+    registry = EAGER[kind]
+    packages.install(registry.group, {"number": "odd_package:FIVE"}, odd_package="FIVE = 5")
+    with pytest.warns(UserWarning, match=f"number of {registry.group} is .*left out"):
+        registry.all()
+    assert "number" not in registry
+
+
+def test_a_name_that_nobody_could_ask_for():
+    registry: Registry[Thing] = Registry("edit", "kdiff.fruit")
+    for wrong in ("", " - ", "\N{GREEK SMALL LETTER ALPHA}"):
+        with pytest.raises(ValueError, match="the name of an edit needs letters or digits"):
+            registry[wrong] = Thing()
+    with pytest.raises(TypeError, match="a name must be text, not 5"):
+        registry[5] = Thing()
+    assert not registry
+
+
+class SlowThing:
+    @property
+    def aliases(self):
+        time.sleep(0.002)  # another thread's turn
+        return (f"other {id(self)}",)
+
+
+def test_names_are_found_in_several_threads_at_once():
+    registry: Registry[Any] = Registry("fruit", "kdiff.fruit")
+    for name in "abcdefgh":
+        registry[name] = SlowThing()
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(registry.find, "hgfedcba" * 4))
+    assert [one.name for one in found] == list("hgfedcba" * 4)
+    registry["i"] = SlowThing()
+    others = [f"other {id(thing)}" for thing in reversed(list(registry.values()))]
+    with ThreadPoolExecutor(4) as pool:
+        assert [one.name for one in pool.map(registry.find, others)] == list("ihgfedcba")
 
 
 # --- one by hand ---

@@ -107,3 +107,8 @@ def test_the_model_gets_what_belongs_to_its_batch():
     arguments = {"n": 3, "batch": 2, "sigmas": [1, 0], "shape": (1,), "cond": cond}
     kdiff.sample(model, "euler", class_labels=[1, 2, 3], **arguments)
     assert seen == [(["a", "b"], [7, 8], [1, 2]), (["c"], [7, 8], [3])]
+
+
+def test_conditions_are_given_by_name():
+    with pytest.raises(ValueError, match="cond must be a mapping of names to conditions, not"):
+        kdiff.sample(lambda x, sigma: x, sigmas=[1.0, 0.0], shape=(2,), cond=[1])
