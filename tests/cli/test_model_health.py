@@ -24,16 +24,13 @@ def exact(prediction, seen_as, data_mean=MEAN):
     return kdiff.wrap(network, seen_as, shape=(3, 8, 8), round=True)
 
 
-# --- the health check ---
-
-
 @pytest.mark.parametrize("prediction", ["eps", "v", "x0"])
 def test_a_network_that_is_read_rightly_denoises(prediction):
     model = exact(prediction, prediction)
     alone = health(model)
     assert alone.status == "unknown" and "nothing speaks against it" in alone.verdict
     found = health(model, images())
-    # Of Gaussian data the exact denoiser is the guess, but for the pictures' clipping and the mean.
+    # The exact denoiser of Gaussian data is the guess, but for the pictures' clipping and mean.
     for error, guess in zip(found.images.model, found.images.guess, strict=True):
         assert error == pytest.approx(guess, rel=0.1)
 

@@ -247,7 +247,7 @@ def test_conditions_go_with_the_samples_that_are_asked_about(which, deterministi
 
 
 def test_in_lockstep_equal_samples_with_other_conditions_are_not_taken_for_each_other():
-    """One seed three times, in three classes, about which one plan asks in another order."""
+    """One seed three times, in three classes; one plan asks about them in another order."""
 
     @local(linear=False)
     def backwards(x, sigmas):

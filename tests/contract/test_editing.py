@@ -152,7 +152,7 @@ def test_a_repeated_visit_draws_other_noise(sampler, edits):
     drawn = {draw for draw in noise.drawn if draw[4] == ""}
     unedited = Recorded()
     list(kdiff.drive(Pointwise(), planned(sampler), torch.ones(1, 3), unedited))
-    assert drawn == set(unedited.drawn)  # the first visit's is as ever
+    assert drawn == set(unedited.drawn)  # the first visit draws what it always does
 
 
 def test_a_part_of_the_grid_is_a_run_of_its_own():
@@ -160,7 +160,7 @@ def test_a_part_of_the_grid_is_a_run_of_its_own():
     whole, cut = planned("euler_ancestral"), planned("euler_ancestral", "repeated:times=0")
     assert torch.equal(states_of(whole)[-1].x, states_of(cut)[-1].x)
     assert planned("dpmpp_2m", "repeated:times=2").nfe == 2 + 2 * 2 + 2
-    for sampler in REGISTRY:  # of two levels the rest is one, from which there is nowhere to go
+    for sampler in REGISTRY:  # half of two levels is one, from which there is nowhere to go
         *states, last = states_of(planned(sampler, "repeated:times=2", sigmas=[4.0, 0.0]))
         assert len(states) == 3
         torch.testing.assert_close(last.x, states[-1].denoised)
@@ -224,7 +224,7 @@ def test_a_whole_edited_run_can_be_differentiated():
 
 
 def test_a_plan_is_begun_without_a_driver():
-    """As schedulers do, which are driven from outside."""
+    """Schedulers begin one so: they are driven from outside."""
     plan = planned("euler", "doubled", sigmas=[4.0, 2.0])
     x = torch.ones(1, 3)
     walk = begin(plan, x, Checked(kdiff.Noise([0], (3,)), x))

@@ -36,7 +36,7 @@ def timesteps(name: str, steps: int, final: str = "zero", **settings) -> list[fl
     ],
 )
 def test_discrete_grids(name, steps, settings, expected):
-    """As in table 2 of Lin et al. 2023 (there from 1 to T)."""
+    """Table 2 of Lin et al. 2023 has them (there from 1 to T)."""
     assert timesteps(name, steps, **settings) == pytest.approx(expected, abs=1e-9)
 
 
@@ -61,7 +61,7 @@ def test_all_timesteps(name):
 
 
 COSINE = kdiff.precond("eps", alphas_cumprod="cosine")
-LAST = sum(s <= 160 for s in COSINE.sigmas) - 1  # the last of 1000 timesteps that is of use
+LAST = sum(s <= 160 for s in COSINE.sigmas) - 1  # the last useful timestep of 1000
 
 
 def cosine_timesteps(name: str, steps: int, model=COSINE, **settings) -> list[float]:
@@ -74,7 +74,7 @@ def cosine_timesteps(name: str, steps: int, model=COSINE, **settings) -> list[fl
     [
         ("linspace", [LAST, 0.75 * LAST, 0.5 * LAST, 0.25 * LAST, 0]),
         ("trailing", [LAST - round(i * (LAST + 1) / 5) for i in range(5)]),
-        ("leading", [800, 600, 400, 200, 0]),  # which begins below
+        ("leading", [800, 600, 400, 200, 0]),  # it begins below
     ],
 )
 def test_timesteps_far_above_the_data_are_skipped(name, expected):

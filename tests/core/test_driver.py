@@ -194,7 +194,7 @@ def test_class_labels_out_of_range(labels):
 
 @pytest.mark.parametrize(("label_dim", "refused"), [(0, True), (3, False)])
 def test_class_labels_that_a_network_would_ignore(label_dim, refused):
-    """`classes` has their names; whether there are any, the network says."""
+    """`classes` has their names; the network says whether there are any."""
     network = SongUNet(8, model_channels=8, num_blocks=1, channel_mult=[1], label_dim=label_dim)
     model = kdiff.Denoiser(network, "edm", shape=(3, 8, 8), name="small")
     if refused:

@@ -72,7 +72,7 @@ def twice(channels=6):
 
 
 def test_a_learned_variance_is_never_guessed():
-    """Only what was said, or what the first answer showed where nothing was."""
+    """It is what was said; where nothing was said, it is what the first answer showed."""
     x = torch.ones(2, 3, 2, 2)
 
     def model(answers, learned):

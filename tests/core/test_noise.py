@@ -98,9 +98,6 @@ def test_the_draws_stay_what_they_are(kind):
     np.testing.assert_allclose(draw(kind, [0, 12345], shape=(2,)), GOLDEN[kind], rtol=1e-6)
 
 
-# --- in threads ---
-
-
 def test_few_numbers_start_no_thread(monkeypatch):
     monkeypatch.setattr(kdiff.normals, "ThreadPoolExecutor", None)
     for kind in KINDS:
@@ -149,7 +146,7 @@ def test_white_noise_is_keyed_by_both_ends():
 
 
 def increment(s: float, t: float, **kwargs) -> np.ndarray:
-    """W(t) - W(s) from its documented normalisation, time being -log2 sigma."""
+    """W(t) - W(s) from its documented normalisation; time is -log2 sigma."""
     return many("brownian", s, t, **kwargs) * math.sqrt(abs(math.log2(s / t)))
 
 

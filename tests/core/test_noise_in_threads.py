@@ -24,7 +24,7 @@ def one_by_one(kind: int, a: int, b: int, seeds: list[int], size: int) -> np.nda
 
 @pytest.fixture(params=[1, 3])
 def threads(request):
-    """How many torch computes in."""
+    """The number of threads that torch computes in."""
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
     yield request.param
@@ -63,7 +63,7 @@ def test_a_brownian_increment_is_the_sum_of_its_nodes(threads, s, t, size):
     for node, c in terms.items():
         total += one_by_one(*node, SEEDS, size) * np.float32(c / norm)
     noise = kdiff.Noise(SEEDS, (size, 1))
-    noise.brownian(2 * s, s)  # whose nodes are in part those of the next
+    noise.brownian(2 * s, s)  # some of its nodes are also nodes of the next
     assert total.tobytes() == noise.brownian(s, t).numpy().tobytes()
 
 

@@ -45,7 +45,7 @@ PUBLISHED = {
     ),
     "iddpm": lambda s: (1, -s, 1 / math.sqrt(s**2 + 1)),
     "eps": lambda s: (1, -s, math.sqrt(alpha_bar(s))),
-    # Salimans & Ho 2022: x0 = alpha z - sigma v, of z = x / sqrt(1 + s^2)
+    # Salimans & Ho 2022: x0 = alpha z - sigma v, with z = x / sqrt(1 + s^2)
     "v": lambda s: (alpha_bar(s), -math.sqrt(1 - alpha_bar(s)), math.sqrt(alpha_bar(s))),
     "x0": lambda s: (0, 1, math.sqrt(alpha_bar(s))),
     "flow": lambda s: (1 / (1 + s), -s / (1 + s), 1 / (1 + s), s / (1 + s)),
@@ -179,7 +179,7 @@ def test_every_network_gives_the_same_samples(run, sampler):
         assert relative(found, expected) < 1e-6, name
 
 
-# --- the clock of discrete models ---
+# --- released code, and what is wrong ---
 
 
 def test_iddpm_against_the_released_code_of_karras():
@@ -226,9 +226,6 @@ def test_wrong_names_and_settings():
 def test_settings_of_another_type(name, settings, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         kdiff.precond(name, **settings)
-
-
-# --- the network's call ---
 
 
 def test_names_are_found_as_those_of_samplers_are():

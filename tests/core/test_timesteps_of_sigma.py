@@ -42,7 +42,7 @@ def test_round_takes_the_nearest_sigma():
 
 
 def test_iddpm_is_the_cosine_schedule():
-    """Also in its last step, whose alphas_cumprod is 2e-9 but not zero."""
+    """This holds in its last step too, whose alphas_cumprod is 2e-9 but not zero."""
     cosine = kdiff.precond("eps", alphas_cumprod="cosine").sigmas
     np.testing.assert_allclose(kdiff.precond("iddpm").sigmas, cosine, rtol=1e-9)
 
@@ -56,7 +56,7 @@ def test_iddpm_is_the_cosine_schedule():
     ],
 )
 def test_alphas_cumprod_against_diffusers(kind, theirs):
-    """Theirs are products in float32; cos near pi / 2, and 1 - beta of 0.999, lose most there."""
+    """diffusers multiplies in float32: cos near pi / 2, and 1 - beta near 0.001, lose most."""
     diffusers = pytest.importorskip("diffusers")
     if kind == "scaled_linear":
         theirs["beta_end"] = 0.012

@@ -45,7 +45,7 @@ def test_lower_order_final_ends_at_15_steps(steps, lowered, make):
 
 
 def test_third_order(make):
-    """As published it lacks a factor 2; and diffusers' default warms up with the midpoint rule."""
+    """The published form lacks a factor 2, and diffusers' default warms up by the midpoint rule."""
     results = {}
     for solver_type in ("heun", "midpoint"):
         scheduler = make("DPMSolverMultistepScheduler", 10, solver_order=3, solver_type=solver_type)

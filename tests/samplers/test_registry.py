@@ -37,7 +37,7 @@ DISCRETE_MODEL = discrete_model()
 
 
 def every_setting() -> list:
-    """Each sampler as it is by default, and, if that is another thing, as an ODE solver."""
+    """Each sampler by default, and as an ODE solver if it has settings for that."""
     return [
         pytest.param(name, dict(options), id=f"{name}-{dict(options)}")
         for name, s in REGISTRY.items()

@@ -47,7 +47,7 @@ def test_rank_agreement_within_a_budget_is_not_that_of_all_budgets(tmp_path):
 
 
 def test_rank_agreement_of_some_samplers(tmp_path):
-    """The fourth, which agrees, is of another sampler than the first three, which do not."""
+    """The first three cells do not agree; the fourth, of another sampler, does."""
     fid = sweep_of(tmp_path / "a", "FID", [33, 32, 31, 10])
     second = sweep_of(tmp_path / "b", "FD (cifar10-classifier)", [61, 62, 63, 40])
     for folder in (fid, second):

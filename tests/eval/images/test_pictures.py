@@ -48,7 +48,7 @@ def test_every_source_gives_the_same_images_in_order(source, tmp_path):
     chosen = [7, 2, 11, 2]
     np.testing.assert_array_equal(np.concatenate(list(pictures.batches(3, chosen))), IMAGES[chosen])
     assert list(pictures.batches(3, [])) == []
-    few = np.array([11, 0], dtype=np.uint8)  # whose own products would overflow
+    few = np.array([11, 0], dtype=np.uint8)  # products in uint8 would overflow
     np.testing.assert_array_equal(next(pictures.batches(3, few)), IMAGES[few])
     np.testing.assert_array_equal(next(pictures.batches(3, [-1])), IMAGES[-1:])
     with pytest.raises(IndexError):
@@ -128,9 +128,6 @@ def test_jpeg_is_noted(tmp_path):
     pictures = open_pictures(save_all(IMAGES, tmp_path / "images", ".jpg"))
     assert len(pictures.notes) == 1 and "JPEG" in pictures.notes[0]
     assert everything(pictures).shape == IMAGES.shape
-
-
-# CIFAR-10
 
 
 def test_the_global_generator_is_not_touched(tmp_path):

@@ -9,7 +9,7 @@ from toy_references import IMAGES
 
 @pytest.fixture(autouse=True)
 def packaged(tmp_path, monkeypatch):
-    """No references but the tests' own; none yet. Nobody's data folder is touched."""
+    """The folder of packaged references, empty at first. Nobody's data folder is touched."""
     monkeypatch.setenv("KDIFF_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(stored, "PACKAGED", tmp_path / "packaged")
     (tmp_path / "packaged").mkdir()

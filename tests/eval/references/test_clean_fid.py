@@ -1,4 +1,4 @@
-"""clean-fid's statistics by name: downloaded, or of its own folder."""
+"""clean-fid's statistics by name: downloaded, or from its own folder."""
 
 import io
 import sys

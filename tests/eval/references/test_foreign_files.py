@@ -15,7 +15,7 @@ def test_npz_with_mu_and_sigma(tmp_path):
     np.testing.assert_array_equal(found.cov, g.cov)
     assert (found.n, found.features, found.resize, found.weights) == (None, None, None, None)
     assert found.spatial is None and found.name == "edm.npz"
-    # guided-diffusion's, which has images and float32 beside
+    # guided-diffusion's file has images and float32 beside
     np.savez(tmp_path / "g.npz", arr_0=IMAGES, mu=np.float32(g.mean), sigma=np.float32(g.cov),
              mu_s=s.mean, sigma_s=s.cov)  # fmt: skip
     found = find(tmp_path / "g.npz")

@@ -27,14 +27,14 @@ def test_a_name_is_found_for_its_network_and_mode(tmp_path, packaged):
     assert find("cifar10", "toy", None).features == "toy"
     there = "inception (clean), inception (legacy_tensorflow), toy"
     refused(lambda: find("cifar10", resize="legacy_pytorch"), there, "inception (legacy_pytorch)")
-    (own / "broken.safetensors").write_bytes(b"1")  # which does not stand in the way of others
-    assert find("cifar10").resize == "clean"  # a packaged one, for which nobody looks there
+    (own / "broken.safetensors").write_bytes(b"1")  # it does not stand in the way of others
+    assert find("cifar10").resize == "clean"  # a packaged one: nobody looks there for it
     with pytest.warns(UserWarning, match=r"passed over: .*broken.safetensors"):
         assert find("cifar10", "toy", None).features == "toy"
 
 
 def test_a_name_is_never_a_folder(packaged, tmp_path, monkeypatch):
-    """So what a record calls cifar10 is one set of images."""
+    """What a record calls cifar10 is one set of images."""
     monkeypatch.chdir(tmp_path)
     Path("cifar10").mkdir()
     for i in range(2):

@@ -49,7 +49,7 @@ def test_only_the_samplers_that_were_asked_for(sweep_of, tmp_path):
 
 
 def test_a_table_by_budget_says_what_is_in_it(sweep_of):
-    """Not what was in the whole: the one repeat at NFE 10 is not one of three."""
+    """It does not speak of the whole sweep: the row at NFE 10 has one repeat, not three."""
     lines = [a_line(nfe=20, first=1000 * i, metrics={"FID": 3.0 + i}) for i in range(3)]
     lines.append(a_line(metrics={"FID": {"value": 4.0, "error": 0.2, "n": 1000}}))
     (table,) = make_tables(sweep_of(*lines))

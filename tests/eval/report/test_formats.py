@@ -122,7 +122,7 @@ def test_the_page_escapes_what_it_shows_and_holds_its_pictures(sweep_of, tmp_pat
     sweep = sweep_of(line, a_line("heun", error=HOSTILE))
     text = page.render(sweep, make_tables(sweep))
     assert "<script>alert" not in text
-    assert text.count("</script>") == 2  # the data's and the program's
+    assert text.count("</script>") == 2  # one ends the data, one the program
     data = text.split('id="data">')[1].split("</script>")[0]
     view = json.loads(data)["views"][0]
     assert view["rows"][-1]["label"] == HOSTILE

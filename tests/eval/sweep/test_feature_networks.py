@@ -52,7 +52,7 @@ def test_two_feature_networks_look_at_images_that_are_computed_once(
     again = kdiff_sweep(tmp_path / "is", *cells[:4], *ref, "--metrics", otherwise)
     assert again.exit_code == 0 and len(lines(tmp_path / "is")) == 6
     found = [set(line["metrics"]) for line in lines(tmp_path / "is").values()]
-    assert found.count({"seconds", f"FD ({TOY})"}) == 1  # of the sampler that adds noise
+    assert found.count({"seconds", f"FD ({TOY})"}) == 1  # the sampler that adds noise
     assert found.count({"seconds", f"FD ({TOY})", "RMSE"}) == 2
     assert found.count({"seconds", f"FD ({few})", f"IS ({few})"}) == 1
     assert found.count({"seconds", f"FD ({few})", f"IS ({few})", "RMSE"}) == 2
@@ -74,7 +74,7 @@ def test_the_networks_that_look_at_the_same_images_are_in_one_shard_and_one_grou
 
 @pytest.fixture
 def cells_of_two(workplace):
-    """Seven sets of images, of which two networks have different metrics."""
+    """Seven sets of images, on each of which two networks have different metrics."""
     path = workplace / "tiny.safetensors"
     return sweep.expand(
         [ModelSpec("tiny", path, sha256(path))],

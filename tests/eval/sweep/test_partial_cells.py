@@ -16,7 +16,7 @@ from small_sweeps import SMALL, TOY, lines, results
 
 
 class Stopped:
-    """Denoisers count the images they see, and are interrupted after `most` of them."""
+    """Denoisers count the images that they see, and are interrupted after `most` of them."""
 
     def __init__(self, monkeypatch):
         self.images, self.most = 0, math.inf
@@ -37,7 +37,7 @@ class Stopped:
         return self.images, result
 
 
-# Batches of 16, the last of 8. Of each, Heun computes 5 answers and Euler-a 2 of its own.
+# Batches of 16, the last of 8. In each, Heun computes 5 answers and Euler-a 2 of its own.
 TWO_CELLS = ("--sampler", "heun,euler a", "--steps", "3", "--num", "88")
 A_BATCH = 16 * (5 + 2)
 
@@ -75,7 +75,7 @@ def test_stopped_within_a_group_it_computes_the_rest_only(stopped, two_cells, co
 
 
 def test_the_bar_goes_on_where_it_was(stopped, two_cells, counter, monkeypatch):
-    """At the first evaluation it has those of three batches: Heun 5 of an image, Euler-a 3."""
+    """It begins with three batches: 5 evaluations of an image by Heun, 3 by Euler-a."""
     counted, watch = [], Progress.watch
 
     def watched(self, cell, state):
@@ -113,7 +113,7 @@ def test_the_seconds_of_the_stopped_call_count_too(stopped, two_cells, counter, 
 
 def damaged(data):
     """Every way in which a file of the first batch is not what was written."""
-    size = 8 + int.from_bytes(data[:8], "little")  # of its head
+    size = 8 + int.from_bytes(data[:8], "little")  # the length of its head
     yield from (b"", data[:-1], data[:size] + bytes(len(data) - size))
     yield save({"samples": np.zeros((16, 3, 8, 8), np.float32)})
     yield save({"what": np.zeros(3)}, {"seconds": "1"})
@@ -141,7 +141,7 @@ def test_nothing_is_gone_on_with_in_another_environment(
 
 
 def test_a_cell_goes_on_with_other_cells_beside_it(stopped, two_cells, counter, tmp_path):
-    """LMS, which the stopped sweep had not, has one of its three questions in common with Heun."""
+    """LMS was not in the stopped sweep; one of its three questions is one of Heun's."""
     three = ("--sampler", "heun,euler a,lms")
     rest, result = counter.during(two_cells, stopped, *three)
     whole, _ = counter.during(two_cells, tmp_path / "whole", *three)

@@ -14,8 +14,6 @@ from kdiff.cli import main
 from kdiff.eval.sweep.folder import SweepFolder
 from small_sweeps import COMMAND, ENVIRONMENT, RMSE, SMALL, TOY, results
 
-# --- going on ---
-
 
 def test_what_is_finished_is_not_computed_again(kdiff_sweep, tmp_path, monkeypatch):
     kdiff_sweep(tmp_path, *SMALL)
@@ -69,9 +67,6 @@ def test_killed_and_called_again_it_ends_as_if_never_killed(workplace, tmp_path)
     assert all(again[key]["finished"] == line["finished"] for key, line in finished.items())
     assert len(again) == 16 and results(killed) == results(whole)
     assert not list(whole.rglob(".*"))  # a kill amid a picture leaves its temporary file
-
-
-# --- failing cells ---
 
 
 def test_the_same_command_again_is_recorded_once(kdiff_sweep, tmp_path):
