@@ -50,7 +50,7 @@ def test_what_cannot_be_called_so_is_still_inspected(tiny, monkeypatch):
     def load(path, **overrides):
         return kdiff.wrap(lambda x, t, *, prompt: x, shape=(3, 8, 8))
 
-    monkeypatch.setattr(kdiff, "load", load)
+    monkeypatch.setattr("kdiff.cli.choices.load", load)
     result = kdiff_cli("inspect", tiny)
     assert result.exit_code == 0
     assert "unknown: the network cannot be called so" in result.stdout and "prompt" in result.stdout
@@ -104,7 +104,7 @@ def test_a_network_that_fails_is_one_line(tiny, tmp_path, monkeypatch, error):
     def fail(*_, **__):
         raise error("it needs\na prompt")
 
-    monkeypatch.setattr(kdiff, "load", lambda path: kdiff.wrap(fail, shape=(3, 8, 8)))
+    monkeypatch.setattr("kdiff.cli.choices.load", lambda path: kdiff.wrap(fail, shape=(3, 8, 8)))
     np.savez(tmp_path / "toy.npz", mu=np.zeros(12), sigma=np.eye(12))
     judges = ["--features", "toy_network:features", "--ref", tmp_path / "toy.npz"]
     for command in (["sample", "--out", tmp_path / "out"], ["eval-fid", *judges]):
