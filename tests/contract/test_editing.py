@@ -1,28 +1,25 @@
 """Edits: coroutines around a sampler, with their own noise, restarts and gradients; right in any
 batch and in lockstep, and counted."""
 
-import math
 import pickle
 import re
-from collections import Counter
 from itertools import pairwise
-from typing import Annotated
 
 import pytest
 import torch
 
 import kdiff
+import odd_edits
 import odd_samplers
 from exact_models import Pointwise
 from kdiff.driver import Checked
-from kdiff.editing import EDITS, begin, edit
+from kdiff.editing import EDITS, begin
 from kdiff.lockstep import lockstep
 from kdiff.model import as_model, network_nfe
 from kdiff.modifications import Modification, chosen
 from kdiff.names import UnknownName
-from kdiff.options import Option
 from kdiff.samplers import REGISTRY, Ask, Sampler
-from odd_samplers import plan_of
+from odd_samplers import plan_of, states_of
 
 TO_ZERO = [8.0, 3.0, 1.0, 0.3, 0.0]
 SEEDS = [5, 2, 9]
@@ -30,86 +27,11 @@ SEEDS = [5, 2, 9]
 
 @pytest.fixture(autouse=True)
 def registered():
-    """Those of this file, for one test each."""
-    before = dict(EDITS)
-
-    @edit("clamped", paper="none", aliases=("clip",), presets={"tight": {"most": 0.1}})
-    def clamped(start, x, sigmas, *, noise, most: Annotated[float, Option("bound", 0)] = 1.0):
-        walk = start(x, sigmas)
-        while walk.asks:
-            answers = yield list(walk.asks)
-            walk.answer(*(d.clamp(-most, most) for d in answers))
-        return walk.result
-
-    @edit("doubled", paper="none")
-    def doubled(start, x, sigmas, *, noise):
-        walk = start(x, sigmas)
-        while walk.ask:
-            d = yield walk.ask
-            walk.answer(2 * d)
-        return walk.result
-
-    @edit("shaken", paper="none")
-    def shaken(start, x, sigmas, *, noise, much: Annotated[float, Option("noise", 0)] = 0.1):
-        """Asks about x with some noise more, each time another one."""
-        walk, times = start(x, sigmas), Counter()
-        while walk.asks:
-            asks = list(walk.asks)
-            for i, ask in enumerate(asks):
-                same = ask.sigma, str(ask.rows)  # the count of other samples must not matter
-                n = noise(ask.sigma, ask.sigma, times[same], stream="shake")
-                rows = slice(None) if ask.rows is None else list(ask.rows)
-                asks[i] = ask._replace(x=ask.x + much * ask.sigma * n[rows])
-                times[same] += 1
-            walk.answer(*(yield asks))
-        return walk.result
-
-    def twice(inner, grid, given):  # authors name these as they like
-        half = grid[: len(grid) // 2 + 1]
-        return [*inner(half), *inner(half) * given["times"], *inner(grid[len(half) - 1 :])]
-
-    @edit("repeated", paper="none", levels=twice)
-    def repeated(
-        start, x, sigmas, *, noise, times: Annotated[int, Option("how often more", 0)] = 1
-    ):
-        """The first half of the grid, and up and down again, as RePaint does; then the rest."""
-        middle = len(sigmas) // 2
-        top, bottom = sigmas[0], sigmas[middle]
-        for k in range(1 + times):
-            if k:
-                x = x + math.sqrt(top**2 - bottom**2) * noise(bottom, top, k)
-            x = yield from whole(start(x, sigmas[: middle + 1], k))
-        return (yield from whole(start(x, sigmas[middle:])))
-
-    def whole(walk):
-        while walk.asks:
-            walk.answer(*(yield list(walk.asks)))
-        return walk.result
-
-    @edit("pulled", paper="none")
-    def pulled(start, x, sigmas, *, noise, rate: Annotated[float, Option("of descent", 0)] = 0.5):
-        """D - rate times the gradient of |D|^2 / 2; answers with the graph, and asks with it."""
-        walk = start(x, sigmas)
-        while walk.ask:
-            with torch.enable_grad():
-                at = walk.ask.x.detach().requires_grad_()
-                d = yield walk.ask._replace(x=at, graph=True)
-                (slope,) = torch.autograd.grad(d.square().sum() / 2, at, retain_graph=True)
-                walk.answer(d - rate * slope)
-        with torch.enable_grad():
-            return walk.result + 0 * at.sum()
-
-    yield
-    for name in EDITS.keys() - before.keys():
-        del EDITS[name]
+    with odd_edits.registered():
+        yield
 
 
 NAMES = [*EDITS, "clamped", "doubled", "shaken", "repeated", "pulled"]
-
-
-def states_of(plan, seeds=SEEDS, model=None, **arguments):
-    ((_, states),) = kdiff.run(model or Pointwise(), plan, list(seeds), **arguments)
-    return list(states)
 
 
 def planned(sampler, *edits, sigmas=TO_ZERO, **options):
@@ -230,7 +152,7 @@ def test_a_repeated_visit_draws_other_noise(sampler, edits):
     drawn = {draw for draw in noise.drawn if draw[4] == ""}
     unedited = Recorded()
     list(kdiff.drive(Pointwise(), planned(sampler), torch.ones(1, 3), unedited))
-    assert drawn == set(unedited.drawn)  # the first visit's is as ever
+    assert drawn == set(unedited.drawn)  # the first visit draws what it always does
 
 
 def test_a_part_of_the_grid_is_a_run_of_its_own():
@@ -238,7 +160,7 @@ def test_a_part_of_the_grid_is_a_run_of_its_own():
     whole, cut = planned("euler_ancestral"), planned("euler_ancestral", "repeated:times=0")
     assert torch.equal(states_of(whole)[-1].x, states_of(cut)[-1].x)
     assert planned("dpmpp_2m", "repeated:times=2").nfe == 2 + 2 * 2 + 2
-    for sampler in REGISTRY:  # of two levels the rest is one, from which there is nowhere to go
+    for sampler in REGISTRY:  # half of two levels is one, from which there is nowhere to go
         *states, last = states_of(planned(sampler, "repeated:times=2", sigmas=[4.0, 0.0]))
         assert len(states) == 3
         torch.testing.assert_close(last.x, states[-1].denoised)
@@ -302,7 +224,7 @@ def test_a_whole_edited_run_can_be_differentiated():
 
 
 def test_a_plan_is_begun_without_a_driver():
-    """As schedulers do, which are driven from outside."""
+    """Schedulers begin one so: they are driven from outside."""
     plan = planned("euler", "doubled", sigmas=[4.0, 2.0])
     x = torch.ones(1, 3)
     walk = begin(plan, x, Checked(kdiff.Noise([0], (3,)), x))

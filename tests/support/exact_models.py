@@ -2,6 +2,8 @@
 
 import torch
 
+import kdiff
+
 
 class Pointwise:
     """D for N(mean_i, 1/4) in each coordinate i, counted through the shape: mean_i = sin(i + 1).
@@ -36,3 +38,10 @@ def two_humps(dtype=torch.float64):
 
     means = torch.tensor([[-1.0, 0.5], [1.0, 0.0]], dtype=dtype)
     return GaussianMixture(means, torch.tensor([0.3, 0.5], dtype=dtype))
+
+
+def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+GAUSSIAN = kdiff.analytic.gaussian(torch.tensor([0.5, -1.0, 2.0]))

@@ -8,6 +8,7 @@ from typing import Annotated
 import torch
 
 import kdiff
+from exact_models import Pointwise
 from kdiff.samplers import REGISTRY, Ask, Option, Walk, sampler
 from kdiff.samplers.steps import eps, euler_step
 
@@ -162,3 +163,8 @@ def _of_one(x, row, sigmas, tolerance):
             x, s = x_heun, t
         ratio = ratio ** min(2.0, max(0.3, 0.8 / math.sqrt(error + 1e-12)))
     return x if sigmas[-1] else (yield Ask(x, s, [row]))
+
+
+def states_of(plan, seeds=(5, 2, 9), model=None, **arguments):
+    ((_, states),) = kdiff.run(model or Pointwise(), plan, list(seeds), **arguments)
+    return list(states)

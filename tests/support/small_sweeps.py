@@ -44,3 +44,7 @@ def results(folder):
         picture = (folder / line["grid"]).read_bytes()
         found[key] = (line["cell"], line["status"], metrics, line["noise_floor"], picture)
     return found
+
+
+RMSE = ("--metrics", "rmse")
+SMALL = ("--sampler", "euler,heun,euler_ancestral", "--steps", "2,4", *RMSE)

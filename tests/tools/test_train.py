@@ -5,23 +5,17 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import click
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from scipy import ndimage
 
-import kdiff
-from places import ROOT
-
-sys.path.insert(0, str(ROOT / "tools"))
 import augment
-import muon
-import rank_agreement
+import kdiff
 import train as tool
+from places import ROOT
 from recipes import RECIPES
 from training_data import load_cifar10
 
@@ -91,93 +85,6 @@ def test_two_processes_train_one_model(tmp_path):
     assert result.returncode == 0, result.stderr
     state = json.loads((tmp_path / "run" / "train.json").read_text())
     assert state["images"] == 8  # two steps of 4 images, 2 in each process
-
-
-# --- augmentation ---
-
-
-def picture(n, size=32):
-    """Smooth waves, which interpolation and mirrored borders hardly harm, `[n, 1, size, size]`."""
-    y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
-    return (0.5 * torch.sin(x / 5 + 1) * torch.cos(y / 7)).expand(n, 1, size, size)
-
-
-def test_an_image_is_flipped_half_the_time_and_its_label_says_so():
-    torch.manual_seed(0)
-    images = picture(400)
-    changed, labels = augment.augment(images, probability=0.0)
-    flipped = labels[:, 0] == 1
-    assert 150 < flipped.sum() < 250 and not labels[:, 1:].any()
-    torch.testing.assert_close(changed[flipped], images[flipped].flip(3), rtol=0, atol=0)
-    torch.testing.assert_close(changed[~flipped], images[~flipped], rtol=0, atol=0)
-
-
-def test_the_labels_say_what_was_done():
-    """Against scipy, which samples the picture where the labels say."""
-    torch.manual_seed(1)
-    images = picture(24)
-    changed, labels = augment.augment(images, probability=1.0)
-    for image, result, label in zip(images, changed, labels.double().numpy(), strict=True):
-        flip_x, flip_y, scale, cos, sin, along, across, *shift = label
-        turn = np.array([[cos + 1, sin], [-sin, cos + 1]])
-        strength, axis = np.hypot(along, across), np.arctan2(across, along) / 2
-        c, s = np.cos(axis), np.sin(axis)
-        frame = np.array([[c, -s], [s, c]])
-        stretch = frame @ np.diag([2 ** (0.2 * strength), 2 ** (-0.2 * strength)]) @ frame.T
-        mirror = np.diag([1 - 2 * flip_x, 1 - 2 * flip_y])
-        matrix = mirror @ turn @ stretch * 2 ** (0.2 * scale)
-        centre = (np.array(image.shape[1:]) - 1) / 2
-        pixels = np.stack(np.meshgrid(*[np.arange(32.0)] * 2, indexing="xy"))  # x, y
-        moved = pixels.reshape(2, -1) - centre[:, None] - 32 * 0.125 * np.array(shift)[:, None]
-        x, y = np.linalg.inv(matrix) @ moved + centre[:, None]
-        inside = (x > 1) & (x < 30) & (y > 1) & (y < 30)
-        expected = ndimage.map_coordinates(image[0].double().numpy(), [y, x], order=3)
-        error = np.abs(result[0].numpy().reshape(-1) - expected)[inside]
-        assert inside.sum() > 100 and error.max() < 0.01
-
-
-# --- Muon ---
-
-
-def test_orthogonalize_leaves_the_singular_vectors_and_evens_out_the_values():
-    torch.manual_seed(0)
-    for shape in [(20, 50), (50, 20)]:
-        matrix = torch.randn(shape)
-        u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
-        seen = u.T @ muon.orthogonalize(matrix) @ vh.T
-        assert (seen.diag() > 0.6).all() and (seen.diag() < 1.3).all()
-        assert (seen - seen.diag().diag()).abs().max() < 0.05
-
-
-def test_muon_steps_are_as_large_as_adams():
-    torch.manual_seed(0)
-    weight = torch.nn.Parameter(torch.zeros(32, 16, 3, 3))
-    optimizer = muon.Muon([weight], lr=0.1)
-    weight.grad = torch.randn_like(weight)
-    optimizer.step()
-    # Adam's root mean square is about 0.2 of its rate; singular values are 0.85 on average.
-    size = float(weight.detach().square().mean().sqrt())
-    assert size == pytest.approx(0.1 * 0.2 * 0.85, rel=0.05)
-
-
-def test_muon_is_its_algorithm():
-    """Momentum, look ahead, orthogonalize, step: weight by weight, although shapes are mixed."""
-    torch.manual_seed(0)
-    shapes = [(8, 4, 3, 3), (6, 8), (8, 4, 3, 3)]
-    weights = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
-    expected = [weight.detach().clone() for weight in weights]
-    momenta = [torch.zeros_like(weight) for weight in expected]
-    optimizer = muon.Muon(weights, lr=0.1, momentum=0.9)
-    for _ in range(3):
-        for i, weight in enumerate(weights):
-            weight.grad = torch.randn_like(weight)
-            momenta[i] = 0.9 * momenta[i] + 0.1 * weight.grad
-            ahead = (0.1 * weight.grad + 0.9 * momenta[i]).flatten(1)
-            step = muon.orthogonalize(ahead) * 0.2 * max(ahead.shape) ** 0.5
-            expected[i] = expected[i] - 0.1 * step.view_as(weight)
-        optimizer.step()
-    for weight, right in zip(weights, expected, strict=True):
-        torch.testing.assert_close(weight.detach(), right, rtol=0, atol=2e-3)
 
 
 # --- the loss, its noise levels, the averages, the rate ---
@@ -306,81 +213,3 @@ def test_a_file_that_is_not_the_data_is_one_line(tmp_path):
     for name in ("other.npz", "damaged.npz"):
         with pytest.raises(click.UsageError, match="with train_images"):
             load_cifar10(tmp_path / name)
-
-
-# --- rank agreement ---
-
-
-def sweep_of(folder, metric, values):
-    """Cells of one model and sampler at as many numbers of steps as there are values."""
-    cell = dict.fromkeys(rank_agreement.SAME)
-    cell |= {"model": {"sha256": "a"}, "sampler": "euler", "seeds": {"first": 0, "n": 9}}
-    folder.mkdir()
-    lines = [
-        {
-            "key": f"{metric}{steps}",
-            "cell": {**cell, "sigmas": [steps], "nfe": steps},
-            "status": "ok",
-            "metrics": {metric: {"value": value, "n": 9}, "seconds": {"value": 1.0, "n": 9}},
-        }
-        for steps, value in enumerate(values, 1)
-    ]
-    (folder / "cells.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return str(folder)
-
-
-def test_rank_agreement_is_one_for_the_same_order_whichever_way_it_counts(tmp_path):
-    fid = sweep_of(tmp_path / "a", "FID", [30, 20, 10, 5])
-    same = sweep_of(tmp_path / "b", "IS (cifar10-classifier)", [5, 6, 8, 9])
-    other = sweep_of(tmp_path / "c", "FD (cifar10-classifier)", [1, 2, 3, 4])
-    for second, correlation in [(same, "1.000"), (other, "-1.000")]:
-        result = CliRunner().invoke(rank_agreement.main, [fid, second])
-        assert result.exit_code == 0 and f"{correlation}  (4 sets of images)" in result.output
-
-
-def test_rank_agreement_within_a_budget_is_not_that_of_all_budgets(tmp_path):
-    fid = sweep_of(tmp_path / "a", "FID", [33, 32, 31, 10, 5])
-    second = sweep_of(tmp_path / "b", "FD (cifar10-classifier)", [61, 62, 63, 40, 20])
-    result = CliRunner().invoke(rank_agreement.main, [fid, second, "--budget", "3,5"])
-    assert [line.split() for line in result.output.splitlines()] == [
-        ["FD", "(cifar10-classifier)", "FID", "0.600", "(5", "sets", "of", "images)"],
-        ["NFE", "1", "to", "3", "-1.000", "(3", "sets", "of", "images)"],
-        ["NFE", "4", "to", "5", "-", "(2)"],
-    ]
-
-
-def test_rank_agreement_of_some_samplers(tmp_path):
-    """The fourth, which agrees, is of another sampler than the first three, which do not."""
-    fid = sweep_of(tmp_path / "a", "FID", [33, 32, 31, 10])
-    second = sweep_of(tmp_path / "b", "FD (cifar10-classifier)", [61, 62, 63, 40])
-    for folder in (fid, second):
-        file = Path(folder) / "cells.jsonl"
-        *three, fourth = file.read_text().replace('"euler"', '"unipc"').splitlines()
-        file.write_text("\n".join([*three, fourth.replace('"unipc"', '"euler"')]) + "\n")
-    result = CliRunner().invoke(rank_agreement.main, [fid, second, "--sampler", "unipc"])
-    assert "-1.000  (3 sets of images)" in result.output
-    result = CliRunner().invoke(rank_agreement.main, [fid, second, "--sampler", "unipc,heun"])
-    assert result.exit_code == 2 and "no cell is of 'heun'" in result.output
-
-
-def test_rank_agreement_takes_no_figures_of_two_references_for_one(tmp_path):
-    fid = sweep_of(tmp_path / "a", "FID", [30, 20, 10, 5])
-    other = sweep_of(tmp_path / "b", "FID", [31, 21, 11, 6])
-    file = tmp_path / "b" / "cells.jsonl"
-    file.write_text(file.read_text().replace('"nfe"', '"reference": {"name": "test"}, "nfe"'))
-    result = CliRunner().invoke(rank_agreement.main, [fid, other])
-    assert result.exit_code == 2 and "FID is of more than one network or refer" in result.output
-
-
-def test_rank_agreement_is_of_one_model_and_one_number_of_images(tmp_path):
-    fid = sweep_of(tmp_path / "a", "FID", [30, 20, 10, 5])
-    file = tmp_path / "a" / "cells.jsonl"
-    more = file.read_text().splitlines()[0].replace('"n": 9', '"n": 10')
-    file.write_text(file.read_text() + more.replace("FID1", "another") + "\n")
-    result = CliRunner().invoke(rank_agreement.main, [fid])
-    assert result.exit_code == 2 and "more than one model or N" in result.output
-
-
-def test_rank_agreement_of_too_few_cells_is_one_line(tmp_path):
-    result = CliRunner().invoke(rank_agreement.main, [str(tmp_path), str(tmp_path)])
-    assert result.exit_code == 2 and "three sets of images" in result.output

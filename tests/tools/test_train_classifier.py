@@ -1,7 +1,6 @@
 """tools/train_classifier.py: its pieces, and a run on made-up images."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -12,9 +11,6 @@ from safetensors.torch import load_file
 from scipy.optimize import minimize_scalar
 from torch import nn
 
-from places import ROOT
-
-sys.path.insert(0, str(ROOT / "tools"))
 import train_classifier as tool
 from kdiff.eval.features.cifar10_classifier import Classifier
 

@@ -1,10 +1,11 @@
-"""A checkpoint and a reference for sweeps."""
+"""What sweeps are tested with: a checkpoint, a reference, and models that break."""
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 
+import kdiff
 from kdiff.checkpoints import native
 from kdiff.cli import main
 from small_sweeps import NETWORK, STEPS
@@ -34,12 +35,30 @@ def workplace(tmp_path_factory):
 
 
 @pytest.fixture
-def kdiff_sweep(workplace, monkeypatch):
-    """A function that calls a sweep of the tiny model, with a converged solution of few steps."""
+def few_steps(monkeypatch):
+    """Converged solutions have few steps."""
     monkeypatch.setattr("kdiff.eval.sweep.converged_solution.STEPS", STEPS)
+
+
+@pytest.fixture
+def kdiff_sweep(workplace, few_steps):
+    """A function that calls a sweep of the tiny model."""
 
     def call(out, *arguments, model="tiny.safetensors"):
         words = ["sweep", "--model", workplace / model, "--num", 20, "--batch", 16, "--out", out]
         return CliRunner().invoke(main, [str(word) for word in (*words, *arguments)])
 
     return call
+
+
+@pytest.fixture
+def breaks_at_four_steps(monkeypatch):
+    """A model that is not finite at one noise level of the four-step grid, until mended."""
+    broken = {kdiff.schedule("karras", 4)[2]}
+    call = kdiff.Denoiser.__call__
+
+    def breaking(self, x, s, **cond):
+        return call(self, x, s, **cond) * (float("nan") if s in broken else 1.0)
+
+    monkeypatch.setattr(kdiff.Denoiser, "__call__", breaking)
+    return broken.clear

@@ -1,0 +1,29 @@
+"""Schedulers of the installed diffusers."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from diffusers_parity import BETAS, Wide, draws
+
+
+@pytest.fixture
+def make(monkeypatch):
+    """Makes diffusers schedulers with the timesteps set, that compute in float64 (they cast their
+    tables, and some the sample in each step, to float32) and draw the noises of `draws`."""
+
+    import diffusers  # takes seconds
+
+    def build(name, steps, wide=True, **config):
+        kind = getattr(diffusers, name)
+        module, noise = sys.modules[kind.__module__], draws()
+        monkeypatch.setattr(module, "randn_tensor", lambda *_, **__: next(noise), raising=False)
+        for numbers in (torch, np) if wide else ():
+            monkeypatch.setattr(module, numbers.__name__.replace("numpy", "np"), Wide(numbers))
+        scheduler = kind(**({} if "IPNDM" in name else BETAS) | config)
+        scheduler.set_timesteps(steps)
+        return scheduler
+
+    return build
