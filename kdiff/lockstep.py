@@ -116,7 +116,8 @@ class Answers:
             if (
                 known.before is before
                 and known.sigma == sigma
-                and all(known.cond.get(key) is value for key, value in cond.items())
+                and known.cond.keys() == cond.keys()
+                and all(known.cond[key] is value for key, value in cond.items())
                 and _equal(known.x, x)
             ):
                 return known
