@@ -211,7 +211,7 @@ def of_four_bytes(data):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (first_version, r"none of denoising-diffusion-pytorch 2.x \(it says 1.8.0\)"),
+        (first_version, r"not of denoising-diffusion-pytorch 2.x \(it says 1.8.0\)"),
         (without_a_level, "attention without memory"),
         (continuous, "only GaussianDiffusion and LearnedGaussianDiffusion"),
         (incomplete, "do not fit: .*mid_block1.mlp.1.bias"),

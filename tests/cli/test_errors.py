@@ -186,7 +186,7 @@ def test_a_packaged_reference_needs_no_folder_of_the_user(monkeypatch):
     def unreadable():
         raise PermissionError(13, "Permission denied", "/nowhere")
 
-    monkeypatch.setattr("kdiff.eval.references.home", unreadable)
+    monkeypatch.setattr("kdiff.eval.references.stored.data_folder", unreadable)
     words = ("ref", "show", "cifar10", "--features", "cifar10-classifier")
     assert call(*words).exit_code == 0
     with pytest.warns(UserWarning, match="your own references are passed over"):
