@@ -86,8 +86,7 @@ def curves(table: Table) -> Plot:
                     result=row.results[column],
                     best=in_rows and table.is_best(row, column),
                 )
-                for one, column, figure in table.figures()
-                if one is row
+                for column, figure in table.of(row)
             ],
         )
         for row in table.rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from kdiff.eval.report.across import NFE, Across
@@ -58,7 +59,7 @@ class Table:
         floor = two_digits(self.noise_floor)
         return f"{text} Noise floor: about {floor}, what perfect samples would get."
 
-    @property
+    @cached_property
     def columns(self) -> list[float]:
         return sorted({column for row in self.rows for column in row.results})
 
@@ -77,10 +78,18 @@ class Table:
         return result.figure(self.metric, self.n) if result else None
 
     def figures(self) -> Iterator[tuple[Row, float, Figure]]:
-        for row in self.rows:
-            for column in self.columns:
-                if (figure := self.figure(row, column)) is not None:
-                    yield row, column, figure
+        return ((row, column, figure) for row in self.rows for column, figure in self.of(row))
+
+    def of(self, row: Row) -> Iterator[tuple[float, Figure]]:
+        """The row's figures, by their columns."""
+        for column in self.columns:
+            if (figure := self.figure(row, column)) is not None:
+                yield column, figure
+
+    @cached_property
+    def repeats(self) -> int:
+        """Of the figure that has the most."""
+        return max(figure.repeats for *_, figure in self.figures())
 
     def failed(self, row: Row, column: float) -> bool:
         """A cell without any figure, not only without this one."""
@@ -89,9 +98,10 @@ class Table:
 
     def best(self, column: float) -> Figure | None:
         """The best figure of a column; None if it has fewer than two."""
-        return self._best([figure for _, one, figure in self.figures() if one == column])
+        return self._best(self.figure(row, column) for row in self.rows)
 
-    def _best(self, figures: Sequence[Figure]) -> Figure | None:
+    def _best(self, among: Iterable[Figure | None]) -> Figure | None:
+        figures = [figure for figure in among if figure is not None]
         if len(figures) < 2:
             return None
         choose = max if higher_is_better(self.metric) else min
@@ -112,17 +122,18 @@ class Table:
         if figure is None:
             return FAILED if self.failed(row, column) else MISSING
         value, error = digits(figure)
-        most = max(f.repeats for *_, f in self.figures())
         less = self.across.remark(row.results[column], column)
-        fewer = f" (of {figure.repeats})" if figure.repeats < most else ""
+        fewer = f" (of {figure.repeats})" if figure.repeats < self.repeats else ""
         return value + (f" ± {error}" if error else "") + less + fewer
 
     def is_best(self, row: Row, column: float) -> bool:
         """Whether it equals the best figure of its column, or of its row, as `across` has it, at
         the printed precision."""
-        figure, best = self.figure(row, column), self.best(column)
-        if self.across.best_of == "row":
-            best = self._best([figure for one, _, figure in self.figures() if one is row])
+        figure = self.figure(row, column)
+        if self.across.best_of == "column":
+            best = self.best(column)
+        else:
+            best = self._best(figure for _, figure in self.of(row))
         return figure is not None and best is not None and alike(figure, best)
 
 
