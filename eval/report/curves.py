@@ -100,7 +100,17 @@ def _lines(axes: Axes, plot: Plot) -> None:
 
 
 def _beside(axes: Axes, text: str, point: tuple[float, float], colour: str) -> None:
-    axes.annotate(text, point, xytext=(5, 4), textcoords="offset points", fontsize=7, color=colour)
+    from matplotlib.patheffects import withStroke
+
+    axes.annotate(
+        text,
+        point,
+        xytext=(5, 4),
+        textcoords="offset points",
+        fontsize=7,
+        color=colour,
+        path_effects=[withStroke(linewidth=2, foreground="white")],
+    )
 
 
 def _name(label: str) -> str:

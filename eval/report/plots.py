@@ -19,6 +19,7 @@ PAIRS = [
     *((score, distance) for distance in DISTANCES for score in SCORES),
     *(("recall", "precision"), ("coverage", "density")),
 ]
+FINE = 8  # parts of a value axis, where curves are flat
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ def plots(tables: Sequence[Table]) -> list[Plot]:
 
 
 def curves(table: Table) -> Plot:
-    """The metric against the table's columns. Where rows have a best figure, it is marked."""
+    """The metric against the table's columns. Where rows have a best figure, it is marked, and the
+    noise floor is left out if it is outside the axis: it would flatten the curves."""
     in_rows = table.across.best_of == "row"
     lines = [
         Line(
@@ -91,10 +93,13 @@ def curves(table: Table) -> Plot:
         )
         for row in table.rows
     ]
-    axes = column_axis(table), value_axis(table, table.noise_floor)
+    floor = table.noise_floor
+    y = value_axis(table, parts=FINE) if in_rows else value_axis(table, floor)
     return Plot(
-        *(table.title, table.caption, table.model, *axes),
-        *(higher_is_better(table.metric), lines, table.noise_floor, table),
+        *(table.title, table.caption, table.model, column_axis(table), y),
+        *(higher_is_better(table.metric), lines),
+        noise_floor=floor if floor is not None and y.low <= floor <= y.high else None,
+        table=table,
     )
 
 
@@ -134,7 +139,7 @@ def _trade_off(x: Table, y: Table) -> Plot:
     title = y.title.replace(y.metric, f"{y.metric} against {x.metric}", 1)
     caption = f"Each line follows {y.across.name}, whose value stands beside each point."
     x_axis, y_axis = (
-        replace(value_axis(one, parts=8), name=_directed(one.metric)) for one in (x, y)
+        replace(value_axis(one, parts=FINE), name=_directed(one.metric)) for one in (x, y)
     )
     return Plot(title, caption, y.model, x_axis, y_axis, higher_is_better(y.metric), lines)
 

@@ -31,7 +31,12 @@ def test_fid_stands_against_is_with_the_scale_beside_each_point(sweep_of):
     assert plot.lines[0].points[1].text == "FID 20.0 ± 0.5, IS 7.000"
     picture = curves.draw(plot, "svg")
     assert picture == curves.draw(plot, "svg")
-    assert [picture.count(f"<!-- {w} -->".encode()) for w in "13"] == [2, 2]
+    unmarked = [
+        replace(line, points=[replace(point, mark="") for point in line.points])
+        for line in plot.lines
+    ]
+    bare = curves.draw(replace(plot, lines=unmarked), "svg")
+    assert picture.count(b'<g id="text_') == bare.count(b'<g id="text_') + 6
 
 
 def test_pairs_are_of_one_network_and_precision_stands_against_recall(sweep_of):
@@ -76,3 +81,14 @@ def test_a_curve_has_error_bars_and_a_larger_mark_at_its_best(sweep_of):
     bare = replace(line, points=[replace(point, best=False) for point in line.points])
     marks = [curves.draw(replace(plot, lines=[one]), "svg").count(b"<use ") for one in (line, bare)]
     assert marks[0] == marks[1] + 1
+
+
+def test_a_noise_floor_far_below_does_not_flatten_curves_by_an_option(sweep_of):
+    lines = scales(1.0, 2.0, metrics=lambda w: {"FID": 30 + w})
+    near, far = ([{**line, "noise_floor": {"FID": f}} for line in lines] for f in (31.5, 5.0))
+    (plot,) = drawn(sweep_of(*near))
+    assert plot.noise_floor == 31.5
+    sweep = sweep_of(*far)
+    (plot,) = drawn(sweep)
+    assert plot.noise_floor is None and plot.y.low > 30 and "Noise floor: about 5," in plot.caption
+    assert plots.plots(make_tables(sweep))[0].noise_floor == 5.0
