@@ -9,9 +9,10 @@ from typing import Any, NamedTuple, Protocol
 
 from kdiff.eval.report.cells import Result, Sweep
 from kdiff.eval.sweep.cell_line import MODIFICATIONS
-from kdiff.names import UnknownName, normalise, unknown_name
+from kdiff.names import normalise, unknown_name
 
 WHERE = (*MODIFICATIONS, "options")
+LARGEST = 1e100  # what still has a place on an axis
 
 
 class Across(Protocol):
@@ -142,14 +143,14 @@ def settings(cell: Mapping[str, Any], where: Sequence[str] = WHERE) -> Iterator[
         modified = found if part in MODIFICATIONS else [{"name": cell["sampler"], "options": found}]
         for one in modified:
             for key, value in dict(one["options"]).items():
-                if type(value) in (int, float):
+                if type(value) in (int, float) and abs(value) <= LARGEST:
                     yield Setting(one["name"], key, float(value))
 
 
 def named(sweep: Sweep, name: str) -> Across:
     """`NFE`, `cfg:scale`, or `scale`, of whatever has an option of that name.
 
-    UnknownName if nothing in the sweep has it. ValueError if a cell has several.
+    ValueError if nothing in the sweep has it, or a cell has several.
     """
     if normalise(name) == normalise(NFE.name):
         return NFE
@@ -163,7 +164,7 @@ def named(sweep: Sweep, name: str) -> Across:
                 raise ValueError(clash)
             return across
     names = [f"{one}:{known}" for known, owners in every.items() for one in owners]
-    raise UnknownName(unknown_name("x axis", name, [NFE.name, *names], every))
+    raise ValueError(unknown_name("x axis", name, [NFE.name, *names], every))
 
 
 def of_guidance(sweep: Sweep) -> Iterator[OptionValues]:

@@ -69,7 +69,8 @@ def to_markdown(tables: Sequence[Table]) -> str:
 
 
 def _markdown(table: Table) -> str:
-    lines = [["sampler", *map(table.heading, table.columns)]]
+    headings = [_plain(table.heading(column)).replace("|", "\\|") for column in table.columns]
+    lines = [["sampler", *headings]]
     for row in table.rows:
         texts = [table.text(row, column) for column in table.columns]
         best = [table.is_best(row, column) for column in table.columns]

@@ -162,7 +162,7 @@ def csv_files(tables: Sequence[Table]) -> list[tuple[str, bytes]]:
     """`tables.csv` by NFE, and `tables-by-cfg-scale.csv` by an option."""
     found: dict[str, list[Table]] = {}
     for table in tables:
-        by = "" if table.across is NFE else f"-by-{plain(table.across.name)}"
+        by = "" if table.across is NFE else f"-by-{plain(table.across.name)[:80]}"
         found.setdefault(f"tables{by}.csv", []).append(table)
     found = found or {"tables.csv": []}
     return [(name, formats.to_csv(some).encode()) for name, some in found.items()]

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from typing import Annotated
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from kdiff.eval.report import across, formats, has_lines, make_tables, page, plots
 from kdiff.guidance import GUIDANCE, Guidance
 from kdiff.options import Option, options_of
-from small_reports import a_line, a_scale_sweep, guided, report
+from small_reports import HOSTILE, a_line, a_scale_sweep, guided, report
 
 
 def cfg(scale):
@@ -191,6 +192,23 @@ def test_the_report_has_the_scale_without_asking_and_only_what_is_asked_for(swee
     only = report(tmp_path, "--x", "nfe", "--out", tmp_path / "nfe")
     assert only.exit_code == 0 and "scale 2" not in only.stdout
     assert not list((tmp_path / "nfe").glob("*scale*"))
+
+
+def test_no_name_of_an_option_breaks_out_of_its_place(sweep_of):
+    lines = [
+        a_line(
+            metrics={"FID": value}, **guided((HOSTILE, {HOSTILE: value}), ("big", {"n": 10**400}))
+        )
+        for value in (1.0, 2.0)
+    ]
+    sweep = sweep_of(*lines)
+    (one,) = across.of_guidance(sweep)
+    tables = make_tables(sweep, ["FID"], one)
+    lines = [line for line in formats.to_markdown(tables).splitlines() if line.startswith("|")]
+    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines]
+    assert list(map(len, rows)) == [3, 3, 3]
+    assert not any(re.search(r"(?<!\\)[`*<>~&#$]", heading) for heading in rows[0])
+    assert "<script>alert" not in page.render(sweep, tables)
 
 
 def test_csv_reads_back_with_the_value_of_each_cell(sweep_of):
