@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 from kdiff.eval.report.across import NFE
 from kdiff.eval.report.axes import Axis, column_axis, tick_text, value_axis
@@ -106,24 +107,16 @@ def curves(table: Table) -> Plot:
 def trade_offs(tables: Sequence[Table]) -> Iterator[Plot]:
     """For all `PAIRS` of metrics by the values of one option, of the same images as one network
     sees them: one against the other, if that gives a line."""
-    for wanted in PAIRS:
-        for x in tables:
-            for y in tables:
-                if _pair(x, y) == wanted and _alike(x) == _alike(y) and has_lines(x):
-                    yield _trade_off(x, y)
+    by_option = [table for table in tables if table.across is not NFE and has_lines(table)]
+    for pair in PAIRS:
+        for x, y in product(by_option, repeat=2):
+            if (_bare(x.metric), _bare(y.metric)) == pair and _alike(x) == _alike(y):
+                yield _trade_off(x, y)
 
 
-def _pair(x: Table, y: Table) -> tuple[str, str] | None:
-    """The bare names of two metrics of one network."""
-    (one, network), (other, same) = map(_named, (x.metric, y.metric))
-    return (one, other) if network == same and NFE not in (x.across, y.across) else None
-
-
-def _named(metric: str) -> tuple[str, str]:
-    """`FD (cifar10-classifier)` -> FD, (cifar10-classifier)."""
-    found = re.fullmatch(r"(.*?)( \(.*\))?", metric)
-    assert found is not None
-    return found[1], found[2] or ""
+def _bare(metric: str) -> str:
+    """`FD (cifar10-classifier)` -> FD."""
+    return re.sub(r" \(.*\)$", "", metric)
 
 
 def _alike(table: Table) -> tuple[str, str, int]:
