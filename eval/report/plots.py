@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
 from kdiff.eval.report.across import NFE
 from kdiff.eval.report.axes import Axis, column_axis, tick_text, value_axis
-from kdiff.eval.report.cells import JUDGES, Figure, Result, higher_is_better
+from kdiff.eval.report.cells import JUDGES, Figure, Result, bare, higher_is_better
 from kdiff.eval.report.labels import comparable
 from kdiff.eval.report.tables import Row, Table, has_lines
 
@@ -110,13 +109,8 @@ def trade_offs(tables: Sequence[Table]) -> Iterator[Plot]:
     by_option = [table for table in tables if table.across is not NFE and has_lines(table)]
     for pair in PAIRS:
         for x, y in product(by_option, repeat=2):
-            if (_bare(x.metric), _bare(y.metric)) == pair and _alike(x) == _alike(y):
+            if (bare(x.metric), bare(y.metric)) == pair and _alike(x) == _alike(y):
                 yield _trade_off(x, y)
-
-
-def _bare(metric: str) -> str:
-    """`FD (cifar10-classifier)` -> FD."""
-    return re.sub(r" \(.*\)$", "", metric)
 
 
 def _alike(table: Table) -> tuple[str, str, int]:
