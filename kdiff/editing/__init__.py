@@ -31,7 +31,7 @@ from kdiff.options import Option, options_of
 from kdiff.samplers.contract import Coroutine, Noise, Walk
 from kdiff.samplers.outline import outline
 
-__all__ = ["EDITS", "Edit", "begin", "edit"]
+__all__ = ["EDITS", "Edit", "apg", "begin", "edit"]
 
 if TYPE_CHECKING:
     from kdiff.plans import Plan
@@ -140,3 +140,7 @@ def edited_levels(plan: Plan) -> Sequence[float] | None:
 
 def _changed(inner: OfGrid, own: Levels, options: Mapping[str, Any]) -> OfGrid:
     return lambda sigmas: own(inner, sigmas, options)
+
+
+# They register theirs, with the decorator above.
+from kdiff.editing.projected import apg  # noqa: E402
