@@ -109,7 +109,8 @@ def test_an_edit_is_that_of_the_library(tmp_path, made, clamped):
     assert record["edits"] == [{"name": "clamped", "options": {"most": 0.25}}]
     assert record["nfe"] == 5 and "clamped:most=0.25, NFE 5," in told
     listed = json.loads(call("list", "edits", "--json").stdout)
-    assert listed[0]["options"]["most"]["help"] == "bound"
+    (clamped,) = (row for row in listed if row["name"] == "clamped")
+    assert clamped["options"]["most"]["help"] == "bound"
 
 
 @pytest.fixture
