@@ -193,6 +193,12 @@ BAD = {
     "one is none": (["--guide", "cfg", "--class-label", "3,none"], "leave out the class none"),
     "twice by case": (["--guide", "cfg:scale=1:SCALE=2"], "each key once"),
     "no classes": (["--guide", "cfg", "--model", "{tiny}"], "has no classes: leave out the guid"),
+    "an edit": (
+        ["--guide", "apg:momentum=-0.5"],
+        "apg:momentum=-0.5 is an edit: give it as --edit apg:momentum=-0.5",
+    ),
+    "a guidance": (["--edit", "cfg"], "cfg is a guidance: give it as --guide cfg"),
+    "neither": (["--guide", "apg:memory=1"], "unknown apg option 'memory'; there is scale"),
     "unknown edit": (["--edit", "inpaint"], "(see `kdiff list edits`)"),
 }
 

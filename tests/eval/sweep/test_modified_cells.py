@@ -218,6 +218,7 @@ BAD = {
     "no value": (["--guide", "cfg:scale=1,,2"], "scale must be a number from"),
     "no key": (["--guide", "cfg:=1"], "NAME:key=value"),
     "nothing": (["--guide", ""], "unknown guidance ''"),
+    "an edit": (["--guide", "apg:momentum=-0.5,0"], "is an edit: give it as --edit apg:mom"),
     "unknown edit": (["--edit", "repaint"], "(see `kdiff list edits`)"),
 }
 
