@@ -24,7 +24,7 @@ def levels(inner: OfGrid, grid: Sequence[float], options: Mapping[str, Any]) -> 
     return [level for level in inner(grid) for _ in range(times)]
 
 
-@edit("apg", paper=PAPER, levels=levels)
+@edit("apg", paper=PAPER, levels=levels, like="apg")
 def apg(
     start: Start,
     x: Tensor,
@@ -71,7 +71,7 @@ class Past:
         return torch.stack(list(self._each(rows, d)))
 
     def _each(self, rows: Sequence[int], d: Tensor) -> Iterator[Tensor]:
-        for row, one in zip(rows, d, strict=True):
+        for row, one in zip(map(int, rows), d, strict=True):
             known = self._sums.get(row)
             self._sums[row] = one if known is None else one + self.momentum * known
             yield self._sums[row]

@@ -36,8 +36,8 @@ def interval(
 
     Published values for FID: (0.28, 2.90] with a scale of 2.1 for EDM2-S, (0.19, 1.61] with 2.0 for
     EDM2-XXL, (0.34, 1.02] with 2.5 for DiT-XL/2 (its Table 1); for pictures of Stable Diffusion XL
-    (0.28, 5.42] with 16. They are levels of kdiff's sigma. The paper rounds both ends to levels of
-    the grid; kdiff does not need to, since an answer is guided by its own noise level.
+    (0.28, 5.42] with 16. They are levels of kdiff's sigma. Each answer goes by its own noise level.
+    So that no step is guided in part, the paper puts both ends on levels of the grid.
 
     ValueError unless low < high.
     """

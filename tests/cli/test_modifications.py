@@ -199,6 +199,7 @@ BAD = {
     ),
     "a guidance": (["--edit", "cfg"], "cfg is a guidance: give it as --guide cfg"),
     "neither": (["--guide", "apg:memory=1"], "unknown apg option 'memory'; there is scale"),
+    "no classes to edit by": (["--edit", "apg", "--model", "{tiny}"], "has no classes: leave out"),
     "unknown edit": (["--edit", "inpaint"], "(see `kdiff list edits`)"),
 }
 

@@ -177,7 +177,7 @@ def test_guidance_of_a_guided_model():
 @pytest.mark.parametrize(
     ("guide", "cond", "message"),
     [
-        ("clasifier_free", LABELS, "unknown guidance 'clasifier_free'; did you mean classif"),
+        ("cgf", LABELS, "unknown guidance 'cgf'; did you mean cfg"),
         ("", LABELS, "unknown guidance ''"),
         ("cfg:scale", LABELS, "unknown guidance 'cfg:scale'; did you mean"),
         ("cfg:scal=2", LABELS, "unknown cfg option 'scal'; did you mean scale?"),

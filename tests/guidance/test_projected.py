@@ -9,8 +9,10 @@ import torch
 import adaptive_samplers
 import kdiff
 from class_mixture import ClassMixture
-from kdiff.guidance import guide
+from kdiff.editing import EDITS, edit, guiding
+from kdiff.guidance import GUIDANCE, guide
 from kdiff.lockstep import lockstep
+from kdiff.modifications import chosen
 from two_answers import LABELS, SHAPE, SIGMAS, inputs
 
 GRID = [20.0, 5.0, 1.5, 0.5, 0.1, 0.0]
@@ -144,8 +146,6 @@ def test_what_another_edit_says_of_classes_is_what_it_leaves_out(labelled):
 
 @pytest.fixture(params=["values", "a function"])
 def labelled(request):
-    from kdiff.editing import EDITS, edit
-
     def say(run):
         return {**run, "class_labels": torch.ones(len(LABELS), dtype=torch.int64)}
 
@@ -158,6 +158,14 @@ def labelled(request):
 
     yield "labelled"
     del EDITS["labelled"]
+
+
+def test_a_model_without_classes_is_refused():
+    plain = kdiff.Denoiser(lambda x, t: x, "edm", shape=(3,), name="plain")
+    with pytest.raises(ValueError, match="plain has no classes: leave out the guidance apg"):
+        kdiff.plan(plain, "euler", steps=2, edits="apg:momentum=0.5")
+    (same,) = guiding(kdiff.plan(sampler="euler", edits="apg:momentum=0.5:eta=1").edits)
+    assert same == chosen(GUIDANCE, "apg:eta=1")
 
 
 def test_without_a_class_there_is_nothing_to_leave_out():
