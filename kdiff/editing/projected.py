@@ -38,9 +38,9 @@ def apg(
 ) -> Coroutine:
     """The guidance `apg` of the running sum d <- c - u + beta d, in the place of d = c - u.
 
-    beta is the `momentum`; -0.75 is the paper's for EDM2-S, and 0 is the guidance itself. Each
-    sample has a sum of its own, to which each of its answers adds: also the later stages of a step,
-    and steps that an adaptive sampler takes back. c and u are two questions to the model.
+    beta is the `momentum`; -0.75 is ACE-Step's, and 0 is the guidance itself. Each sample has a sum
+    of its own, to which each of its answers adds: also the later stages of a step, and steps that
+    an adaptive sampler takes back. c and u are two questions to the model.
     """
     walk, past = start(x, sigmas), Past(momentum)
     while walk.asks:
