@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, TypeVar
 
 import click
 
@@ -11,7 +12,9 @@ from kdiff.cli.grid_options import usage_errors
 from kdiff.editing import EDITS
 from kdiff.guidance import GUIDANCE, check_null_class, guided
 from kdiff.modifications import Modification, chosen
+from kdiff.names import Registry, UnknownName, with_article
 
+T = TypeVar("T")
 SEE_GUIDANCE, SEE_EDITS = "kdiff list guidance", "kdiff list edits"
 
 
@@ -42,14 +45,30 @@ def _parsed_guides(
     ctx: click.Context, param: click.Parameter, texts: Sequence[str]
 ) -> list[Modification]:
     with usage_errors(SEE_GUIDANCE):
-        return [chosen(GUIDANCE, text) for text in texts]
+        return [said(chosen, GUIDANCE, text) for text in texts]
 
 
 def _parsed_edits(
     ctx: click.Context, param: click.Parameter, texts: Sequence[str]
 ) -> list[Modification]:
     with usage_errors(SEE_EDITS):
-        return [chosen(EDITS, text) for text in texts]
+        return [said(chosen, EDITS, text) for text in texts]
+
+
+def said(read: Callable[[Registry[Any], str], T], registry: Registry[Any], text: str) -> T:
+    """`read(registry, text)`, and its errors. click.UsageError if `text` is of the other kind: an
+    edit has memory, and so options that a guidance of the same name cannot have."""
+    try:
+        return read(registry, text)
+    except UnknownName:
+        other, option = (EDITS, "--edit") if registry is GUIDANCE else (GUIDANCE, "--guide")
+        with suppress(ValueError):
+            read(other, text)
+            kind = with_article(other.kind)
+            raise click.UsageError(
+                f"{text:.80} is {kind}: give it as {option} {text:.80}"
+            ) from None
+        raise
 
 
 def guided_model(model: Any, guides: Sequence[Modification], labels: Sequence[int] | None) -> Any:

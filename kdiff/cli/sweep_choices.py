@@ -12,6 +12,7 @@ import torch
 from kdiff.cli.evaluating import choose_evaluation
 from kdiff.cli.grid_options import key_value
 from kdiff.cli.lists import as_list, as_numbers
+from kdiff.cli.modification_options import said
 from kdiff.eval.evaluation import Collector, all_metrics
 from kdiff.eval.features import DEFAULT_FEATURES
 from kdiff.eval.sweep import RMSE, Judge, ModelSpec
@@ -44,8 +45,8 @@ def choose_modifications(
 ) -> list[tuple[Modification, ...]]:
     """`cfg:scale=1,1.5` and `other:w=2` -> (cfg:scale=1, other:w=2), (cfg:scale=1.5, other:w=2):
     every combination of values, of all that is given, in its order; one empty tuple if nothing is.
-    ValueError or UnknownName says what is wrong."""
-    return list(product(*(several(registry, text) for text in words)))
+    ValueError or UnknownName says what is wrong, or click.UsageError."""
+    return list(product(*(said(several, registry, text) for text in words)))
 
 
 def choose_measures(text: str) -> list[tuple[str, str | None]]:

@@ -30,6 +30,13 @@ from kdiff.guidance.registry import (
 
 # These register theirs, in the order in which `kdiff list guidance` shows them.
 from kdiff.guidance.classifier_free import cfg, ho_salimans
+from kdiff.guidance.limited_interval import interval
+from kdiff.guidance.rescaling import rescale
+from kdiff.guidance.projected import apg
+from kdiff.guidance.zero_star import cfg_zero
+from kdiff.guidance.tangential import tcfg
+from kdiff.guidance.epsilon_scaling import eps_scaling
+from kdiff.guidance.thresholding import dynamic_threshold, threshold
 # isort: on
 
 __all__ = [
@@ -39,15 +46,23 @@ __all__ = [
     "Step",
     "also_without_class",
     "answers",
+    "apg",
     "cfg",
+    "cfg_zero",
     "check_null_class",
+    "dynamic_threshold",
     "empty",
+    "eps_scaling",
     "guidance",
     "guide",
     "guided",
     "ho_salimans",
+    "interval",
     "pair",
+    "rescale",
     "suited",
+    "tcfg",
+    "threshold",
     "unguided",
     "without",
 ]

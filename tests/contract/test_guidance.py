@@ -46,7 +46,19 @@ def ten() -> kdiff.Denoiser:
 
 # --- every registered one ---
 
-OPTIONS = {"cfg": [{"scale": s} for s in (-1.0, 0.0, 0.5, 1.0, 2.0)]}
+SCALES = [{"scale": s} for s in (-1.0, 0.0, 0.5, 1.0, 2.0)]
+OPTIONS = {
+    "cfg": SCALES,
+    "ho_salimans": [{"s": 0.0}, {"s": -1.0}],
+    "interval": [{"low": 0.5, "high": 2.0}, {"low": 1.0}],
+    "rescale": [{"phi": 0.0}, {"phi": 1.0, "space": "denoised"}],
+    "apg": [*SCALES, {"norm": 0.0, "eta": 1.0}],
+    "cfg_zero": [*SCALES, {"zero_above": 1.0}, {"zero_above": 0.5, "space": "noise"}],
+    "tcfg": [*SCALES, {"space": "v"}],
+    "eps_scaling": [{"k": 1.0}, {"k": 1.1}],
+    "threshold": [{"most": 0.5}],
+    "dynamic_threshold": [{"percentile": 0.5, "most": 0.3}],
+}
 EVERY = [(name, options) for name in GUIDANCE for options in [{}, *OPTIONS.get(name, [])]]
 every_guidance = pytest.mark.parametrize(("name", "options"), EVERY, ids=str)
 
@@ -165,9 +177,9 @@ def test_guidance_of_a_guided_model():
 @pytest.mark.parametrize(
     ("guide", "cond", "message"),
     [
-        ("cgf", LABELS, "unknown guidance 'cgf'; did you mean cfg?"),
+        ("cgf", LABELS, "unknown guidance 'cgf'; did you mean cfg"),
         ("", LABELS, "unknown guidance ''"),
-        ("cfg:scale", LABELS, "unknown guidance 'cfg:scale'; did you mean cfg?"),
+        ("cfg:scale", LABELS, "unknown guidance 'cfg:scale'; did you mean"),
         ("cfg:scal=2", LABELS, "unknown cfg option 'scal'; did you mean scale?"),
         ("cfg:scale=", LABELS, "a guidance is NAME:key=value:key=value, each key once, not"),
         ("cfg:scale=1:scale=2", LABELS, "each key once"),

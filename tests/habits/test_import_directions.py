@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "networks": {"tools"},
     "core": BELOW_EVAL,
     "guidance": {"tools", "core"},
-    "editing": {"tools", "samplers", "core"},
+    "editing": {"tools", "samplers", "core", "guidance"},
     "checkpoints": {"tools", "networks", "core"},
     "eval": BELOW_EVAL,
     "compat": BELOW_EVAL | {"eval"},
