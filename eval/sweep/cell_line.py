@@ -13,6 +13,7 @@ NUMBERS = (int, float)
 MODIFICATIONS = ("guidance", "edits")
 OF_CELL = {
     **{"options": dict, "features": dict, "reference": dict, "sigmas": list},
+    "negative_class_labels": list,
     **dict.fromkeys(MODIFICATIONS, list),
 }
 OPTIONAL = {

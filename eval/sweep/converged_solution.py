@@ -62,16 +62,19 @@ def solve(
     seeds: Sequence[int],
     labels: Sequence[int] | None = None,
     *,
+    cond: Mapping[str, Sequence[Any]] | None = None,
     batch: int = 64,
     steps: int | None = None,
     callback: Callable[[State], None] | None = None,
 ) -> Solution:
-    """The converged solution from the start of each seed in so many steps (default: STEPS), with
+    """The converged solution from the start of each seed, under its class label and further
+    conditions `cond`, lists with a value for each, in so many steps (default: STEPS), with
     the solver in float64 (in float32 on an MPS device, which has no more) and the model in its own
     dtype; `callback` gets each `State`. NonFiniteError if the model breaks down."""
     watch, steps = callback or (lambda state: None), steps or STEPS
+    told = {**(cond or {}), "class_labels": labels}
     fine, coarse = (
-        _samples(model, course.plan(n), seeds, labels, batch, watch) for n in (steps, steps // 2)
+        _samples(model, course.plan(n), seeds, told, batch, watch) for n in (steps, steps // 2)
     )
     return Solution(fine, float(rmse(fine, coarse).mean()))
 
@@ -80,11 +83,10 @@ def _samples(
     model: Any,
     of: Plan,
     seeds: Sequence[int],
-    labels: Sequence[int] | None,
+    cond: Mapping[str, Any],
     batch: int,
     watch: Callable[[State], None],
 ) -> np.ndarray:
-    cond = {"class_labels": labels}
     device = torch.device(getattr(model, "device", "cpu"))
     dtype = torch.float32 if device.type == "mps" else torch.float64
     runs = run(model, of, seeds, batch=batch, dtype=dtype, cond=cond)
@@ -111,6 +113,7 @@ def cached(
     seeds: Sequence[int],
     labels: Sequence[int] | None = None,
     *,
+    cond: Mapping[str, Sequence[Any]] | None = None,
     batch: int = 64,
     callback: Callable[[State], None] | None = None,
     claim: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext(),
@@ -120,6 +123,7 @@ def cached(
     all; a damaged file is made anew, within `claim` of a name, which other processes wait for."""
     solver = {"sampler": SAMPLER, "options": OPTIONS, "steps": STEPS}
     key = {**determines, **solver, **asdict(course), "seeds": list(seeds), "labels": labels}
+    key |= {"cond": cond} if cond else {}
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     path = folder / f"{name}.npz"
     if (known := _read(path)) is not None:
@@ -127,7 +131,7 @@ def cached(
     with claim(f"converged-{name}"):
         if (known := _read(path)) is not None:  # another process has made it meanwhile
             return known
-        solution = solve(model, course, seeds, labels, batch=batch, callback=callback)
+        solution = solve(model, course, seeds, labels, cond=cond, batch=batch, callback=callback)
         folder.mkdir(exist_ok=True)
         with whole_file(path) as temporary:
             np.savez(temporary, x=solution.x, error=solution.error)

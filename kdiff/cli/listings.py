@@ -12,17 +12,19 @@ from kdiff.hashes import sha256_of_file
 from kdiff.names import Registry
 
 Row = dict[str, Any]
+LEVELS = [10 ** (k / 8) for k in range(-24, 17)]  # noise levels, from 0.001 to 100
 
 
 @dataclass(frozen=True)
 class Listing:
     """`source`: MODULE:NAME of a mapping from names to things, or of a function that makes one; it
     is imported only when it is shown. `columns` are those of the table, and `facts(name, thing)` is
-    what only things of this kind have."""
+    what only things of this kind have; `note` stands below the table."""
 
     source: str
     columns: Sequence[str]
     facts: Callable[[str, Any], Row] = lambda name, thing: {}
+    note: str = ""
 
     def rows(self) -> list[Row]:
         """All of it, with the things of other packages."""
@@ -84,6 +86,15 @@ def sampler_facts(name: str, sampler: Any) -> Row:
     }
 
 
+def guidance_facts(name: str, guidance: Any) -> Row:
+    """What it asks networks for, with its default options and nothing inside."""
+    options = {key: option.default for key, option in guidance.options.items()}
+    asked = [guidance.asks(frozenset({"conditional"}), sigma, **options) for sigma in LEVELS]
+    always = frozenset.intersection(*asked)
+    sometimes = frozenset.union(*asked) - always
+    return {"asks": [*sorted(always), *(f"{one} (at some levels)" for one in sorted(sometimes))]}
+
+
 def schedule_facts(name: str, schedule: Any) -> Row:
     return {"for": "discrete models" if schedule.discrete else "any model"}
 
@@ -101,7 +112,12 @@ LISTINGS = {
     "schedules": Listing(
         "kdiff.schedules:SCHEDULES", ["name", "for", "settings", "about"], schedule_facts
     ),
-    "guidance": Listing("kdiff.guidance:GUIDANCE", ["name", "aliases", "options", "paper"]),
+    "guidance": Listing(
+        "kdiff.guidance:GUIDANCE",
+        ["name", "asks", "aliases", "options", "paper"],
+        guidance_facts,
+        "Guidance with a memory, such as APG's momentum, is an edit: `kdiff list edits`.",
+    ),
     "edits": Listing("kdiff.editing:EDITS", ["name", "aliases", "options", "paper"]),
     "preconditioners": Listing("kdiff.preconditioners:PRECONDS", ["name", "settings", "about"]),
     "networks": Listing("kdiff.networks:NETWORKS", ["name", "about"]),
