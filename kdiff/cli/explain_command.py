@@ -48,7 +48,9 @@ def command(
 
 def as_dict(plan: Plan, tableau: Tableau, asked: Questions) -> dict[str, Any]:
     """Everything, with all digits. With guidance, `nfe` counts the `questions` of all asks."""
-    rows = [{"step": row.step, "sigma": row.sigma, "x": dict(row.x.terms)} for row in tableau.asks]
+    rows: list[dict[str, Any]] = [
+        {"step": row.step, "sigma": row.sigma, "x": dict(row.x.terms)} for row in tableau.asks
+    ]
     guided: dict[str, Any] = {}
     if asked.guides:
         rows = [{**row, "questions": sorted(asked.asks(row["sigma"]))} for row in rows]

@@ -29,11 +29,14 @@ def negative_classes(model: Any, guides: Sequence[Modification], text: str | Non
     """The numbers of the classes in a text such as `cat,3`, which images take in turn; of none, an
     empty list.
 
-    ValueError if the model does not have one of them, or if the guides need its null class and it
-    has none.
+    ValueError if the model does not have one of them, if the guides need its null class and it has
+    none, or if one needs a negative class and there is none.
     """
     if text is None:
         check_null_class(model, guides)
+        for one in guides if model.classes else ():
+            if GUIDANCE.find(one.name).thing.needs_negative(**one.options):
+                raise ValueError(f"the guidance {one.name} needs a negative class: give one")
         return []
     if not model.classes:
         raise ValueError(f"{model.name} has no classes: leave out the negative class")

@@ -40,6 +40,8 @@ class Guidance:
     level puts to networks, given those of the model inside: as many evaluations as there are names.
     `needs_class`: it has no meaning for a sample without a class or prompt.
     `needs_null_class(**options)`: whether it asks the model about samples without their class.
+    `needs_negative(**options)`: whether it needs a negative class or prompt, and asks about samples
+    with neither beside it.
     `knows_step`: its denoiser gets `step`, a `kdiff.guidance.Step`; so it works in a run only.
     `refuses(plan, **options)`: why it is wrong with the plan's sampler, None if it is right.
     `loads`: options that name a network beside the model, with what loads each; the function gets
@@ -52,6 +54,7 @@ class Guidance:
     asks: Callable[..., frozenset[str]] = _the_same
     needs_class: bool = False
     needs_null_class: Callable[..., bool] = _never
+    needs_negative: Callable[..., bool] = _never
     knows_step: bool = False
     refuses: Callable[..., str | None] = _suits_all
     loads: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
@@ -234,9 +237,9 @@ def check_null_class(
 ) -> None:
     """Where classes are numbers; the `negative` ones stand in for no class, if there are any.
     ValueError if one of the guides needs the null class, and the model says that it has none."""
-    if negative and NO_CLASS not in negative:
-        return
+    replaced = negative and NO_CLASS not in negative
     for one in guides:
-        needs = GUIDANCE.find(one.name).thing.needs_null_class
+        found = GUIDANCE.find(one.name).thing
+        needs = found.needs_negative if replaced else found.needs_null_class
         if not getattr(model, "unconditional", True) and needs(**one.options):
             raise ValueError(f"{model.name} has no null class: leave out the guidance {one.name}")
