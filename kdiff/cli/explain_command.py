@@ -85,7 +85,8 @@ def text(plan: Plan, tableau: Tableau, asked: Questions) -> str:
     nfe, guides, questions = evaluations(tableau, asked), [], {}
     if asked.guides:
         guides = [f"guidance {', '.join(map(str, asked.guides))}"]
-        questions = {row.sigma: ", ".join(sorted(asked.asks(row.sigma))) for row in tableau.asks}
+        levels = {row.sigma for row in tableau.asks}
+        questions = {s: ", ".join(sorted(asked.asks(s))) or "nothing" for s in levels}
     wide = max(map(len, ["asks for", *questions.values()])) if questions else 0
 
     def question(told: str) -> str:

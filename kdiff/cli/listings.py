@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdiff.hashes import sha256_of_file
+from kdiff.modifications import Modification
 from kdiff.names import Registry
 
 Row = dict[str, Any]
-LEVELS = [10 ** (k / 8) for k in range(-24, 17)]  # noise levels, from 0.001 to 100
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,14 @@ def sampler_facts(name: str, sampler: Any) -> Row:
 
 def guidance_facts(name: str, guidance: Any) -> Row:
     """What it asks networks for, with its default options and nothing inside."""
+    from kdiff.guidance.questions import asked_by  # only where it is shown, as all that is listed
+
     options = {key: option.default for key, option in guidance.options.items()}
-    asked = [guidance.asks(frozenset({"conditional"}), sigma, **options) for sigma in LEVELS]
-    always = frozenset.intersection(*asked)
-    sometimes = frozenset.union(*asked) - always
-    return {"asks": [*sorted(always), *(f"{one} (at some levels)" for one in sorted(sometimes))]}
+    asked = asked_by(Modification(name, options))
+    always, ever = asked[0].intersection(*asked), asked[0].union(*asked)
+    return {
+        "asks": [*sorted(always), *(f"{one} (at some levels)" for one in sorted(ever - always))]
+    }
 
 
 def schedule_facts(name: str, schedule: Any) -> Row:

@@ -6,14 +6,21 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kdiff.class_names import class_numbers
+from kdiff.conditions import NO_CLASS
+from kdiff.guidance.answers import UNCONDITIONAL
+from kdiff.guidance.questions import asked_by
 from kdiff.guidance.registry import GUIDANCE, check_null_class
 from kdiff.modifications import Modification
 
 
 def leads_away(guides: Iterable[Modification]) -> bool:
-    """Whether one of them asks about samples without their class, so that a negative class has an
-    effect."""
-    return any(GUIDANCE.find(one.name).thing.needs_null_class(**one.options) for one in guides)
+    """Whether one of them asks about samples with a negative class, or none, in the place of their
+    own, so that a negative class has an effect."""
+    return any(map(_takes_negative, guides))
+
+
+def _takes_negative(one: Modification) -> bool:
+    return any(UNCONDITIONAL in asked for asked in asked_by(one))
 
 
 def check_leads_away(several: Iterable[Sequence[Modification]]) -> None:
@@ -41,5 +48,11 @@ def negative_classes(model: Any, guides: Sequence[Modification], text: str | Non
     if not model.classes:
         raise ValueError(f"{model.name} has no classes: leave out the negative class")
     numbers = class_numbers(model, text)
-    check_null_class(model, guides, numbers)
+    replaced = NO_CLASS not in numbers
+    check_null_class(model, [one for one in guides if not (replaced and _served(one))])
     return numbers
+
+
+def _served(one: Modification) -> bool:
+    """Whether a negative class is all that it needs in the place of no class."""
+    return _takes_negative(one) and not GUIDANCE.find(one.name).thing.needs_negative(**one.options)

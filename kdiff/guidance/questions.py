@@ -14,6 +14,8 @@ from kdiff.schedules import Range
 if TYPE_CHECKING:
     from kdiff.plans import Plan
 
+LEVELS = [10 ** (k / 8) for k in range(-24, 17)]  # noise levels, from 0.001 to 100
+
 
 @dataclass(frozen=True)
 class Questions(Range):
@@ -39,3 +41,8 @@ class Questions(Range):
             why = found.refuses(plan, **one.options)
             if why is not None:
                 raise ValueError(f"the guidance {found.name} {why}")
+
+
+def asked_by(one: Modification) -> list[frozenset[str]]:
+    """What a guidance with nothing inside asks at each of LEVELS."""
+    return [Questions(guides=[one]).asks(sigma) for sigma in LEVELS]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
-from kdiff.conditions import LABELS, NEGATIVE, NO_CLASS, NULL, STEP
+from kdiff.conditions import LABELS, NEGATIVE, NULL, STEP
 from kdiff.guidance.answers import Base, one_call
 from kdiff.model import Denoise, Model, Wrapper, as_model
 from kdiff.modifications import Modification, all_chosen, chosen
@@ -232,14 +232,10 @@ def guided(model: Any, guides: str | Modification | Iterable[str | Modification]
     return model
 
 
-def check_null_class(
-    model: Any, guides: Iterable[Modification], negative: Sequence[int] = ()
-) -> None:
-    """Where classes are numbers; the `negative` ones stand in for no class, if there are any.
-    ValueError if one of the guides needs the null class, and the model says that it has none."""
-    replaced = negative and NO_CLASS not in negative
+def check_null_class(model: Any, guides: Iterable[Modification]) -> None:
+    """Where classes are numbers, and no negative ones are given. ValueError if one of the guides
+    needs the null class, and the model says that it has none."""
     for one in guides:
-        found = GUIDANCE.find(one.name).thing
-        needs = found.needs_negative if replaced else found.needs_null_class
+        needs = GUIDANCE.find(one.name).thing.needs_null_class
         if not getattr(model, "unconditional", True) and needs(**one.options):
             raise ValueError(f"{model.name} has no null class: leave out the guidance {one.name}")

@@ -1,40 +1,15 @@
 """--guidance and --negative-label, guidance with a second network, and what all of them refuse."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
 
 import kdiff
 import toy_guidance
+from guided_runs import few, sample
 from kdiff.images import to_uint8
 from tiny_models import kdiff_cli
-
-
-@pytest.fixture
-def toys():
-    with toy_guidance.registered() as loads:
-        yield loads
-
-
-@pytest.fixture
-def model(tmp_path):
-    return toy_guidance.with_classes(tmp_path / "tiny.safetensors")
-
-
-def few(model, out):
-    return ("--model", model, "--sampler", "euler", "--steps", 2, "--num", 4, "--out", out)
-
-
-def sample(model, out, *words):
-    """The record of a run, and its pictures."""
-    result = kdiff_cli("sample", *few(model, out), *words)
-    assert result.exit_code == 0, result.output
-    files = sorted(out.glob("[0-9]*.png"))
-    return json.loads((out / "run.json").read_text()), np.stack([Image.open(f) for f in files])
 
 
 def by_library(model, **settings):
@@ -90,7 +65,8 @@ def test_a_model_without_a_null_class_is_guided_by_a_negative_class(name, tmp_pa
         cond = {"negative_class_labels": [2] * 4}
         assert np.array_equal(pictures, by_library(model, guide="cfg:scale=2", cond=cond))
     call = (name, *few(model, tmp_path / "no"), *(("--metrics", "none") if name == "sweep" else ()))
-    for guide in (("--guidance", 2), ("--guide", "both", *negative)):
+    also_null = (("--guide", "both"), ("--guidance", 2, "--guide", "nobody"))
+    for guide in (("--guidance", 2), *((*some, *negative) for some in also_null)):
         refused(kdiff_cli(*call, *guide), "has no null class: leave out the guidance")
     none = ("--negative-label", "c,none")
     refused(kdiff_cli(*call, "--guidance", 2, *none), "no null class: leave out the class none")
@@ -112,6 +88,7 @@ BAD = {
     "no class at all": (["--guidance", "2", "--negative-label", ""], "unknown class ''"),
     "no guidance": (["--negative-label", "a"], "guidance that leads away from it"),
     "not used": (["--guidance", "1", "--negative-label", "a"], "guidance that leads away from it"),
+    "not used either": (["--guide", "nobody", "--negative-label", "a"], "leads away from it"),
     "of no classes": (
         ["--guide", "above", "--guide", "cfg", "--negative-label", "a", "--model", "{plain}"],
         "plain has no classes",
@@ -212,96 +189,3 @@ def test_the_list_of_guidance_says_what_each_asks_and_where_it_is_from(toys):
     told = kdiff_cli("list", "guidance").stdout
     assert "conditional, unconditional" in told and "`kdiff list edits`" in told.splitlines()[-1]
     assert "kdiff list edits" not in kdiff_cli("list", "samplers").stdout
-
-
-# --- sweeps ---
-
-NONE = ("--metrics", "none")
-
-
-def cells(out):
-    lines = map(json.loads, (out / "cells.jsonl").read_text().splitlines())
-    return sorted(lines, key=lambda line: json.dumps(line["cell"]["guidance"]))
-
-
-def tiles(line, out):
-    """The pictures of a cell of four images."""
-    grid = np.asarray(Image.open(out / line["grid"]))
-    return np.stack([grid[2:10, 2 + 10 * i :][:, :8] for i in range(4)])
-
-
-def test_a_cell_with_guides_and_a_negative_class_is_the_sample_to_the_bit(model, tmp_path, toys):
-    guides = ("--guide", "above:low=1", "--guide", "cfg:scale=1.5")
-    words = (*guides, "--negative-label", "b,none")
-    out = tmp_path / "sweep"
-    result = kdiff_cli("sweep", *few(model, out), *NONE, *words, "--batch", 3)
-    assert result.exit_code == 0, result.output
-    (line,) = cells(out)
-    record, pictures = sample(model, tmp_path / "sample", *words, "--batch", 3)
-    assert np.array_equal(tiles(line, out), pictures)
-    assert line["cell"]["guidance"] == record["guidance"]
-    assert line["cell"]["negative_class_labels"] == [1, -1]
-    assert line["cell"]["nfe"] == record["nfe"] == 4
-    assert "away from 1,-1" in result.stdout
-
-
-def test_guidance_is_an_axis_of_sweeps_and_a_negative_class_goes_where_it_has_an_effect(
-    model, tmp_path
-):
-    out = tmp_path / "sweep"
-    for words in (("--guidance", "1,3"), ("--guide", "cfg:scale=1,3")):
-        assert kdiff_cli("sweep", *few(model, out), *NONE, *words).exit_code == 0
-    plain = {line["key"]: line["cell"] for line in cells(out)}
-    assert len(plain) == 2 and not any("negative_class_labels" in cell for cell in plain.values())
-    words = ("--guidance", "1,3", "--negative-label", "b")
-    dry = kdiff_cli("sweep", *few(model, out), *NONE, *words, "--dry-run").stdout
-    assert "1 of 2 cells" in dry  # with a scale of 1 it is the same cell
-    (tmp_path / "sweep.yaml").write_text("guidance: [1, 3]\nnegative-label: 1\nmetrics: none\n")
-    file = ("--file", tmp_path / "sweep.yaml")
-    assert kdiff_cli("sweep", *few(model, out), *file, "--dry-run").stdout == dry
-    settings = json.loads((out / "sweep.json").read_text())["settings"]
-    assert "negative_label" not in settings and "guidance" not in settings
-
-
-def test_the_converged_solution_leads_away_from_the_class_too(model, tmp_path, monkeypatch):
-    monkeypatch.setattr("kdiff.eval.sweep.converged_solution.STEPS", 24)
-    out = tmp_path / "sweep"
-    words = ("--metrics", "rmse", "--guidance", 3, "--negative-label", "b")
-    assert kdiff_cli("sweep", *few(model, out), *words).exit_code == 0
-    (line,) = cells(out)
-    settings = {"n": 4, "class_labels": [0, 1, 2, 0], "guide": "cfg:scale=3"}
-    settings["cond"] = {"negative_class_labels": [1] * 4}
-    loaded = kdiff.load(model)
-    x = kdiff.sample(loaded, "euler", steps=2, **settings)
-    target = kdiff.sample(loaded, "unipc", steps=150, options={"order": 3}, **settings)
-    each = (x - target).square().mean((1, 2, 3)).sqrt()
-    assert line["metrics"]["RMSE"]["value"] == pytest.approx(float(each.mean()), rel=1e-2)
-    away = {k: v for k, v in settings.items() if k != "cond"}
-    other = kdiff.sample(loaded, "unipc", steps=150, options={"order": 3}, **away)
-    assert not torch.allclose(other, target, atol=1e-3)
-
-
-def test_a_second_network_is_loaded_once_and_keys_have_its_hash_but_not_its_name(
-    model, tmp_path, toys
-):
-    other = toy_guidance.with_classes(tmp_path / "other.safetensors", 1)
-    out = tmp_path / "sweep"
-
-    def sweep(*words):
-        result = kdiff_cli("sweep", *few(model, out), *NONE, *words)
-        assert result.exit_code == 0, result.output
-        return result.stdout
-
-    guide = ("--guide", f"beside:model={other}")
-    sweep(*guide, "--guide", "above:low=1,2", "--steps", "2,3")
-    assert toys == [str(other)]
-    line = next(line for line in cells(out) if line["cell"]["steps"] == 2)
-    named = {"name": "other", "sha256": kdiff.models.sha256(other)}
-    assert line["cell"]["guidance"][0] == {"name": "beside", "options": {"model": named}}
-    _, pictures = sample(model, tmp_path / "sample", *guide, "--guide", "above:low=1")
-    assert np.array_equal(tiles(line, out), pictures)
-    renamed = shutil.copy(other, tmp_path / "renamed.safetensors")
-    again = ("--guide", "above:low=1,2", "--steps", "2,3", "--dry-run")
-    assert "0 of 4 cells" in sweep("--guide", f"beside:model={renamed}", *again)
-    toy_guidance.with_classes(other, 2)
-    assert "4 of 4 cells" in sweep(*guide, *again)

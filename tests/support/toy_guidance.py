@@ -48,9 +48,22 @@ def registered():
             raise ValueError(f"{model.name} has another shape")
         return lambda x, s, **cond: 2 * inner(x, s, **cond) - model(x, s, **own(cond))
 
-    @guidance("both", paper="a test", needs_null_class=lambda: True, needs_negative=lambda: True)
+    def always():
+        return True
+
+    @guidance(
+        "both",
+        paper="a test",
+        asks=lambda inner, sigma: inner | {"unconditional", "nothing"},
+        needs_null_class=always,
+        needs_negative=always,
+    )
     def both(model):
         return model
+
+    @guidance("nobody", paper="a test", needs_null_class=always)
+    def nobody(model):
+        return lambda x, sigma, **cond: model(x, sigma, **kdiff.guidance.empty(cond))
 
     yield loads
     for name in GUIDANCE.keys() - before.keys():
