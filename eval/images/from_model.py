@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from kdiff.conditions import chosen
 from kdiff.counts import whole_number
 from kdiff.driver import State
 from kdiff.images import to_uint8
@@ -35,9 +36,9 @@ def every_class(model: Model, n: int) -> tuple[list[int] | None, str | None]:
 
 @dataclass(frozen=True)
 class Generated:
-    """One image for each of `seeds`, of the class in `labels` (None: no classes), under further
-    conditions `cond`, lists with one for each. ValueError if a seed comes twice: its images would
-    be counted as independent, and are not."""
+    """One image for each of `seeds`, of the class in `labels` (None: no classes) and under other
+    conditions in `told`, with a row for each. ValueError if a seed comes twice: its images would be
+    counted as independent, and are not."""
 
     model: Model
     plan: Plan
@@ -45,7 +46,7 @@ class Generated:
     labels: Sequence[int] | None = None
     deterministic: bool = False
     ended: Callable[[State], None] | None = None  # gets the last state of each batch
-    cond: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    told: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.seeds, range) and len(set(map(int, self.seeds))) < len(self.seeds):
@@ -59,16 +60,14 @@ class Generated:
         seeds = [self.seeds[i] for i in indices]
         if not seeds:  # of several processes, some may have none
             return
-        cond = {key: [rows[i] for i in indices] for key, rows in self.cond.items()}
-        if self.labels is not None:
-            cond["class_labels"] = [self.labels[i] for i in indices]
+        labels = None if self.labels is None else [self.labels[i] for i in indices]
         runs = run(
             self.model,
             self.plan,
             seeds,
             batch=batch,
             deterministic=self.deterministic,
-            cond=cond,
+            cond={"class_labels": labels, **chosen(self.told, indices)},
         )
         for _, states in runs:
             last = deque(states, maxlen=1)[0]

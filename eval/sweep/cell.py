@@ -11,10 +11,8 @@ from typing import Any
 
 from kdiff.eval.evaluation import METRICS
 from kdiff.eval.features import FeatureNetwork
-from kdiff.eval.images.from_model import every_class
 from kdiff.eval.references import Reference
 from kdiff.files import to_json
-from kdiff.model import Model
 from kdiff.modifications import Modification
 from kdiff.plans import Plan
 
@@ -127,15 +125,12 @@ class Cell:
         canonical = to_json(determines, indent=None, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
-    def conditions(self, model: Model, indices: Sequence[int]) -> dict[str, Any]:
-        """The classes of the images with these numbers, and those that guidance leads away from."""
-        labels, _ = every_class(model, len(self.seeds))
+    def away(self, indices: Sequence[int]) -> dict[str, list[int]]:
+        """The condition that guidance leads away from, of the images with these numbers; empty if
+        there is none."""
         turns = len(self.negative)
-        away = [self.negative[i % turns] for i in indices] if turns else None
-        return {
-            "class_labels": labels and [labels[i] for i in indices],
-            "negative_class_labels": away,
-        }
+        each = [self.negative[i % turns] for i in indices if turns]
+        return {"negative_class_labels": each} if each else {}
 
     def __str__(self) -> str:
         steps, nfe = f"{self.plan.steps} steps", "adaptive" if self.nfe is None else self.nfe

@@ -61,20 +61,20 @@ def solve(
     course: Course,
     seeds: Sequence[int],
     labels: Sequence[int] | None = None,
+    told: Mapping[str, Any] | None = None,
     *,
-    cond: Mapping[str, Sequence[Any]] | None = None,
     batch: int = 64,
     steps: int | None = None,
     callback: Callable[[State], None] | None = None,
 ) -> Solution:
-    """The converged solution from the start of each seed, under its class label and further
-    conditions `cond`, lists with a value for each, in so many steps (default: STEPS), with
+    """The converged solution from the start of each seed in so many steps (default: STEPS), with
     the solver in float64 (in float32 on an MPS device, which has no more) and the model in its own
-    dtype; `callback` gets each `State`. NonFiniteError if the model breaks down."""
+    dtype; `told` are conditions beside classes; `callback` gets each `State`. NonFiniteError if the
+    model breaks down."""
     watch, steps = callback or (lambda state: None), steps or STEPS
-    told = {**(cond or {}), "class_labels": labels}
+    cond = {"class_labels": labels, **(told or {})}
     fine, coarse = (
-        _samples(model, course.plan(n), seeds, told, batch, watch) for n in (steps, steps // 2)
+        _samples(model, course.plan(n), seeds, cond, batch, watch) for n in (steps, steps // 2)
     )
     return Solution(fine, float(rmse(fine, coarse).mean()))
 
@@ -112,18 +112,18 @@ def cached(
     course: Course,
     seeds: Sequence[int],
     labels: Sequence[int] | None = None,
+    told: Mapping[str, Any] | None = None,
     *,
-    cond: Mapping[str, Sequence[Any]] | None = None,
     batch: int = 64,
     callback: Callable[[State], None] | None = None,
     claim: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext(),
 ) -> Solution:
     """`solve`, kept in `folder` in a file named by the hash of all that determines it: what the
-    arguments say, and `determines` (the model's hash, its guidance, its dtype). Whole or not at
+    arguments say except `told`, and `determines` (the model's hash, its guidance, what it is asked,
+    its dtype). Whole or not at
     all; a damaged file is made anew, within `claim` of a name, which other processes wait for."""
     solver = {"sampler": SAMPLER, "options": OPTIONS, "steps": STEPS}
     key = {**determines, **solver, **asdict(course), "seeds": list(seeds), "labels": labels}
-    key |= {"cond": cond} if cond else {}
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     path = folder / f"{name}.npz"
     if (known := _read(path)) is not None:
@@ -131,7 +131,7 @@ def cached(
     with claim(f"converged-{name}"):
         if (known := _read(path)) is not None:  # another process has made it meanwhile
             return known
-        solution = solve(model, course, seeds, labels, cond=cond, batch=batch, callback=callback)
+        solution = solve(model, course, seeds, labels, told, batch=batch, callback=callback)
         folder.mkdir(exist_ok=True)
         with whole_file(path) as temporary:
             np.savez(temporary, x=solution.x, error=solution.error)

@@ -13,7 +13,7 @@ import torch
 from kdiff.driver import State
 from kdiff.environment import environment
 from kdiff.eval.evaluation import Figure
-from kdiff.eval.images.from_model import three_channels
+from kdiff.eval.images.from_model import every_class, three_channels
 from kdiff.eval.metrics import frechet
 from kdiff.eval.sweep import converged_solution as converged
 from kdiff.eval.sweep.cell import RMSE, Cell
@@ -77,18 +77,20 @@ class Finish:
         """The mean over seeds of the RMSE to the converged solution, with its standard error; and
         how that solution was made, and how far off it may be itself."""
         x = tally.first(CONVERGED)
-        cond = cell.conditions(model, range(len(x)))
+        labels, _ = every_class(model, len(cell.seeds))
+        away = cell.away(range(len(x)))
         solution = converged.cached(
             self.folder.path / "converged",
             {
                 **{"model": cell.model.sha256, "dtype": cell.dtype, "device": model.device.type},
                 **cell.model.guidance_by_hash(),
+                **away,
             },
             model,
             converged.course(model, cell.plan),
             cell.seeds[: len(x)],
-            cond.pop("class_labels"),
-            cond={key: rows for key, rows in cond.items() if rows is not None},
+            labels and labels[: len(x)],
+            away,
             batch=self.batch,
             callback=self.callback,
             claim=self.claims.hold,

@@ -11,6 +11,7 @@ import torch
 from kdiff.counts import whole_number
 from kdiff.driver import State
 from kdiff.environment import environment
+from kdiff.eval.images.from_model import every_class
 from kdiff.eval.ranks import gather, ranks
 from kdiff.eval.sweep.cell import Cell
 from kdiff.eval.sweep.cell_line import is_finished
@@ -122,13 +123,14 @@ def compute(
 ) -> Sequence[Outcome]:
     """The images with these numbers, of each cell, as one batch."""
     seeds = cells[0].seeds
+    labels, _ = every_class(model, len(seeds))
     (together,) = lockstep(
         model,
         [cell.plan for cell in cells],
         [seeds[i] for i in indices],
         batch=len(indices),
         deterministic=cells[0].deterministic,
-        cond=cells[0].conditions(model, indices),
+        cond={"class_labels": labels and [labels[i] for i in indices], **cells[0].away(indices)},
         callback=lambda i, state: watch(cells[i], state),
     )
     return together.outcomes
