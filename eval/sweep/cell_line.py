@@ -14,6 +14,7 @@ MODIFICATIONS = ("guidance", "edits")
 OF_CELL = {
     **{"options": dict, "features": dict, "reference": dict, "sigmas": list},
     **dict.fromkeys(MODIFICATIONS, list),
+    "negative_class_labels": list,
 }
 OPTIONAL = {
     **{"noise_floor": dict, "environment": dict, "converged": dict, "grid": str, "error": str},

@@ -78,16 +78,19 @@ class Finish:
         how that solution was made, and how far off it may be itself."""
         x = tally.first(CONVERGED)
         labels, _ = every_class(model, len(cell.seeds))
+        away = cell.away(range(len(x)))
         solution = converged.cached(
             self.folder.path / "converged",
             {
                 **{"model": cell.model.sha256, "dtype": cell.dtype, "device": model.device.type},
-                **cell.model.guidance(),
+                **cell.model.guidance_by_hash(),
+                **away,
             },
             model,
             converged.course(model, cell.plan),
             cell.seeds[: len(x)],
             labels and labels[: len(x)],
+            away,
             batch=self.batch,
             callback=self.callback,
             claim=self.claims.hold,

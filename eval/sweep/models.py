@@ -10,7 +10,8 @@ import torch
 import kdiff
 from kdiff.denoiser import Denoiser
 from kdiff.eval.sweep.cell import ModelSpec
-from kdiff.guidance import guided
+from kdiff.guidance import GUIDANCE, guided
+from kdiff.modifications import Modification
 
 
 class Models:
@@ -18,6 +19,7 @@ class Models:
 
     def __init__(self) -> None:
         self._loaded: dict[Path, Denoiser] = {}
+        self._beside: dict[tuple[str, str, Any], Any] = {}
         self._running: Path | None = None
 
     def load(self, spec: ModelSpec) -> Denoiser:
@@ -32,4 +34,19 @@ class Models:
         if self._running not in (None, spec.path):
             self._loaded.pop(self._running, None)
         self._running = spec.path
-        return guided(self.load(spec).to(device, dtype), spec.guides)
+        return self.guided(spec).to(device, dtype)
+
+    def guided(self, spec: ModelSpec) -> Any:
+        """The model with its guidance. Networks beside it are loaded once, for all cells of all
+        models. Errors as `kdiff.guidance.guided`."""
+        return guided(self.load(spec), [self._with_networks(one) for one in spec.guides])
+
+    def _with_networks(self, one: Modification) -> Modification:
+        """With what has been loaded in the place of the files' names."""
+        held = {}
+        for key, load in GUIDANCE.find(one.name).thing.loads.items():
+            place = one.name, key, one.options[key]
+            if place not in self._beside:
+                self._beside[place] = load(one.options[key])
+            held[key] = self._beside[place]
+        return Modification(one.name, {**one.options, **held})

@@ -130,7 +130,7 @@ def compute(
         [seeds[i] for i in indices],
         batch=len(indices),
         deterministic=cells[0].deterministic,
-        cond={"class_labels": labels and [labels[i] for i in indices]},
+        cond={"class_labels": labels and [labels[i] for i in indices], **cells[0].away(indices)},
         callback=lambda i, state: watch(cells[i], state),
     )
     return together.outcomes

@@ -24,7 +24,11 @@ from kdiff.cli.choices import (
 from kdiff.cli.eval_fid_table import lines
 from kdiff.cli.evaluating import choose_evaluation, choose_metrics, evaluation_options
 from kdiff.cli.grid_options import CONTEXT, choose_plan, grid_options, to_json, usage_errors
-from kdiff.cli.modification_options import guided_model, modification_options
+from kdiff.cli.modification_options import (
+    choose_negative,
+    guided_model,
+    modification_options,
+)
 from kdiff.cli.outputs import check_free, writing
 from kdiff.cli.paths import UserPath
 from kdiff.cli.run_record import Taken, modified
@@ -47,8 +51,8 @@ DEFAULT_NUM = 1000
 # Options for images that a model makes, which mean nothing for images on disk.
 OF_MODELS = {
     *("model_name", "settings", "sampler", "steps", "nfe", "schedule", "sigma_min", "sigma_max"),
-    *("rho", "final", "options", "guides", "edits", "num", "seed", "class_label", "dtype"),
-    "deterministic",
+    *("rho", "final", "options", "guides", "guidance", "edits", "num", "seed", "class_label"),
+    *("negative_label", "dtype", "deterministic"),
 }
 
 
@@ -176,6 +180,7 @@ def generated(
     num: int,
     seed: int,
     class_label: str | None,
+    negative_label: str | None,
     dtype: str,
     deterministic: bool,
     guides: Sequence[Modification],
@@ -183,10 +188,11 @@ def generated(
 ) -> tuple[Generated, dict[str, Any]]:
     loaded = load_with(find_model(model_name), settings)
     check_pictures(loaded)
-    labels, how = every_class(loaded, num)
+    model = guided_model(loaded, guides)
+    labels, how = every_class(model, num)
     if class_label is not None:
-        labels, how = choose_labels(loaded, class_label, num), class_label
-    model = guided_model(loaded, guides, labels)
+        labels, how = choose_labels(model, class_label, num), class_label
+    negative = choose_negative(model, guides, labels, negative_label)
     plan = choose_plan(model, sampler, **grid)
     model.to(where, DTYPES[dtype])
     about = {
@@ -196,14 +202,15 @@ def generated(
         "model_sha256": loaded.record()["sha256"],
         **({"model_settings": list(settings)} if settings else {}),
         **plan.record(),
-        **modified(guides),
+        **modified(model),
         "seeds": {"first": seed, "n": num},
         "class_labels": how,
+        **({"negative_class_labels": negative_label} if negative else {}),
         "dtype": dtype,
         "deterministic": deterministic,
     }
     seeds = range(seed, seed + num)
-    return Generated(model, plan, seeds, labels, deterministic, taken.see), about
+    return Generated(model, plan, seeds, labels, deterministic, taken.see, negative), about
 
 
 def run(source: Source, batch: int, collector: Collector, opinions: Mapping[str, Any]) -> float:

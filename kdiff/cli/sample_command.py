@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,11 @@ from kdiff.cli.choices import (
     settings_option,
 )
 from kdiff.cli.grid_options import CONTEXT, choose_plan, grid_options, to_json, usage_errors
-from kdiff.cli.modification_options import guided_model, modification_options
+from kdiff.cli.modification_options import (
+    choose_negative,
+    guided_model,
+    modification_options,
+)
 from kdiff.cli.paths import UserPath
 from kdiff.cli.run_record import Taken, how_made, modified
 from kdiff.cli.sample_folder import beside, check_trajectory, prepare_folder
@@ -77,6 +81,7 @@ def command(
     seeds: str | None,
     batch: int,
     class_label: str | None,
+    negative_label: str | None,
     out: Path,
     overwrite: bool,
     device: str | None,
@@ -97,8 +102,10 @@ def command(
         loaded = load_with(find_model(model_name), settings)
         digest = loaded.record()["sha256"]
         check_pictures(loaded)
-    labels = choose_labels(loaded, class_label, len(chosen))
-    model = guided_model(loaded, guides, labels)
+    model = guided_model(loaded, guides)
+    labels = choose_labels(model, class_label, len(chosen))
+    negative = choose_negative(model, guides, labels, negative_label)
+    cond = {"class_labels": labels, **negative}
     plan = choose_plan(model, sampler, **grid)
     if trajectory is not None and plan.nfe is None:
         name = plan.sampler.name
@@ -114,7 +121,7 @@ def command(
     try:
         with network_errors(model_name):
             films, taken = draw(
-                *(model, plan, chosen, labels, out, images),
+                *(model, plan, chosen, cond, out, images),
                 *(batch, deterministic, trajectory, earlier),
             )
             seconds = time.perf_counter() - started
@@ -124,10 +131,10 @@ def command(
                 **({"model_settings": list(settings)} if settings else {}),
                 **plan.record(),
                 **taken.record(),
-                **modified(guides),
+                **modified(model),
                 "seeds": chosen,
                 "trajectory": beside(out, trajectory),
-                "class_labels": labels,
+                **cond,
                 "batch": batch,
                 "deterministic": deterministic,
                 "device": str(where),
@@ -154,7 +161,7 @@ def draw(
     model: Any,
     plan: Plan,
     seeds: list[int],
-    labels: list[int] | None,
+    cond: Mapping[str, Any],
     out: Path,
     images: list[np.ndarray],
     batch: int,
@@ -165,7 +172,6 @@ def draw(
     """Write a PNG a seed as each batch ends, and add the batch to `images`. The `earlier` files go
     when the first batch is there. Return, for a trajectory, each batch's denoised images, an array
     an evaluation, the last being the result; and what the run took."""
-    cond = {"class_labels": labels}
     runs = run(model, plan, seeds, batch=batch, deterministic=deterministic, cond=cond)
     films, taken = [], Taken()
     each = network_nfe(model, plan)

@@ -31,7 +31,6 @@ from kdiff.eval.evaluation import METRICS
 from kdiff.eval.ranks import ranks, share, wait_for_all
 from kdiff.eval.sweep import RMSE, Cell, Models, SweepFolder
 from kdiff.eval.sweep.claims import WRITING, Claims
-from kdiff.guidance import GUIDANCE
 from kdiff.models import DEFAULT_MODEL
 from kdiff.plans import DEFAULT_SAMPLER, DEFAULT_STEPS
 from kdiff.schedules import FINALS
@@ -74,6 +73,16 @@ from kdiff.schedules import FINALS
     " first innermost.",
 )
 @click.option(
+    "--guidance",
+    metavar="SCALE[,SCALE..]",
+    help="Short for --guide cfg:scale=SCALE, which stands before all others, a list; 1 is none.",
+)
+@click.option(
+    "--negative-label",
+    help="Class that guides lead away from, instead of no class, or a list for images to take in"
+    " turn.",
+)
+@click.option(
     "--edit",
     "edits",
     multiple=True,
@@ -107,6 +116,8 @@ def command(
     schedules: str | None,
     options: Sequence[str],
     guides: Sequence[str],
+    guidance: str | None,
+    negative_label: str | None,
     edits: Sequence[str],
     num: int,
     first_seeds: str,
@@ -130,7 +141,7 @@ def command(
     evaluating = {key: others.pop(key) for key in ("ref", "features", "resize", "weights", "data")}
     where, loaded = choose_device(device), Models()
     with usage_errors(SEE_GUIDANCE):
-        guided = choices.choose_modifications(GUIDANCE, guides)
+        guided = choices.choose_guides(guidance, guides)
     with usage_errors(SEE_EDITS):
         edited = choices.choose_modifications(EDITS, edits)
     with usage_errors():
@@ -144,6 +155,7 @@ def command(
             options=choices.choose_options(options),
             guides=guided,
             edits=edited,
+            negative=negative_label,
             n=num,
             first_seeds=as_numbers("--first-seed", first_seeds),
             judges=judges,
@@ -246,12 +258,13 @@ def command_record(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def settings_of(params: Mapping[str, Any]) -> dict[str, Any]:
-    """What determines the cells and where they are; guidance and edits only if there are any, so
-    that older records of the same command are equal."""
+    """What determines the cells and where they are; what older commands did not have only if it is
+    given, so that their records are equal."""
+    newer = ("guides", "guidance", "negative_label", "edits")
     return {
         key: as_plain(value)
         for key, value in params.items()
-        if key not in ("retry", "dry_run") and (value or key not in ("guides", "edits"))
+        if key not in ("retry", "dry_run") and (value or key not in newer)
     }
 
 

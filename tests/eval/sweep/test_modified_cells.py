@@ -33,11 +33,11 @@ def cfg(scale):
 def upper_guidance():
     """A guidance that calls the model three times above sigma = 1, and once below."""
 
-    @guidance(
-        "upper",
-        paper="a test",
-        asks=lambda inner, sigma, *, shift: inner | ({"again", "more"} if sigma > 1 else set()),
-    )
+    def asks(inner, sigma, *, shift):
+        again = {f"{time}: {asked}" for time in ("again", "more") for asked in inner}
+        return inner | again if sigma > 1 else inner
+
+    @guidance("upper", paper="a test", asks=asks)
     def upper(model, *, shift: Annotated[float, Option("of the mean", -1, 1)] = 0.1):
         def denoise(x, sigma, **cond):
             asked = [model(x.clone(), sigma, **cond) for _ in range(3 if sigma > 1 else 1)]
