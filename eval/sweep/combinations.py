@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from kdiff.counts import seed_number, whole_number
+from kdiff.editing import guiding
 from kdiff.eval.images.from_model import MOST_IMAGES, every_class, three_channels
 from kdiff.eval.sweep.cell import RMSE, Cell, Judge, ModelSpec
 from kdiff.eval.sweep.models import Models
@@ -58,8 +59,9 @@ def expand(
     """
     check_seeds(n, first_seeds)
     check_options(samplers, options or {})
+    edited = [one for some in edits for one in guiding(some)]
     if negative is not None:
-        check_leads_away(guides)
+        check_leads_away([[*own, *edited] for own in guides])
     loaded = models or Models()
     cells: dict[str, Cell] = {}
     for spec in specs:
@@ -70,7 +72,8 @@ def expand(
             warn(f"Note: {spec.name}: {said}")
         for own in guides:
             around = loaded.guided(replace(spec, guides=own))
-            away = negative_classes(around, own, negative if leads_away(own) else None)
+            asking = [*own, *edited]
+            away = negative_classes(around, asking, negative if leads_away(asking) else None)
             made = replace(spec, guides=own, recorded=around.record().get("guidance", ()))
             _, labels = every_class(around, n)
             shared = Shared(made, labels, tuple(away), dtype, deterministic)

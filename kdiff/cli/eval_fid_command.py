@@ -192,8 +192,8 @@ def generated(
     labels, how = every_class(model, num)
     if class_label is not None:
         labels, how = choose_labels(model, class_label, num), class_label
-    negative = choose_negative(model, guides, labels, negative_label)
     plan = choose_plan(model, sampler, **grid)
+    negative = choose_negative(model, guides, plan.edits, labels, negative_label)
     model.to(where, DTYPES[dtype])
     about = {
         "kind": "model",

@@ -12,7 +12,7 @@ import click
 
 from kdiff.cli.errors import told
 from kdiff.cli.grid_options import usage_errors
-from kdiff.editing import EDITS
+from kdiff.editing import EDITS, guiding
 from kdiff.guidance import GUIDANCE, guided
 from kdiff.guidance.negative import check_leads_away, negative_classes
 from kdiff.modifications import Modification, chosen
@@ -121,20 +121,25 @@ def guided_model(model: Any, guides: Sequence[Modification]) -> Any:
 
 
 def choose_negative(
-    model: Any, guides: Sequence[Modification], labels: Sequence[int] | None, text: str | None
+    model: Any,
+    guides: Sequence[Modification],
+    edits: Sequence[Modification],
+    labels: Sequence[int] | None,
+    text: str | None,
 ) -> dict[str, list[int]]:
     """The condition that --negative-label gives to images of the classes `labels`, if it is given.
     click.UsageError if it has no effect or is not a class; also, without it, if the model has no
     null class, or a guide needs the class of each image, and an image has none."""
+    asking = [*guides, *guiding(edits)]
     with usage_errors():
         if text is not None:
-            check_leads_away([guides])
-        negative = negative_classes(model, guides, text)
-    for guide in guides:
-        needs_class = GUIDANCE.find(guide.name).thing.needs_class
+            check_leads_away([asking])
+        negative = negative_classes(model, asking, text)
+    for one in asking:
+        needs_class = GUIDANCE.find(one.name).thing.needs_class
         if needs_class and labels is not None and min(labels) < 0:
             raise click.UsageError(
-                f"--guide {guide.name} needs a class for each image: leave out the class none"
+                f"{one.name} needs a class for each image: leave out the class none"
             )
     if not negative:
         return {}

@@ -104,9 +104,9 @@ def command(
         check_pictures(loaded)
     model = guided_model(loaded, guides)
     labels = choose_labels(model, class_label, len(chosen))
-    negative = choose_negative(model, guides, labels, negative_label)
-    cond = {"class_labels": labels, **negative}
     plan = choose_plan(model, sampler, **grid)
+    negative = choose_negative(model, guides, plan.edits, labels, negative_label)
+    cond = {"class_labels": labels, **negative}
     if trajectory is not None and plan.nfe is None:
         name = plan.sampler.name
         raise click.UsageError(f"{name} takes each image its own way: leave out --trajectory")
