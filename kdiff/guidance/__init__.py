@@ -30,6 +30,12 @@ from kdiff.guidance.registry import (
 
 # These register theirs, in the order in which `kdiff list guidance` shows them.
 from kdiff.guidance.classifier_free import cfg, ho_salimans
+from kdiff.guidance.perpendicular import perp_neg
+from kdiff.guidance.magnitude import magnitude_aware
+from kdiff.guidance.frequencies import fdg
+from kdiff.guidance.cfg_plus_plus import cfg_pp
+from kdiff.guidance.mimic_scale import mimic
+from kdiff.guidance.worse_model import autoguidance
 # isort: on
 
 __all__ = [
@@ -39,14 +45,20 @@ __all__ = [
     "Step",
     "also_without_class",
     "answers",
+    "autoguidance",
     "cfg",
+    "cfg_pp",
     "check_null_class",
     "empty",
+    "fdg",
     "guidance",
     "guide",
     "guided",
     "ho_salimans",
+    "magnitude_aware",
+    "mimic",
     "pair",
+    "perp_neg",
     "suited",
     "unguided",
     "without",
