@@ -31,6 +31,7 @@ def asks(inner: frozenset[str], sigma: float, **options: float) -> frozenset[str
     asks=asks,
     needs_class=True,
     needs_null_class=changes,
+    needs_negative=changes,
     aliases=("perpendicular_negative",),
 )
 def perp_neg(

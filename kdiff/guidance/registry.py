@@ -41,6 +41,8 @@ class Guidance:
     level puts to networks, given those of the model inside: as many evaluations as there are names.
     `needs_class`: it has no meaning for a sample without a class or prompt.
     `needs_null_class(**options)`: whether it asks the model about samples without their class.
+    `needs_negative(**options)`: whether it needs a negative class or prompt, and asks about samples
+    with neither beside it.
     `knows_step`: its denoiser gets `step`, a `kdiff.guidance.Step`; so it works in a run only.
     `refuses(plan, **options)`: why it is wrong with the plan's sampler, None if it is right.
     `loads`: options that name a network beside the model, with what loads each; the function gets
@@ -53,6 +55,7 @@ class Guidance:
     asks: Callable[..., frozenset[str]] = _the_same
     needs_class: bool = False
     needs_null_class: Callable[..., bool] = _never
+    needs_negative: Callable[..., bool] = _never
     knows_step: bool = False
     refuses: Callable[..., str | None] = _suits_all
     loads: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)

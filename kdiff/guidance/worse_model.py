@@ -28,13 +28,13 @@ def asks(inner: frozenset[str], sigma: float, *, scale: float, model: Any) -> fr
 
 def load(model: Any) -> Model:
     """A model of a name or file that `kdiff.load` takes; one in Python as it is."""
-    if isinstance(model, str | Path):
-        import kdiff.models
-
-        return kdiff.models.load(model)
-    if not callable(model):
+    if callable(model):
+        return as_model(model)
+    if not isinstance(model, str | Path) or not str(model):
         raise ValueError("autoguidance needs a worse model: give model=FILE")
-    return as_model(model)
+    import kdiff.models
+
+    return kdiff.models.load(model)
 
 
 @guidance(
@@ -48,7 +48,7 @@ def autoguidance(
     inner: Model,
     /,
     *,
-    model: Annotated[object, Option("a model, or a name or file that kdiff.load takes")] = None,
+    model: Annotated[object, Option("a model, or a name or file that kdiff.load takes")] = "",
     scale: Annotated[
         float, Option("w: 1 is no guidance, 0 is the worse model alone", -100, 100)
     ] = 2.1,

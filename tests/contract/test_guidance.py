@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 import pickle
 import re
 
@@ -12,7 +13,7 @@ import kdiff
 from exact_models import Pointwise
 from kdiff.guidance import GUIDANCE, Step, guide
 from kdiff.lockstep import lockstep
-from kdiff.model import network_nfe
+from kdiff.model import Wrapper, as_model, network_nfe
 from kdiff.modifications import Modification, chosen, several
 from kdiff.samplers import REGISTRY
 from small_networks import Network
@@ -69,16 +70,26 @@ EVERY = [(name, options) for name in GUIDANCE for options in [{}, *OPTIONS.get(n
 every_guidance = pytest.mark.parametrize(("name", "options"), EVERY, ids=str)
 each_guidance = pytest.mark.parametrize("name", list(GUIDANCE))
 
-PICTURES = torch.linspace(-3, 5, 64, dtype=torch.float64).reshape(2, 2, 4, 4)
+
+class Counted(Wrapper):
+    """A model that remembers what it was asked."""
+
+    def __init__(self, model):
+        super().__init__(as_model(model))
+        self.calls = []
+
+    def __call__(self, x, sigma, **cond):
+        self.calls.append((len(x), sigma))
+        return self.model(x, sigma, **cond)
 
 
-def small() -> Pointwise:
-    return Pointwise((2, 4, 4))
+def exact() -> Counted:
+    return Counted(Pointwise((2, 4, 4)))
 
 
 def worse(inner):
     """Another model like it."""
-    return small() if isinstance(inner, Pointwise) else ten(Ten(factor=0.5)).to(dtype=inner.dtype)
+    return exact() if inner.shape == (2, 4, 4) else ten(Ten(factor=0.5)).to(dtype=inner.dtype)
 
 
 def made(inner, name, options=None):
@@ -91,24 +102,29 @@ def told(name, labels):
     return {"class_labels": labels, **negative}
 
 
-def called(model, sigma, labels=LABELS):
-    """D(PICTURES), in the first step of a run if it must know the step."""
+def pictures(model):
+    numbers = torch.linspace(-3, 5, 2 * math.prod(model.shape), dtype=torch.float64)
+    return numbers.reshape(2, *model.shape)
+
+
+def called(model, sigma):
+    """D, in the first step of a run if it must know the step."""
     step = {"step": Step(0, sigma, sigma / 2)} if model.knows_step else {}
-    return model(PICTURES, sigma, **told(model.guidance.name, labels), **step)
+    return model(pictures(model), sigma, **told(model.guidance.name, LABELS), **step)
 
 
 @every_guidance
 def test_its_evaluations_are_those_it_claims(name, options):
-    model = made(small(), name, options)
+    inner = exact()
+    model = made(inner, name, options)
+    networks = [one for one in (inner, *model.beside.values()) if isinstance(one, Counted)]
     for sigma in (0.01, 1.0, 80.0):
-        networks = [model.model.model.f, *(getattr(b, "f", b) for b in model.beside.values())]
-        counts = [network.calls for network in networks if hasattr(network, "calls")]
-        for calls in counts:
-            calls.clear()
-        d = called(model, sigma)
-        assert d.shape == PICTURES.shape and d.dtype == PICTURES.dtype and d.isfinite().all()
-        rows = sum(n for calls in counts for n, _ in calls)
-        assert rows == len(PICTURES) * model.evaluations(sigma)
+        for network in networks:
+            network.calls.clear()
+        d, x = called(model, sigma), pictures(model)
+        assert d.shape == x.shape and d.dtype == x.dtype and d.isfinite().all()
+        rows = sum(n for network in networks for n, _ in network.calls)
+        assert rows == len(x) * model.evaluations(sigma)
 
 
 @each_guidance
@@ -117,15 +133,17 @@ def test_its_neutral_setting_has_the_bits_and_the_cost_of_the_model_inside(name)
     neutral = NEUTRAL.get(name, by_default)
     if neutral is None:
         pytest.skip("it has none")
-    model = made(small(), name, neutral)
+    inner = exact()
+    model = made(inner, name, neutral)
     for sigma in (0.01, 2.0):
-        assert torch.equal(called(model, sigma), small()(PICTURES, sigma, LABELS))
+        plain = inner(pictures(inner), sigma, class_labels=LABELS)
+        assert torch.equal(called(model, sigma), plain)
         assert model.evaluations(sigma) == 1
 
 
 @each_guidance
 def test_with_any_sampler_it_is_finite_or_refused_in_one_line(name):
-    model, ran = made(small(), name), 0
+    model, ran = made(exact(), name), 0
     arguments = {"dtype": torch.float64, "cond": told(name, LABELS)}
     for sampler, steps in itertools.product(REGISTRY, (1, 2, 3)):
         try:
