@@ -58,14 +58,14 @@ def cfg_pp(
     `scale`, from 0 to 1 in the paper, whose code has 0.6.
 
     The paper's step takes the guided D_lambda = u + lambda (c - u) as the clean image, and the
-    noise of u, eps_u = (x - u) / s, as the noise (algorithm 2, lines 4 to 6, divided by the root of
-    alpha bar, in which its DDIM step is Euler's):
+    noise of u, eps_u = (x - u) / s, as the noise. Divided by the root of alpha bar, its DDIM step
+    (algorithm 2) is
 
         x_t = D_lambda + t eps_u = (t / s) x + (1 - t / s) u + lambda (c - u)
 
     Euler's step with the answer D gives (t / s) x + (1 - t / s) D. Both are equal if D = u +
-    lambda / (1 - t / s) (c - u). In the last step, where t = 0, w is lambda: the scale falls from
-    step to step. s is the level at which the sampler asks, which churn has raised.
+    lambda / (1 - t / s) (c - u). In the last step, where t = 0, w is lambda; before, it is larger.
+    s is the level at which the sampler asks, which churn has raised.
 
     It is wrong for samplers whose step is not Euler's, and so refused for them. No value of the
     scale is the model without guidance.

@@ -27,7 +27,7 @@ def asks(inner: frozenset[str], sigma: float, **options: float) -> frozenset[str
 
 @guidance(
     "perp_neg",
-    paper="Armandpour et al. 2023 (Perp-Neg), section 3.3",
+    paper="Armandpour et al. 2023 (Perp-Neg), with one negative prompt",
     asks=asks,
     needs_class=True,
     needs_null_class=changes,
