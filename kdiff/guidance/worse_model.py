@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +21,8 @@ WORSE = "worse model"
 def asks(inner: frozenset[str], sigma: float, *, scale: float, model: Any) -> frozenset[str]:
     each = getattr(model, "evaluations", None)  # it may be guided itself
     times = 1 if each is None else each(sigma)
-    worse = frozenset(f"{WORSE} {i}" if i else WORSE for i in range(times))
+    names = (f"{WORSE} {i}" if i else WORSE for i in count())
+    worse = frozenset(islice((name for name in names if name not in inner), times))
     if scale in (0, 1):
         return inner if scale == 1 else worse
     return inner | worse

@@ -107,10 +107,10 @@ def pictures(model):
     return numbers.reshape(2, *model.shape)
 
 
-def called(model, sigma):
+def called(model, sigma, cond=None):
     """D, in the first step of a run if it must know the step."""
     step = {"step": Step(0, sigma, sigma / 2)} if model.knows_step else {}
-    return model(pictures(model), sigma, **told(model.guidance.name, LABELS), **step)
+    return model(pictures(model), sigma, **(cond or told(model.guidance.name, LABELS)), **step)
 
 
 @every_guidance
@@ -125,6 +125,21 @@ def test_its_evaluations_are_those_it_claims(name, options):
         assert d.shape == x.shape and d.dtype == x.dtype and d.isfinite().all()
         rows = sum(n for network in networks for n, _ in network.calls)
         assert rows == len(x) * model.evaluations(sigma)
+
+
+@each_guidance
+def test_around_every_other_one_its_evaluations_are_those_they_claim(name):
+    for inside in GUIDANCE:
+        inner = exact()
+        within = made(inner, inside)
+        model = made(within, name)
+        cond = {**told(inside, LABELS), **told(name, LABELS)}
+        assert called(model, 2.0, cond).isfinite().all()
+        networks = (inner, *within.beside.values(), *model.beside.values())
+        rows = sum(n for one in networks for n, _ in getattr(one, "calls", ()))
+        claimed = len(LABELS) * model.evaluations(2.0)
+        # They do not know that without its class a negative one stays what it is.
+        assert rows == claimed or (rows < claimed and {inside, name} & WITH_NEGATIVE)
 
 
 @each_guidance
