@@ -24,16 +24,14 @@ def both(sigma):
     return [ClassMixture()(X, sigma, labels) for labels in (LABELS, torch.full_like(LABELS, -1))]
 
 
-def by_diffusers(guider, f_c, f_u):
-    """Its norm takes two axes: those of tokens."""
-    return guider.forward(f_c.flatten(2), f_u.flatten(2)).pred.reshape(f_c.shape)
+@pytest.fixture(params=SPACES)
+def space(request):
+    return request.param
 
 
 @pytest.mark.parametrize("sigma", [0.05, 0.7, 60.0])
-@pytest.mark.parametrize("space", SPACES)
 def test_the_formula(space, sigma):
-    """diffusers' guider on what a network of the space predicts, and the paper's, by hand."""
-    guiders = pytest.importorskip("diffusers.guiders")
+    """With what a network of the space predicts, one sample after the other."""
     scale, alpha = 4.0, 0.3
     c, u = both(sigma)
     f_c, f_u = (SPACES[space](X, sigma, d) for d in (c, u))
@@ -44,19 +42,17 @@ def test_the_formula(space, sigma):
     model = magnitude_aware(ClassMixture(), scale, alpha, space)
     found = model(X, sigma, class_labels=LABELS)
     torch.testing.assert_close(found, torch.stack(expected), rtol=1e-10, atol=1e-10)
-    ours = SPACES[space](X, sigma, found)
-    theirs = by_diffusers(guiders.MagnitudeAwareGuidance(scale, alpha), f_c, f_u)
-    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
-def test_the_defaults_are_those_of_diffusers():
+@pytest.mark.parametrize("settings", [(), (4.0, 0.3)], ids=str)
+def test_diffusers(space, settings):
+    """Its guider, with its defaults too. Its norm takes two axes: those of tokens."""
     guiders = pytest.importorskip("diffusers.guiders")
-    c, u = both(0.7)
-    f_c, f_u = (SPACES["velocity"](X, 0.7, d) for d in (c, u))
-    found = magnitude_aware(ClassMixture())(X, 0.7, class_labels=LABELS)
-    ours = SPACES["velocity"](X, 0.7, found)
-    theirs = by_diffusers(guiders.MagnitudeAwareGuidance(), f_c, f_u)
-    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    model = magnitude_aware(ClassMixture(), *settings, space=space)
+    found = SPACES[space](X, 0.7, model(X, 0.7, class_labels=LABELS))
+    f_c, f_u = (SPACES[space](X, 0.7, d).flatten(2) for d in both(0.7))
+    theirs = guiders.MagnitudeAwareGuidance(*settings).forward(f_c, f_u).pred
+    torch.testing.assert_close(found, theirs.reshape(X.shape), rtol=1e-5, atol=1e-5)
 
 
 def test_without_alpha_it_is_classifier_free_guidance():
