@@ -211,13 +211,14 @@ def test_a_file_takes_several_guidances(kdiff_sweep, tmp_path, upper_guidance):
 BAD = {
     "unknown guidance": (
         ["--guide", "clasifier_free:scale=2"],
-        "unknown guidance 'clasifier_free'; did you mean classifier_free? (see `kdiff list guidance`)",
+        "'clasifier_free'; did you mean classifier_free? (see `kdiff list guidance`)",
     ),
     "unknown option": (["--guide", "cfg:scal=2"], "did you mean scale"),
     "not a number": (["--guide", "cfg:scale=1,big"], "scale must be a number from"),
     "no value": (["--guide", "cfg:scale=1,,2"], "scale must be a number from"),
     "no key": (["--guide", "cfg:=1"], "NAME:key=value"),
     "nothing": (["--guide", ""], "unknown guidance ''"),
+    "an edit": (["--guide", "apg:momentum=-0.5,0"], "is an edit: give it as --edit apg:mom"),
     "unknown edit": (["--edit", "repaint"], "(see `kdiff list edits`)"),
 }
 
