@@ -32,11 +32,17 @@ from kdiff.guidance.registry import (
 from kdiff.guidance.classifier_free import cfg, ho_salimans
 from kdiff.guidance.limited_interval import interval
 from kdiff.guidance.rescaling import rescale
+from kdiff.guidance.worse_model import autoguidance
+from kdiff.guidance.cfg_plus_plus import cfg_pp
 from kdiff.guidance.projected import apg
 from kdiff.guidance.zero_star import cfg_zero
 from kdiff.guidance.tangential import tcfg
-from kdiff.guidance.epsilon_scaling import eps_scaling
+from kdiff.guidance.frequencies import fdg
+from kdiff.guidance.magnitude import magnitude_aware
+from kdiff.guidance.perpendicular import perp_neg
+from kdiff.guidance.mimic_scale import mimic
 from kdiff.guidance.thresholding import dynamic_threshold, threshold
+from kdiff.guidance.epsilon_scaling import eps_scaling
 # isort: on
 
 __all__ = [
@@ -47,18 +53,24 @@ __all__ = [
     "also_without_class",
     "answers",
     "apg",
+    "autoguidance",
     "cfg",
+    "cfg_pp",
     "cfg_zero",
     "check_null_class",
     "dynamic_threshold",
     "empty",
     "eps_scaling",
+    "fdg",
     "guidance",
     "guide",
     "guided",
     "ho_salimans",
     "interval",
+    "magnitude_aware",
+    "mimic",
     "pair",
+    "perp_neg",
     "rescale",
     "suited",
     "tcfg",

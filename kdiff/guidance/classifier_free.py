@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
-from kdiff.guidance.answers import also_without_class, pair, without
+from kdiff.guidance.answers import also_without_class, only_without_class, pair, without
 from kdiff.guidance.registry import guidance
 from kdiff.guidance.spaces import Space, denoised, prediction
 from kdiff.model import Denoise, Model
@@ -18,8 +18,9 @@ Scale = Annotated[float, Option("w: 1 is no guidance, 0 is without the class", -
 
 
 def asks(inner: frozenset[str], sigma: float, *, scale: float) -> frozenset[str]:
-    both = also_without_class(inner, sigma)
-    return inner if scale == 1 else both - inner if scale == 0 else both
+    if scale in (0, 1):
+        return inner if scale == 1 else only_without_class(inner)
+    return also_without_class(inner, sigma)
 
 
 def asks_both(

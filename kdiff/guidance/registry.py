@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdiff.conditions import LABELS, NEGATIVE, NULL, STEP
@@ -200,7 +201,7 @@ def _check_class(name: str, x: Tensor, cond: Mapping[str, Any]) -> None:
 def _loaded(load: Callable[[Any], Any], value: Any, model: Any) -> Any:
     """What an option names, moved to where the model is; an object that was given stays there."""
     other = load(value)
-    if isinstance(value, str) and hasattr(other, "to"):
+    if isinstance(value, str | Path) and hasattr(other, "to"):
         other.to(model.device, model.dtype)
     return other
 
