@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from kdiff.conditions import negatives
 from kdiff.guidance.answers import also_without_class, answers, empty, without
+from kdiff.guidance.projection import along
 from kdiff.guidance.registry import guidance
-from kdiff.guidance.spaces import per_sample
 from kdiff.model import Denoise, Model
 from kdiff.options import Option
 
@@ -59,11 +59,6 @@ def perp_neg(
             raise ValueError("the guidance perp_neg needs a negative class or prompt")
         c, n, e = answers(model, x, sigma, cond, without(cond), empty(cond))
         p, q = c - e, n - e
-        along = (per_sample(sums, q * p) / per_sample(sums, p * p)).nan_to_num()  # 0 / 0
-        return e + scale * (p - neg_scale * (q - along * p))
+        return e + scale * (p - neg_scale * (q - along(q, p)))
 
     return denoise
-
-
-def sums(f: Tensor) -> Tensor:
-    return f.sum(dim=1)
