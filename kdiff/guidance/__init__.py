@@ -30,6 +30,9 @@ from kdiff.guidance.registry import (
 
 # These register theirs, in the order in which `kdiff list guidance` shows them.
 from kdiff.guidance.classifier_free import cfg, ho_salimans
+from kdiff.guidance.skip_layers import slg
+from kdiff.guidance.perturbed_attention import pag
+from kdiff.guidance.smoothed_energy import seg
 # isort: on
 
 __all__ = [
@@ -46,7 +49,10 @@ __all__ = [
     "guide",
     "guided",
     "ho_salimans",
+    "pag",
     "pair",
+    "seg",
+    "slg",
     "suited",
     "unguided",
     "without",

@@ -38,6 +38,8 @@ def find_layers(network: nn.Module, said: str) -> Layers:
     """
     top = _inside(network)
     modules = {name: module for name, module in top.named_modules() if name}
+    if not modules:
+        raise ValueError("the network has no layers that could be changed")
     names = _usual(modules) if said == AUTO else [name.strip() for name in said.split("+")]
     return {name: list(_matching(name, modules)) for name in names}
 
@@ -59,7 +61,7 @@ def _is_called(module: nn.Module) -> bool:
     """Not only a list or a dictionary of layers."""
     from torch import nn
 
-    return type(module).forward is not nn.Module.forward
+    return "forward" in vars(module) or type(module).forward is not nn.Module.forward
 
 
 def _usual(modules: Mapping[str, nn.Module]) -> list[str]:

@@ -30,9 +30,9 @@ def pag(
     low: Low = 0.0,
     high: High = math.inf,
 ) -> Denoise:
-    """D + w' (c - c'), with c = D(x | class or prompt) of the network, and c' its answer where each
-    token attends to nothing but itself: in these layers, self-attention softmax(Q K^T) V is V. Where
-    text and image attend to each other, only the image's tokens no longer see each other.
+    """D + w' (c - c'), with c = D(x | class or prompt) of the network, and c' its answer where, in
+    these layers, each token attends to nothing but itself: self-attention softmax(Q K^T) V is V.
+    Where text and image attend to each other, it is the image's tokens that do not see each other.
 
     ValueError for a model without such layers, or if they have no self-attention.
     """

@@ -7,9 +7,9 @@ from torch import nn
 import kdiff
 from attending_networks import KINDS, attending
 from diffusers_networks import make_condition, make_dit, make_sd3, make_unet
-from kdiff.networks.diffusers_models import ADAPTERS
 from kdiff.guidance.layers import find_layers
 from kdiff.names import UnknownName
+from kdiff.networks.diffusers_models import ADAPTERS
 
 
 def names(network, said):

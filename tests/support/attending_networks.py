@@ -3,7 +3,6 @@
 import torch
 
 from kdiff.networks import NETWORKS
-from small_networks import fill
 
 KINDS = {
     "song_unet": {
@@ -67,9 +66,14 @@ KINDS = {
 }
 
 
-@torch.no_grad()
 def attending(kind):
-    """With weights that are no zeros."""
+    """With weights of the size at which all layers have an effect."""
     network = NETWORKS[kind](**KINDS[kind]).eval().requires_grad_(False)
-    fill(network)
+    generator = torch.Generator().manual_seed(0)
+    for weight in network.parameters():
+        if weight.ndim > 1:
+            fan_in = weight[0].numel()
+            weight.copy_(torch.randn(weight.shape, generator=generator) * 1.5 * fan_in**-0.5)
+        elif weight.ndim == 0:  # EDM2's gain, of the whole network
+            weight.fill_(1)
     return network
