@@ -17,22 +17,26 @@ AUTO = "auto"
 
 # Where networks have their list of transformer blocks, and U-Nets their middle.
 BLOCKS = ("transformer_blocks", "blocks", "joint_blocks", "joint_transformer_blocks", "layers")
+EDM_MIDDLE = "dec.*_in0"  # also EDM2's
 MIDDLES = (
     "mid_block",  # diffusers
     "middle_block",  # openai
     "mid_level",  # k-diffusion v2
     "mid_attn",  # lucidrains
-    "dec.*_in0",  # EDM and EDM2
+    EDM_MIDDLE,
     "u_net.u_blocks.0.[01]",  # k-diffusion v1: the deepest block and its attention
 )
 PUBLISHED = (7, 8, 9)  # of the 24 blocks of Stable Diffusion 3.5 medium
 
 
-def find_layers(network: nn.Module, said: str) -> Layers:
+def find_layers(network: nn.Module, said: str, attention: bool = False) -> Layers:
     """The layers of `network` that `said` names, for each name in it. A name is the path of a
     module, in which `*` stands for anything, or the number of a transformer block; `+` joins
-    several. `auto` is the middle of a U-Net, or transformer blocks 7, 8 and 9, or, if there are not
-    as many, the one in the middle. Adapters around a network do not count in paths.
+    several. Adapters around a network do not count in paths.
+
+    `auto` is the middle of a U-Net, or transformer blocks 7, 8 and 9, or, if there are not as many,
+    the one in the middle. Of EDM's U-Nets, it is one block in the middle, or, for `attention`, all
+    at the lowest resolution: on the packaged models, one alone has hardly any effect.
 
     UnknownName or ValueError says what is wrong.
     """
@@ -40,7 +44,9 @@ def find_layers(network: nn.Module, said: str) -> Layers:
     modules = {name: module for name, module in top.named_modules() if name}
     if not modules:
         raise ValueError("the network has no layers that could be changed")
-    names = _usual(modules) if said == AUTO else [name.strip() for name in said.split("+")]
+    names = (
+        _usual(modules, attention) if said == AUTO else [name.strip() for name in said.split("+")]
+    )
     return {name: list(_matching(name, modules)) for name in names}
 
 
@@ -64,9 +70,12 @@ def _is_called(module: nn.Module) -> bool:
     return "forward" in vars(module) or type(module).forward is not nn.Module.forward
 
 
-def _usual(modules: Mapping[str, nn.Module]) -> list[str]:
+def _usual(modules: Mapping[str, nn.Module], attention: bool) -> list[str]:
     for middle in MIDDLES:
-        if any(fnmatchcase(name, middle) for name in modules):
+        found = next((name for name in modules if fnmatchcase(name, middle)), None)
+        if found is not None and attention and middle == EDM_MIDDLE:
+            return ["*" + found.removeprefix("dec").removesuffix("in0") + "*"]  # *.8x8_*
+        if found is not None:
             return [middle]
     blocks = _blocks(modules)
     if blocks is None:

@@ -45,11 +45,12 @@ def away_from(
     layers: str = AUTO,
     low: float = 0.0,
     high: float = math.inf,
+    attention: bool = False,
 ) -> Denoise:
     """D + w' (c - c'): c is the answer of the model inside all guidance, and c' its answer within
     `perturbed(network, layers, x)`. ValueError if it has no module with these layers."""
     network = _network(model)
-    found = find_layers(network, layers)
+    found = find_layers(network, layers, attention)
 
     def denoise(x: Tensor, sigma: float, **cond: Any) -> Tensor:
         d = model(x, sigma, **cond)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     "pag",
     paper="Ahn et al. 2024 (Self-Rectifying Diffusion Sampling with Perturbed-Attention Guidance)",
     asks=asks,
-    aliases=("perturbed_attention", "perturbed_attention_guidance"),
+    aliases=("perturbed_attention",),
 )
 def pag(
     model: Model,
@@ -45,6 +45,7 @@ def pag(
         layers=layers,
         low=low,
         high=high,
+        attention=True,
     )
 
 

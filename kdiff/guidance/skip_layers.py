@@ -14,7 +14,7 @@ from kdiff.model import Denoise, Model
     "slg",
     paper="Stability AI 2024 (Stable Diffusion 3.5 medium, sd3.5)",
     asks=asks,
-    aliases=("skip_layers", "skip_layer_guidance"),
+    aliases=("skip_layers",),
 )
 def slg(
     model: Model,

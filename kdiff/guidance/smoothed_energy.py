@@ -25,7 +25,7 @@ Blur = Annotated[float, Option("standard deviation in tokens; inf: their mean", 
     "seg",
     paper="Hong 2024 (Smoothed Energy Guidance), algorithm 1",
     asks=asks,
-    aliases=("smoothed_energy", "smoothed_energy_guidance"),
+    aliases=("smoothed_energy",),
 )
 def seg(
     model: Model,
@@ -55,6 +55,7 @@ def seg(
         layers=layers,
         low=low,
         high=high,
+        attention=True,
     )
 
 

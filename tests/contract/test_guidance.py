@@ -12,7 +12,7 @@ from exact_models import Pointwise
 from kdiff.analytic import gaussian_solution
 from kdiff.guidance import GUIDANCE, Guided, guidance, guide, guided
 from kdiff.lockstep import lockstep
-from kdiff.model import network_nfe
+from kdiff.model import Wrapper, network_nfe
 from kdiff.modifications import Modification, chosen, several
 from kdiff.names import UnknownName
 from kdiff.options import Option
@@ -31,11 +31,24 @@ def registered():
         del GUIDANCE[name]
 
 
+class Attending(torch.nn.Module):
+    """Self-attention among the pixels, added."""
+
+    def forward(self, x):
+        pixels = x.flatten(2).mT
+        h = torch.nn.functional.scaled_dot_product_attention(pixels, pixels, pixels)
+        return x + h.mT.reshape(x.shape)
+
+
 class Ten(Network):
-    """With a null class, -1, as those of kdiff's models are."""
+    """With a null class, -1, as those of kdiff's models are, and a layer in the middle."""
+
+    def __init__(self):
+        super().__init__()
+        self.mid_block = Attending()
 
     def forward(self, x, c_noise, class_labels=None):
-        none = class_labels < 0
+        x, none = self.mid_block(x), class_labels < 0
         with_class = super().forward(x, c_noise, class_labels.clamp(min=0))
         return torch.where(none[:, None, None, None], super().forward(x, c_noise), with_class)
 
@@ -49,17 +62,30 @@ def ten() -> kdiff.Denoiser:
 OPTIONS = {"cfg": [{"scale": s} for s in (-1.0, 0.0, 0.5, 1.0, 2.0)]}
 EVERY = [(name, options) for name in GUIDANCE for options in [{}, *OPTIONS.get(name, [])]]
 every_guidance = pytest.mark.parametrize(("name", "options"), EVERY, ids=str)
+CHANGES_LAYERS = ("slg", "pag", "seg")  # of a network, which exact models do not have
 
 
 @every_guidance
 def test_its_evaluations_are_those_it_claims(name, options):
-    inner = Pointwise()
+    inner, x = Pointwise(), X
+    if name in CHANGES_LAYERS:
+        inner, x = Counted(ten()), torch.randn(2, 3, 8, 8)
     model = guide(inner, name, **options)
     for sigma in (0.01, 1.0, 80.0):
         inner.calls.clear()
-        d = model(X, sigma, class_labels=LABELS)
-        assert d.shape == X.shape and d.dtype == X.dtype and d.isfinite().all()
-        assert sum(n for n, _ in inner.calls) == len(X) * model.evaluations(sigma)
+        d = model(x, sigma, class_labels=LABELS)
+        assert d.shape == x.shape and d.dtype == x.dtype and d.isfinite().all()
+        assert sum(n for n, _ in inner.calls) == len(x) * model.evaluations(sigma)
+
+
+class Counted(Wrapper):
+    def __init__(self, model):
+        super().__init__(model)
+        self.calls = []
+
+    def __call__(self, x, sigma, **cond):
+        self.calls.append((len(x), sigma))
+        return self.model(x, sigma, **cond)
 
 
 @every_guidance

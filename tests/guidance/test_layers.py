@@ -12,10 +12,11 @@ from kdiff.names import UnknownName
 from kdiff.networks.diffusers_models import ADAPTERS
 
 
-def names(network, said):
+def names(network, said, **keywords):
     """The paths of what is found."""
     paths = {id(module): name for name, module in network.named_modules()}
-    return [paths[id(m)] for modules in find_layers(network, said).values() for m in modules]
+    found = find_layers(network, said, **keywords)
+    return [paths[id(m)] for modules in found.values() for m in modules]
 
 
 MIDDLES = {
@@ -36,7 +37,11 @@ def test_the_usual_layers_are_the_middle_of_a_u_net(kind):
 
 def test_those_of_the_packaged_models():
     assert names(kdiff.load("cifar10").network, "auto") == ["dec.8x8_in0"]
-    assert names(kdiff.load("mnist").network, "auto") == ["dec.7x7_in0"]
+    mnist = kdiff.load("mnist").network
+    assert names(mnist, "auto") == ["dec.7x7_in0"]
+    at_7x7 = ["enc.7x7_down", "enc.7x7_block0", "dec.7x7_in0", "dec.7x7_in1"]
+    at_7x7 += ["dec.7x7_block0", "dec.7x7_block1"]
+    assert names(mnist, "auto", attention=True) == at_7x7
 
 
 @pytest.mark.parametrize("make", [make_unet, make_condition])
