@@ -65,8 +65,10 @@ def _holds_tensors(module: nn.Module) -> bool:
 
 def _is_called(module: nn.Module) -> bool:
     """Not only a list or a dictionary of layers."""
-    from torch import nn
+    from torch import jit, nn
 
+    if isinstance(module, jit.ScriptModule):
+        raise ValueError("the network is a program of TorchScript, whose layers cannot be changed")
     return "forward" in vars(module) or type(module).forward is not nn.Module.forward
 
 

@@ -59,7 +59,12 @@ def ten() -> kdiff.Denoiser:
 
 # --- every registered one ---
 
-OPTIONS = {"cfg": [{"scale": s} for s in (-1.0, 0.0, 0.5, 1.0, 2.0)]}
+OPTIONS = {
+    "cfg": [{"scale": s} for s in (-1.0, 0.0, 0.5, 1.0, 2.0)],
+    "slg": [{"scale": 0.0}, {"layers": "mid_*"}],
+    "pag": [{"low": 0.5, "high": 2.0}],
+    "seg": [{"blur": 1.0}],
+}
 EVERY = [(name, options) for name in GUIDANCE for options in [{}, *OPTIONS.get(name, [])]]
 every_guidance = pytest.mark.parametrize(("name", "options"), EVERY, ids=str)
 CHANGES_LAYERS = ("slg", "pag", "seg")  # of a network, which exact models do not have
