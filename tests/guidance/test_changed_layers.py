@@ -6,7 +6,7 @@ import math
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from threading import get_ident
+from threading import Event, get_ident
 
 import pytest
 import torch
@@ -221,20 +221,32 @@ def traces(network):
 
 @every_guidance
 def test_other_threads_do_not_notice(guided):
-    """A thread that calls the network each time that this one is in the middle of it."""
-    model, elsewhere = model_of(attending("song_unet")), []
-    d, expected = model(X, 2.0), guided(model)(X, 2.0)
-    here = get_ident()
+    """One that calls the network at the same time. It waits in a layer that is changed, while this
+    one comes there through layers that are not; and goes on while this one is there."""
+    model, here, elsewhere = model_of(attending("song_unet")), get_ident(), []
+    options = {"layers": "dec.4x4_in0"}
+    d, expected = model(X, 2.0), guided(model, **options)(X, 2.0)
+    there, on = Event(), Event()
 
-    def call_elsewhere(*_):
+    def begin(*_):
         if get_ident() == here:
-            with ThreadPoolExecutor(1) as threads:
-                elsewhere.append(threads.submit(model, X, 2.0).result())
+            elsewhere.append(threads.submit(model, X, 2.0))
+            assert there.wait(30)
 
-    model.network.map_layer0.register_forward_hook(call_elsewhere)
-    model.network.dec["4x4_in0"].conv0.register_forward_hook(call_elsewhere)
-    assert torch.equal(guided(model)(X, 2.0), expected)
-    assert len(elsewhere) == 4 and all(torch.equal(other, d) for other in elsewhere)
+    def in_the_layer(*_):
+        if get_ident() == here:
+            on.set()
+            assert torch.equal(elsewhere[-1].result(30), d)
+            there.clear(), on.clear()
+        else:
+            there.set()
+            assert on.wait(30)
+
+    model.network.map_layer0.register_forward_hook(begin)
+    model.network.dec["4x4_in0"].conv0.register_forward_hook(in_the_layer)
+    with ThreadPoolExecutor(1) as threads:
+        assert torch.equal(guided(model, **options)(X, 2.0), expected)
+    assert len(elsewhere) == 2
 
 
 @every_guidance
