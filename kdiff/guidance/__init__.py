@@ -41,6 +41,9 @@ from kdiff.guidance.frequencies import fdg
 from kdiff.guidance.magnitude import magnitude_aware
 from kdiff.guidance.perpendicular import perp_neg
 from kdiff.guidance.mimic_scale import mimic
+from kdiff.guidance.skip_layers import slg
+from kdiff.guidance.perturbed_attention import pag
+from kdiff.guidance.smoothed_energy import seg
 from kdiff.guidance.thresholding import dynamic_threshold, threshold
 from kdiff.guidance.epsilon_scaling import eps_scaling
 # isort: on
@@ -69,9 +72,12 @@ __all__ = [
     "interval",
     "magnitude_aware",
     "mimic",
+    "pag",
     "pair",
     "perp_neg",
     "rescale",
+    "seg",
+    "slg",
     "suited",
     "tcfg",
     "threshold",

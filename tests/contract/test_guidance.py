@@ -22,15 +22,26 @@ X = torch.tensor([[3.0, -1.0, 0.2], [0.4, 8.0, -5.0]], dtype=torch.float64)
 LABELS = torch.tensor([1, 3])
 
 
+class Attending(torch.nn.Module):
+    """Self-attention among the pixels, added."""
+
+    def forward(self, x):
+        pixels = x.flatten(2).mT
+        h = torch.nn.functional.scaled_dot_product_attention(pixels, pixels, pixels)
+        return x + h.mT.reshape(x.shape)
+
+
 class Ten(Network):
-    """With a null class, -1, as those of kdiff's models are; its output times a `factor`."""
+    """With a null class, -1, as those of kdiff's models are, and a layer in the middle; its output
+    times a `factor`."""
 
     def __init__(self, factor=1.0):
         super().__init__()
         self.factor = factor
+        self.mid_block = Attending()
 
     def forward(self, x, c_noise, class_labels=None):
-        none = class_labels < 0
+        x, none = self.mid_block(x), class_labels < 0
         with_class = super().forward(x, c_noise, class_labels.clamp(min=0))
         without = super().forward(x, c_noise)
         return self.factor * torch.where(none[:, None, None, None], without, with_class)
@@ -62,6 +73,9 @@ OPTIONS = {
     "cfg_pp": [{"scale": s} for s in (0.0, 1.0)],
     "mimic": [{"scale": 1.0, "mimic": 1.0}, {"percentile": 0.9}],
     "autoguidance": [{"scale": s} for s in (0.0, 1.0)],
+    "slg": [{"scale": 0.0}, {"layers": "mid_*"}],
+    "pag": [{"low": 0.5, "high": 2.0}],
+    "seg": [{"blur": 1.0}],
 }
 # With which one answers as the model inside does; otherwise with a scale of 1, if it has one.
 NEUTRAL = {
@@ -73,9 +87,12 @@ NEUTRAL = {
     "fdg": {"scales": "1+1"},
     "cfg_pp": None,
     "mimic": {"scale": 1.0, "mimic": 1.0},
+    "slg": {"scale": 0.0},
+    "pag": {"scale": 0.0},
+    "seg": {"scale": 0.0},
 }
 # A model inside for those that exact ones do not suit.
-INSIDE = {}
+INSIDE = dict.fromkeys(("slg", "pag", "seg"), lambda: ten().to(dtype=torch.float64))
 # Options that one cannot do without, for a model; and those that need a negative class.
 NEEDS = {"autoguidance": lambda inner: {"model": worse(inner)}}
 WITH_NEGATIVE = {"perp_neg"}
