@@ -60,7 +60,7 @@ def _inside(network: nn.Module) -> nn.Module:
 
 
 def _holds_tensors(module: nn.Module) -> bool:
-    return any((*module.parameters(recurse=False), *module.buffers(recurse=False)))
+    return bool([*module.parameters(recurse=False), *module.buffers(recurse=False)])
 
 
 def _is_called(module: nn.Module) -> bool:

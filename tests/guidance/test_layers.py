@@ -75,6 +75,23 @@ def test_names_wildcards_and_numbers(said, expected):
     assert [name.removeprefix("f._orig_mod.") for name in names(around, said)] == expected
 
 
+def test_a_network_with_one_part_and_weights_of_its_own_is_no_adapter():
+    network = Around(make_dit())
+    network.register_parameter("gain", nn.Parameter(torch.ones(3)))
+    with pytest.raises(ValueError, match="names, not numbers such as 1; there is f"):
+        find_layers(Around(network), "1")
+    assert names(network, "f.transformer_blocks.1") == ["f.transformer_blocks.1"]
+
+
+class Around(nn.Module):
+    def __init__(self, f):
+        super().__init__()
+        self.f = f
+
+    def forward(self, x):
+        return self.f(x)
+
+
 @pytest.mark.parametrize(
     ("said", "message"),
     [

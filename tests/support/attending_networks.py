@@ -2,6 +2,7 @@
 
 import torch
 
+import kdiff
 from kdiff.networks import NETWORKS
 
 KINDS = {
@@ -77,3 +78,10 @@ def attending(kind):
         elif weight.ndim == 0:  # EDM2's gain, of the whole network
             weight.fill_(1)
     return network
+
+
+X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def model_of(network):
+    return kdiff.Denoiser(network, "edm", shape=(3, 8, 8))
