@@ -97,6 +97,12 @@ INSIDE = dict.fromkeys(("slg", "pag", "seg"), lambda: ten().to(dtype=torch.float
 NEEDS = {"autoguidance": lambda inner: {"model": worse(inner)}}
 WITH_NEGATIVE = {"perp_neg"}
 
+
+def neutral(name):
+    by_default = {"scale": 1.0} if "scale" in GUIDANCE[name].options else None
+    return NEUTRAL.get(name, by_default)
+
+
 EVERY = [(name, options) for name in GUIDANCE for options in [{}, *OPTIONS.get(name, [])]]
 every_guidance = pytest.mark.parametrize(("name", "options"), EVERY, ids=str)
 each_guidance = pytest.mark.parametrize("name", list(GUIDANCE))
@@ -195,14 +201,10 @@ def test_around_every_other_one_its_evaluations_are_those_they_claim(name):
         assert rows == claimed or (rows < claimed and {other, name} & WITH_NEGATIVE)
 
 
-@each_guidance
+@pytest.mark.parametrize("name", [name for name in GUIDANCE if neutral(name) is not None])
 def test_its_neutral_setting_has_the_bits_and_the_cost_of_the_model_inside(name):
-    by_default = {"scale": 1.0} if "scale" in GUIDANCE[name].options else None
-    neutral = NEUTRAL.get(name, by_default)
-    if neutral is None:
-        pytest.skip("it has none")
     inner = inside(name)
-    model = made(inner, name, neutral)
+    model = made(inner, name, neutral(name))
     for sigma in (0.01, 2.0):
         plain = inner(pictures(inner), sigma, class_labels=LABELS)
         assert torch.equal(called(model, sigma), plain)
