@@ -27,6 +27,7 @@ from kdiff.cli.grid_options import CONTEXT, choose_plan, grid_options, to_json, 
 from kdiff.cli.modification_options import guided_model, modification_options
 from kdiff.cli.outputs import check_free, writing
 from kdiff.cli.paths import UserPath
+from kdiff.cli.prompt_options import OF_PROMPTS, prompt_options, settled
 from kdiff.cli.run_record import Taken, modified
 from kdiff.environment import environment
 from kdiff.eval.backends import BACKENDS, Backend, CannotRun, second_opinion
@@ -42,6 +43,7 @@ from kdiff.latent import check_pictures
 from kdiff.models import DEFAULT_MODEL, find_model
 from kdiff.modifications import Modification
 from kdiff.plans import DEFAULT_SAMPLER
+from kdiff.text import Request
 
 DEFAULT_NUM = 1000
 # Options for images that a model makes, which mean nothing for images on disk.
@@ -49,6 +51,7 @@ OF_MODELS = {
     *("model_name", "settings", "sampler", "steps", "nfe", "schedule", "sigma_min", "sigma_max"),
     *("rho", "final", "options", "guides", "edits", "num", "seed", "class_label", "dtype"),
     "deterministic",
+    *OF_PROMPTS,
 }
 
 
@@ -62,6 +65,7 @@ OF_MODELS = {
 @click.option("--sampler", default=DEFAULT_SAMPLER, help="Any name; see `kdiff list samplers`.")
 @grid_options
 @modification_options
+@prompt_options
 @click.option(
     "--num", type=click.IntRange(2, MOST_IMAGES), default=DEFAULT_NUM, help="How many images."
 )
@@ -179,15 +183,18 @@ def generated(
     dtype: str,
     deterministic: bool,
     guides: Sequence[Modification],
+    request: Request | None,
     **grid: Any,
 ) -> tuple[Generated, dict[str, Any]]:
     loaded = load_with(find_model(model_name), settings)
     check_pictures(loaded)
+    loaded, asked = settled(loaded, request, guides)
     labels, how = every_class(loaded, num)
     if class_label is not None:
         labels, how = choose_labels(loaded, class_label, num), class_label
     model = guided_model(loaded, guides, labels)
     plan = choose_plan(model, sampler, **grid)
+    told = asked.conditions(loaded, num, where, DTYPES[dtype]) if asked else {}
     model.to(where, DTYPES[dtype])
     about = {
         "kind": "model",
@@ -197,13 +204,14 @@ def generated(
         **({"model_settings": list(settings)} if settings else {}),
         **plan.record(),
         **modified(guides),
+        **({"text": asked.record()} if asked else {}),
         "seeds": {"first": seed, "n": num},
         "class_labels": how,
         "dtype": dtype,
         "deterministic": deterministic,
     }
     seeds = range(seed, seed + num)
-    return Generated(model, plan, seeds, labels, deterministic, taken.see), about
+    return Generated(model, plan, seeds, labels, deterministic, taken.see, told), about
 
 
 def run(source: Source, batch: int, collector: Collector, opinions: Mapping[str, Any]) -> float:

@@ -15,7 +15,7 @@ from transformers import (
     T5TokenizerFast,
 )
 
-from diffusers_networks import make_condition, make_sd3, normal, seeded
+from diffusers_networks import make_condition, make_sd3, seeded
 
 WORDS = ("cat", "dog", "red", "blue", "photo", "blurry")
 TOKENS = 16  # that the CLIP tokenizers here read

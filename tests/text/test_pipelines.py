@@ -3,11 +3,10 @@
 import diffusers
 import numpy as np
 import pytest
-import torch
 
 import kdiff
 import text_pipelines
-from diffusers_networks import close, normal
+from diffusers_networks import close
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
