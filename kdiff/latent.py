@@ -33,7 +33,8 @@ def check_takes_prompts(model: Model) -> None:
     """ValueError, with the reason if it is known, unless the model takes prompts."""
     if not takes_prompts(model):
         why = getattr(model, "facts", {}).get("prompts")
-        raise ValueError(f"{model.name} takes no prompts" + (f": {why}" if why else ""))
+        said = f"{getattr(model, 'name', 'the model')} takes no prompts"
+        raise ValueError(f"{said}: {why}" if why else said)
 
 
 def data_of(model: Model) -> str:

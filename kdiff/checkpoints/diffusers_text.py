@@ -18,16 +18,25 @@ from torch import nn
 
 from kdiff.checkpoints.diffusers_model import check_report, check_size
 from kdiff.checkpoints.model_folder import is_there, read_json, tensors_in, weight_files
+from kdiff.counts import whole_number
 from kdiff.downloads import check_file
 from kdiff.messages import one_line
 from kdiff.networks.diffusers_models import DiffusersNetwork
 from kdiff.text import LAYOUTS, Encoder, Part, TextEncoders
 
 _WEIGHTS = {"safetensors": "model", "bin": "pytorch_model"}
-_TOKENIZERS = {
-    **dict.fromkeys(("CLIPTokenizer", "CLIPTokenizerFast"), "CLIPTokenizer"),
-    **dict.fromkeys(("T5Tokenizer", "T5TokenizerFast"), "T5TokenizerFast"),
+# What config.json may say of the network: sizes and the like. Other keys, such as the name of an
+# attention kernel, would have transformers fetch and run something.
+_SETTINGS = {
+    *("vocab_size", "hidden_size", "intermediate_size", "projection_dim", "num_hidden_layers"),
+    *("num_attention_heads", "max_position_embeddings", "hidden_act", "layer_norm_eps"),
+    *("pad_token_id", "bos_token_id", "eos_token_id", "use_attention_mask"),
+    *("d_model", "d_kv", "d_ff", "num_layers", "num_heads", "relative_attention_num_buckets"),
+    *("relative_attention_max_distance", "layer_norm_epsilon", "feed_forward_proj"),
+    *("dense_act_fn", "is_gated_act"),
 }
+_TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast", "T5Tokenizer", "T5TokenizerFast")
+_MOST_EXTRA = 1000  # tokens that T5's tokenizer makes up; it is 100
 _TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "spiece.model"),
     *("special_tokens_map.json", "added_tokens.json"),
@@ -72,7 +81,7 @@ def _source(
         return f"its {part.folder} is a {encoder}, where kdiff reads a {part.kind}"
     if tokenizer not in _TOKENIZERS:
         return f"its {part.tokenizer} is a {tokenizer}, which is not supported"
-    return Source(path / part.folder, path / part.tokenizer, part, _TOKENIZERS[tokenizer], variant)
+    return Source(path / part.folder, path / part.tokenizer, part, tokenizer, variant)
 
 
 def _class(entry: Any) -> str | None:
@@ -114,11 +123,21 @@ class Source:
             raise ValueError(f"{self.tokenizer_folder} has no vocabulary")
         for file in files:
             check_file(file)
+        _check_tokenizer(self.tokenizer_folder / "tokenizer_config.json")
         kind = getattr(transformers, self.tokenizer)
         try:
             return kind.from_pretrained(self.tokenizer_folder, local_files_only=True)
         except Exception as error:  # the exceptions depend on the version, and on what is damaged
             raise ValueError(f"{self.tokenizer_folder}: {one_line(error, 200)}") from error
+
+
+def _check_tokenizer(file: Path) -> None:
+    """ValueError if its settings lead out of the folder, or would fill the memory."""
+    said = read_json(file) if is_there(file) else {}
+    for key in ("vocab_file", "merges_file", "tokenizer_file"):
+        if said.get(key) is not None:
+            raise ValueError(f"{file} names a {key}: it must lie beside it, under its usual name")
+    whole_number(f"{file}: extra_ids", said.get("extra_ids", 0), 0, _MOST_EXTRA)
 
 
 def _network(name: str, folder: Path, variant: str | None, dtype: torch.dtype) -> nn.Module:
@@ -132,12 +151,10 @@ def _network(name: str, folder: Path, variant: str | None, dtype: torch.dtype) -
     for file in weights:
         check_file(file)
     kind = getattr(transformers, name)
+    config = {key: value for key, value in config.items() if key in _SETTINGS}
     try:
-        settings = kind.config_class.from_dict(config)
-    except Exception as error:  # see above
-        raise ValueError(f"{folder}: {one_line(error, 200)}") from error
-    check_size(lambda: kind(settings), config, folder, weights)
-    try:
+        settings = kind.config_class(**config)
+        check_size(lambda: kind(settings), config, folder, weights)
         with _no_bars():
             network, report = kind.from_pretrained(
                 None,
@@ -147,6 +164,8 @@ def _network(name: str, folder: Path, variant: str | None, dtype: torch.dtype) -
                 output_loading_info=True,
             )
     except Exception as error:  # see above
+        if str(folder) in str(error):
+            raise
         reason = one_line(error, 200)
         raise ValueError(f"{folder}: weights and config.json do not fit: {reason}") from error
     check_report(report, folder)

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from kdiff.counts import whole_number
+
 BATCH = 16  # texts that are encoded together
 
 
@@ -35,7 +37,9 @@ class Encoder:
 
     def __init__(self, tokenizer: Any, network: Any, tokens: int | None = None):
         self.tokenizer, self.network = tokenizer, network
-        self.tokens = tokens or int(tokenizer.model_max_length)
+        self.tokens = tokens or tokenizer.model_max_length
+        most = getattr(network.config, "max_position_embeddings", self.tokens)
+        whole_number("model_max_length, the tokens that are read,", self.tokens, 3, most)
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[str]) -> Embedded:
