@@ -49,15 +49,15 @@ def sample(
     """`n` samples `[n, *model.shape]` from `model`, a `Denoiser` or any callable like one.
 
     Seeds are `seeds`, or `n` (default 1, or one a prompt) of them from `seed` (default 0) on: each
-    determines its sample, whatever `batch` it is computed in (to the network's rounding; to the bit if
-    `deterministic`, which gives the network one fixed batch shape). A seed may come twice: it then
-    starts from the same noise, and differs only by its class or `cond`. `device` and `shape` are by
-    default the model's, if it says them, and else the CPU. `dtype` is the solver's; the network
-    keeps its own. `class_labels`, and the arrays and lists in `cond`, have one row a sample; an
-    array for all of them is given as `kdiff.Shared(array)`. `prompt` is one text, or one for each
-    sample, for a model that takes prompts, and `negative_prompt` what guidance leads away from
-    (`model.encode` makes conditions of them, and `model.resized` sets the size). `guide`, such as
-    `cfg:scale=2`, or a list of these, guides the model (`kdiff.guide`). `callback` gets each
+    determines its sample, whatever `batch` it is computed in (to the network's rounding; to the bit
+    if `deterministic`, which gives the network one fixed batch shape). A seed may come twice: it
+    then starts from the same noise, and differs only by its class or `cond`. `device` and `shape`
+    are by default the model's, if it says them, and else the CPU. `dtype` is the solver's; the
+    network keeps its own. `class_labels`, and the arrays and lists in `cond`, have one row a
+    sample; an array for all of them is given as `kdiff.Shared(array)`. `prompt` is one text, or one
+    for each sample, for a model that takes prompts, and `negative_prompt` what guidance leads away
+    from (`model.encode` makes conditions of them, and `model.resized` sets the size). `guide`, such
+    as `cfg:scale=2`, or a list of these, guides the model (`kdiff.guide`). `callback` gets each
     `State`. All else (`steps`, `nfe`, `schedule`, `options`, `edits`, ..) as in `plan`.
     ValueError on bad arguments, NonFiniteError if the model breaks down.
     """
