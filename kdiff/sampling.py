@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kdiff.conditions import Conditions, chosen, conditions, part
 from kdiff.counts import seed_number, sizes, whole_number
 from kdiff.driver import Isolated, State, drive, isolated
-from kdiff.guidance import Guided, guided
+from kdiff.guidance import guided
 from kdiff.latent import check_takes_prompts
 from kdiff.model import Wrapper, as_model
 from kdiff.modifications import Modification
@@ -99,8 +99,8 @@ def sample(
 def _prompted(
     model: Any, prompt: Any, negative: Any, n: int, shape: Sequence[int] | None
 ) -> Conditions:
-    if negative is not None and (prompt is None or not isinstance(model, Guided)):
-        raise ValueError("negative_prompt is what guidance leads away from: give prompt and guide")
+    if prompt is None:
+        raise ValueError("negative_prompt is what guidance leads away from: give prompt too")
     check_takes_prompts(model)
     if shape is not None:
         raise ValueError("give the size by model.resized(width=, height=), not shape")

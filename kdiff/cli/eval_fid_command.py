@@ -188,7 +188,7 @@ def generated(
 ) -> tuple[Generated, dict[str, Any]]:
     loaded = load_with(find_model(model_name), settings)
     check_pictures(loaded)
-    loaded, asked = settled(loaded, request, guides)
+    loaded, asked = settled(loaded, request, [*guides, *grid["edits"]])
     labels, how = every_class(loaded, num)
     if class_label is not None:
         labels, how = choose_labels(loaded, class_label, num), class_label

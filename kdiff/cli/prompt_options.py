@@ -77,10 +77,11 @@ def read_prompts(file: Path) -> tuple[str, ...]:
 
 
 def settled(
-    model: Any, request: Request | None, guides: Sequence[Any]
+    model: Any, request: Request | None, changes: Sequence[Any]
 ) -> tuple[Any, Request | None]:
     """The model for images of the size that is asked for, and the request with all that the model
-    says by default. click.UsageError if they do not go together."""
+    says by default. `changes`: the guidance and edits of the run, of which a negative prompt needs
+    one. click.UsageError if they do not go together."""
     if request is None:
         _check_needs_none(model)
         return model, None
@@ -91,7 +92,7 @@ def settled(
             raise ValueError(f"{error}; leave out --prompt and what goes with it") from error
         if not request.prompts:
             _check_needs_none(model)
-        if request.negative is not None and not guides:
+        if request.negative is not None and not changes:
             raise ValueError(
                 "--negative-prompt is for guidance: add --guide cfg:scale=7.5, or leave it out"
             )

@@ -102,7 +102,7 @@ def command(
         loaded = load_with(find_model(model_name), settings)
         digest = loaded.record()["sha256"]
         check_pictures(loaded)
-    loaded, asked = settled(loaded, request, guides)
+    loaded, asked = settled(loaded, request, [*guides, *grid["edits"]])
     labels = choose_labels(loaded, class_label, len(chosen))
     model = guided_model(loaded, guides, labels)
     plan = choose_plan(model, sampler, **grid)

@@ -142,7 +142,10 @@ def command(
         measures = choices.choose_measures(metrics)
         judges, notes = choices.choose_judges(measures, num, where, evaluating)
         cells = sweep.expand(
-            [choose_spec(name, request, guides, loaded) for name in as_list("--model", models)],
+            [
+                choose_spec(name, request, [*guides, *edits], loaded)
+                for name in as_list("--model", models)
+            ],
             as_list("--sampler", samplers),
             sizes=choices.choose_sizes(steps, nfe),
             schedules=[None] if schedules is None else as_list("--schedule", schedules),
@@ -192,11 +195,11 @@ def command(
 
 
 def choose_spec(
-    name: str, request: Request | None, guides: Sequence[str], loaded: Models
+    name: str, request: Request | None, changes: Sequence[str], loaded: Models
 ) -> ModelSpec:
     """The model of that name, with what it is asked. Errors as `settled`."""
     spec = choices.choose_model(name)
-    _, text = settled(loaded.load(spec), request, guides)
+    _, text = settled(loaded.load(spec), request, changes)
     return replace(spec, text=text)
 
 
