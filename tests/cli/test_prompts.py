@@ -117,25 +117,30 @@ def test_evaluation(folder, file, tmp_path):
     assert json.loads((tmp_path / "one.json").read_text())["images"]["text"]["width"] == 32
 
 
-def cells(*arguments, out):
-    works("sweep", *FAST, "--num", 3, "--batch", 2, "--metrics", "rmse", *arguments, "--out", out)
-    return [json.loads(line) for line in (out / "cells.jsonl").read_text().splitlines()]
+def cell(*arguments, out, metrics="none"):
+    """The line of a sweep of one cell, and its pictures."""
+    works("sweep", *FAST, "--num", 3, "--batch", 2, "--metrics", metrics, *arguments, "--out", out)
+    line = json.loads((out / "cells.jsonl").read_text())
+    return line, (out / line["grid"]).read_bytes()
 
 
 def test_sweeps(folder, file, tmp_path):
-    """Cells with other prompts, or another size, have other keys and figures; with the same ones
+    """Cells with other prompts, or another size, have other keys and pictures; with the same ones
     from YAML, the same."""
-    (first,) = cells("--model", folder, *asked(*PROMPTS), out=tmp_path / "words")
+    two = ["--model", folder, *asked(*PROMPTS)]
+    first, pictures = cell(*two, out=tmp_path / "words", metrics="rmse")
+    assert first["metrics"]["RMSE"]["value"] > 0
+    first, _ = cell(*two, out=tmp_path / "none")
     yaml = tmp_path / "sweep.yaml"
     yaml.write_text(json.dumps({"model": str(folder), "prompt": PROMPTS}))
-    (again,) = cells("--file", yaml, out=tmp_path / "yaml")
+    again, same = cell("--file", yaml, out=tmp_path / "yaml")
     assert again["key"] == first["key"] and again["cell"]["text"]["prompts"] == PROMPTS
-    assert again["metrics"]["RMSE"] == first["metrics"]["RMSE"]
-    (other,) = cells("--model", folder, *asked(PROMPTS[0]), out=tmp_path / "words2")
-    (small,) = cells("--model", folder, *asked(*PROMPTS), *SMALL, out=tmp_path / "small")
-    (filed,) = cells("--model", folder, "--prompts", file, out=tmp_path / "file")
+    filed, from_file = cell("--model", folder, "--prompts", file, out=tmp_path / "file")
+    other, changed = cell("--model", folder, *asked(PROMPTS[0]), out=tmp_path / "one")
+    small, wide = cell(*two, *SMALL, out=tmp_path / "small")
     assert len({line["key"] for line in (first, other, small, filed)}) == 4
-    assert filed["metrics"]["RMSE"] == first["metrics"]["RMSE"] != other["metrics"]["RMSE"]
+    assert same == from_file == pictures
+    assert len({pictures, changed, wide}) == 3
 
 
 REFUSED = {
@@ -183,7 +188,7 @@ def test_images_on_disk_take_no_prompts(tmp_path):
 
 def refused(message, tmp_path, *arguments):
     out = tmp_path / "out"
-    result = call(*arguments, "--out", out)
+    result = call(*arguments, *["--metrics", "none"][: 2 * ("sweep" in arguments)], "--out", out)
     assert result.exit_code == 2, result.output
     (line,) = [line for line in result.output.splitlines() if line.startswith("Error")]
     assert message in line
