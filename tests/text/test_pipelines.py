@@ -47,7 +47,7 @@ def ours(model, scale=SCALE, negative=NEGATIVE, schedule="trailing", **told):
     return last.x
 
 
-def theirs(pipe, model, latents=None, negative=NEGATIVE, **asked):
+def theirs(pipe, model, latents=None, negative=NEGATIVE, steps=STEPS, **asked):
     asked = {"guidance_scale": SCALE, **asked}
     if negative is not None:
         asked["negative_prompt"] = [negative] * len(PROMPTS)
@@ -57,7 +57,7 @@ def theirs(pipe, model, latents=None, negative=NEGATIVE, **asked):
         width=width,
         height=height,
         latents=start(model) if latents is None else latents,
-        num_inference_steps=STEPS,
+        num_inference_steps=steps,
         output_type="latent",
         **asked,
     ).images
@@ -134,6 +134,16 @@ def test_flux(embeds, tmp_path):
     if embeds:
         expected = flux_latents(pipe, model, guidance_scale=1.5)
         close(ours(model, None, distilled_guidance=1.5), expected)
+
+
+@pytest.mark.parametrize("steps", [4, 7, 28])
+def test_the_timesteps_of_flux(steps, tmp_path):
+    made = text_pipelines.flux(tmp_path, use_dynamic_shifting=True)
+    pipe, model = saved(made, tmp_path / "flux")
+    model = model.resized(64, 32)
+    theirs(pipe, model, pipe._pack_latents(start(model), *start(model).shape), steps=steps)
+    times = [sigma / (1 + sigma) for sigma in kdiff.schedule("even", steps, model)]
+    assert times == pytest.approx(pipe.scheduler.sigmas.tolist(), abs=1e-5)
 
 
 def flux_latents(pipe, model, **asked):
