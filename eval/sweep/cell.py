@@ -15,24 +15,30 @@ from kdiff.eval.references import Reference
 from kdiff.files import to_json
 from kdiff.modifications import Modification
 from kdiff.plans import Plan
+from kdiff.text import Request
 
 RMSE = "rmse"  # to the converged solution; unlike METRICS it needs no feature network
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model's name, its file and the file's hash; and what guides it, the first one innermost,
-    with what the guided model's record says of them."""
+    """A model's name, its file and the file's hash; what guides it, the first one innermost, with
+    what the guided model's record says of them; and for a model of prompts what it is asked."""
 
     name: str
     path: Path
     sha256: str
     guides: tuple[Modification, ...] = ()
     recorded: Sequence[Mapping[str, Any]] = ()
+    text: Request | None = None
 
     def guidance(self) -> dict[str, Any]:
         """For records: nothing if there is none."""
         return {"guidance": list(self.recorded)} if self.recorded else {}
+
+    def asked(self) -> dict[str, Any]:
+        """For records: nothing if it takes no prompts."""
+        return {"text": self.text.record()} if self.text else {}
 
     def guidance_by_hash(self) -> dict[str, Any]:
         """For keys: a network beside the model is known by its hash, whatever it is called."""
@@ -104,6 +110,7 @@ class Cell:
         return {
             "model": {"name": self.model.name, "sha256": self.model.sha256},
             **self.model.guidance(),
+            **self.model.asked(),
             **self.plan.record(),
             "nfe": self.nfe,
             **asks,

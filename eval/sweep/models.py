@@ -15,18 +15,34 @@ from kdiff.modifications import Modification
 
 
 class Models:
-    """Each file is loaded once, and at most one of them is on the device."""
+    """Each file is loaded once, and at most one of them is on the device. Prompts are encoded once,
+    before their model runs."""
 
     def __init__(self) -> None:
         self._loaded: dict[Path, Denoiser] = {}
         self._beside: dict[tuple[str, str, Any], Any] = {}
         self._running: Path | None = None
+        self._encoded: tuple[Any, dict[str, Any]] = (None, {})
 
     def load(self, spec: ModelSpec) -> Denoiser:
-        """The model without its guidance. Errors as `kdiff.load`."""
+        """The model without its guidance, for images of the size that it is asked for. Errors as
+        `kdiff.load`."""
         if spec.path not in self._loaded:
             self._loaded[spec.path] = kdiff.load(spec.path)
-        return self._loaded[spec.path]
+        loaded = self._loaded[spec.path]
+        return spec.text.fit(loaded) if spec.text else loaded
+
+    def told(
+        self, spec: ModelSpec, n: int, device: torch.device | str, dtype: torch.dtype
+    ) -> dict[str, Any]:
+        """The conditions of `n` images, of a model of prompts; nothing for others."""
+        if spec.text is None:
+            return {}
+        key = spec.path, spec.text, n, dtype
+        if self._encoded[0] != key:
+            made = spec.text.conditions(self.load(spec), n, device, dtype)
+            self._encoded = key, made
+        return self._encoded[1]
 
     def on(self, device: torch.device | str, spec: ModelSpec, dtype: torch.dtype) -> Any:
         """The model with its guidance, on the device. The one that was there before is forgotten,

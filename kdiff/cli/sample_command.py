@@ -27,6 +27,7 @@ from kdiff.cli.modification_options import (
     modification_options,
 )
 from kdiff.cli.paths import UserPath
+from kdiff.cli.prompt_options import prompt_options, settled
 from kdiff.cli.run_record import Taken, how_made, modified
 from kdiff.cli.sample_folder import beside, check_trajectory, prepare_folder
 from kdiff.cli.seeds import choose_seeds
@@ -42,6 +43,7 @@ from kdiff.modifications import Modification
 from kdiff.plans import DEFAULT_SAMPLER, Plan
 from kdiff.run_folder import OVERVIEW, RECORD, picture_name
 from kdiff.sampling import run
+from kdiff.text import Request
 
 
 @click.command("sample", context_settings=CONTEXT)
@@ -50,7 +52,8 @@ from kdiff.sampling import run
 @click.option("--sampler", default=DEFAULT_SAMPLER, help="Any name; see `kdiff list samplers`.")
 @grid_options
 @modification_options
-@click.option("--num", type=int, help="How many images.  [default: 16, or one a seed]")
+@prompt_options
+@click.option("--num", type=int, help="How many images.  [default: 16, or one a seed or prompt]")
 @click.option(
     "--seed", type=int, help="Seed of the first image; the next has the next.  [default: 0]"
 )
@@ -91,10 +94,12 @@ def command(
     trajectory: Path | None,
     as_json: bool,
     guides: Sequence[Modification],
+    request: Request | None,
     **grid: Any,
 ) -> None:
     """Make pictures with a model: one PNG a seed, grid.png, and run.json, which records how."""
-    chosen = choose_seeds(num, seed, seeds)
+    usual = len(request.prompts) if request and request.prompts else 16
+    chosen = choose_seeds(num, seed, seeds, usual)
     if batch < 1:
         raise click.UsageError(f"--batch must be at least 1, not {batch}")
     check_trajectory(trajectory, out, overwrite)
@@ -102,6 +107,7 @@ def command(
         loaded = load_with(find_model(model_name), settings)
         digest = loaded.record()["sha256"]
         check_pictures(loaded)
+    loaded, asked = settled(loaded, request, [*guides, *grid["edits"]])
     model = guided_model(loaded, guides)
     labels = choose_labels(model, class_label, len(chosen))
     plan = choose_plan(model, sampler, **grid)
@@ -111,6 +117,8 @@ def command(
         name = plan.sampler.name
         raise click.UsageError(f"{name} takes each image its own way: leave out --trajectory")
     where = choose_device(device)
+    with usage_errors():
+        told = asked.conditions(loaded, len(chosen), where, DTYPES[dtype]) if asked else {}
     earlier = prepare_folder(out, overwrite)
 
     model.to(where, DTYPES[dtype])
@@ -121,7 +129,7 @@ def command(
     try:
         with network_errors(model_name):
             films, taken = draw(
-                *(model, plan, chosen, cond, out, images),
+                *(model, plan, chosen, {**cond, **told}, out, images),
                 *(batch, deterministic, trajectory, earlier),
             )
             seconds = time.perf_counter() - started
@@ -132,6 +140,7 @@ def command(
                 **plan.record(),
                 **taken.record(),
                 **modified(model),
+                **({"text": asked.record()} if asked else {}),
                 "seeds": chosen,
                 "trajectory": beside(out, trajectory),
                 **cond,

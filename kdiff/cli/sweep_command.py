@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from kdiff.cli.grid_options import CONTEXT, usage_errors
 from kdiff.cli.lists import as_list, as_numbers
 from kdiff.cli.modification_options import SEE_EDITS, SEE_GUIDANCE
 from kdiff.cli.paths import UserPath
+from kdiff.cli.prompt_options import OF_PROMPTS, prompt_options, settled
 from kdiff.cli.sweep_file import from_file
 from kdiff.cli.sweep_progress import Progress
 from kdiff.cli.sweep_table import describe, table
@@ -29,11 +31,12 @@ from kdiff.editing import EDITS
 from kdiff.eval import sweep
 from kdiff.eval.evaluation import METRICS
 from kdiff.eval.ranks import ranks, share, wait_for_all
-from kdiff.eval.sweep import RMSE, Cell, Models, SweepFolder
+from kdiff.eval.sweep import RMSE, Cell, Models, ModelSpec, SweepFolder
 from kdiff.eval.sweep.claims import WRITING, Claims
 from kdiff.models import DEFAULT_MODEL
 from kdiff.plans import DEFAULT_SAMPLER, DEFAULT_STEPS
 from kdiff.schedules import FINALS
+from kdiff.text import Request
 
 
 @click.command("sweep", context_settings=CONTEXT)
@@ -89,6 +92,7 @@ from kdiff.schedules import FINALS
     metavar="NAME:KEY=VALUE[,VALUE..]",
     help="Edit the samplers' course; lists and several as for --guide.",
 )
+@prompt_options
 @click.option("--num", type=click.IntRange(1), default=1000, help="Images in a cell.")
 @click.option("--first-seed", "first_seeds", default="0", help="A list: each repeats every cell.")
 @click.option(
@@ -119,6 +123,7 @@ def command(
     guidance: str | None,
     negative_label: str | None,
     edits: Sequence[str],
+    request: Request | None,
     num: int,
     first_seeds: str,
     metrics: str,
@@ -144,11 +149,12 @@ def command(
         guided = choices.choose_guides(guidance, guides)
     with usage_errors(SEE_EDITS):
         edited = choices.choose_modifications(EDITS, edits)
+    changes = [*guides, *edits, *([guidance] if guidance else [])]
     with usage_errors():
         measures = choices.choose_measures(metrics)
         judges, notes = choices.choose_judges(measures, num, where, evaluating)
         cells = sweep.expand(
-            [choices.choose_model(name) for name in as_list("--model", models)],
+            [choose_spec(name, request, changes, loaded) for name in as_list("--model", models)],
             as_list("--sampler", samplers),
             sizes=choices.choose_sizes(steps, nfe),
             schedules=[None] if schedules is None else as_list("--schedule", schedules),
@@ -196,6 +202,15 @@ def command(
         failed = sum(lines.get(cell.key, {}).get("status") == "failed" for cell in own)
         if failed:
             raise click.ClickException(f"{failed} cells failed; --retry computes them again")
+
+
+def choose_spec(
+    name: str, request: Request | None, changes: Sequence[str], loaded: Models
+) -> ModelSpec:
+    """The model of that name, with what it is asked. Errors as `settled`."""
+    spec = choices.choose_model(name)
+    _, text = settled(loaded.load(spec), request, changes)
+    return replace(spec, text=text)
 
 
 # --- running ---
@@ -260,11 +275,11 @@ def command_record(settings: Mapping[str, Any]) -> dict[str, Any]:
 def settings_of(params: Mapping[str, Any]) -> dict[str, Any]:
     """What determines the cells and where they are; what older commands did not have only if it is
     given, so that their records are equal."""
-    newer = ("guides", "guidance", "negative_label", "edits")
+    newer = ("guides", "guidance", "negative_label", "edits", *OF_PROMPTS)
     return {
         key: as_plain(value)
         for key, value in params.items()
-        if key not in ("retry", "dry_run") and (value or key not in newer)
+        if key not in ("retry", "dry_run") and (value not in (None, ()) or key not in newer)
     }
 
 

@@ -6,8 +6,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ("counts", "interrupt", "names", "options", "plugins")  # files of kdiff/ that know nothing
-ROOMS = ("checkpoints", "cli", "compat", "editing", "eval", "guidance", "networks", "samplers")
-BELOW_EVAL = {"tools", "samplers", "networks", "core", "guidance", "editing", "checkpoints"}
+ROOMS = (
+    *("checkpoints", "cli", "compat", "editing", "eval", "guidance", "networks", "samplers"),
+    "text",
+)
+BELOW_EVAL = {"tools", "samplers", "networks", "core", "guidance", "editing", "text", "checkpoints"}
 
 # Of kdiff's own; what stands in no folder of its own in kdiff/ is the core.
 MAY_IMPORT = {
@@ -17,7 +20,8 @@ MAY_IMPORT = {
     "core": BELOW_EVAL,
     "guidance": {"tools", "core"},
     "editing": {"tools", "samplers", "core", "guidance"},
-    "checkpoints": {"tools", "networks", "core"},
+    "text": {"tools", "core"},
+    "checkpoints": {"tools", "networks", "core", "text"},
     "eval": BELOW_EVAL,
     "compat": BELOW_EVAL | {"eval"},
     "face": BELOW_EVAL | {"eval", "compat"},  # kdiff/__init__.py
