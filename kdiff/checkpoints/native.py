@@ -33,9 +33,10 @@ def save(
     tensors: dict[str, Tensor],
     config: dict[str, Any],
     dtype: torch.dtype = torch.float16,
+    format: str = FORMAT,
 ) -> None:
     """Write `tensors` (a network's state dict) as `dtype` and `config`: `network` (its name and
-    arguments), `precond` (likewise), `shape`, `classes`.
+    arguments), `precond` (likewise), `shape`, `classes`. What has another `format` is not a model.
 
     Vectors keep their own type: they are few, and some are frequencies, which half precision ruins.
     ValueError if a value is too large for `dtype`.
@@ -53,7 +54,7 @@ def save(
         if not value.isfinite().all() and tensors[key].isfinite().all():
             raise ValueError(f"{key} has values beyond {dtype}: choose float32 or bfloat16")
     with whole_file(user_path(path)) as temporary:
-        save_file(stored, temporary, {"format": FORMAT, "config": json.dumps(config)})
+        save_file(stored, temporary, {"format": format, "config": json.dumps(config)})
 
 
 def detect(path: Path) -> str | None:

@@ -1,0 +1,3 @@
+"""The classifiers that `tools/train_classifier.py --noisy` writes."""
+
+FORMAT = "kdiff-classifier/1"
