@@ -2,6 +2,10 @@
 
 Each is for all samples of a call. It is a tensor with a row for each sample, a list with an object
 for each (prompts, say), or `Shared`: one value for all of them.
+
+Some are meant for guidance, and the model itself does not get them: `negative_X`, which takes the
+place of X in what guidance leads away from, `null_X`, which takes it where nothing is asked for (of
+`class_labels`, that is -1), and `step`.
 """
 
 from __future__ import annotations
@@ -15,6 +19,8 @@ if TYPE_CHECKING:
 
 Conditions = Mapping[str, Any]
 GIVEN = ("x", "sigma")  # what the sampler itself says
+NEGATIVE, NULL, STEP, LABELS = "negative_", "null_", "step", "class_labels"
+NO_CLASS = -1
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,26 @@ class Shared:
     """A condition that is the same for all samples; the model gets `value` as it is."""
 
     value: Any
+
+
+class Step(Shared):
+    """The step of a run that a call belongs to: interval `index` of the grid, from noise level `s`
+    to `t`. Guidance that depends on it is told it as the condition `step`."""
+
+    def __init__(self, index: int, s: float, t: float):
+        super().__init__((index, s, t))
+
+    @property
+    def index(self) -> int:
+        return self.value[0]
+
+    @property
+    def s(self) -> float:
+        return self.value[1]
+
+    @property
+    def t(self) -> float:
+        return self.value[2]
 
 
 def conditions(given: Mapping[str, Any], n: int, device: torch.device | str) -> dict[str, Any]:
@@ -99,6 +125,58 @@ def joined(*conds: Conditions) -> dict[str, Any]:
     return {key: join([cond[key] for cond in conds]) for key in conds[0]}
 
 
+def alike(*conds: Conditions) -> bool:
+    """Whether they can be `joined`: the names, the shapes of rows and what is shared are equal."""
+
+    def form(value: Any) -> Any:
+        if isinstance(value, Shared):
+            return id(value.value)
+        return value.shape[1:] if _is_tensor(value) else list
+
+    first, *others = ({key: form(value) for key, value in cond.items()} for cond in conds)
+    return all(other == first for other in others)
+
+
+def own(cond: Conditions) -> dict[str, Any]:
+    """Without those that are meant for guidance: what the model itself gets."""
+    return {k: v for k, v in cond.items() if k != STEP and not k.startswith((NEGATIVE, NULL))}
+
+
+def negatives(cond: Conditions) -> list[str]:
+    """The names of the negative conditions."""
+    return [key for key in cond if str(key).startswith(NEGATIVE)]
+
+
+def unconditional(cond: Conditions) -> dict[str, Any]:
+    """With the negative class or prompt, or none, in the place of the class or prompt. ValueError
+    if there is neither."""
+    return _replaced(cond, NEGATIVE, NULL)
+
+
+def nothing(cond: Conditions) -> dict[str, Any]:
+    """Without class and prompt, also where there are negative ones. ValueError if there is
+    neither."""
+    return _replaced(cond, NULL)
+
+
+def _replaced(cond: Conditions, *prefixes: str) -> dict[str, Any]:
+    told = dict(cond)
+    for key in own(cond):
+        others = [prefix + key for prefix in prefixes if prefix + key in cond]
+        if others:
+            told[key] = cond[others[0]]
+        elif key == LABELS:
+            told[key] = _none_like(cond[key])
+    if all(told[key] is value for key, value in cond.items()):
+        raise ValueError("guidance needs class_labels, or a prompt, to leave out")
+    return told
+
+
+def _none_like(labels: Any) -> Any:
+    """No class: -1, or of rows (one-hot, or embeddings) zeros."""
+    return labels.new_full(labels.shape, NO_CLASS if labels.ndim == 1 else 0)
+
+
 def plain(cond: Conditions) -> dict[str, Any]:
     """As a network gets them."""
-    return {key: v.value if isinstance(v, Shared) else v for key, v in cond.items()}
+    return {key: v.value if isinstance(v, Shared) else v for key, v in own(cond).items()}

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdiff.conditions import chosen
+from kdiff.conditions import STEP, Conditions, Step, chosen
 from kdiff.counts import finite_number, whole_number
 from kdiff.editing import begin
+from kdiff.guidance import suited
 from kdiff.model import Denoise, Wrapper, as_model
 from kdiff.noise import Noise
 from kdiff.plans import Plan
@@ -59,17 +60,20 @@ def drive(
     if not x.is_floating_point():
         raise ValueError(f"x must be of a floating-point dtype, not {x.dtype}")
     denoise = isolated(denoise)
+    suited(denoise, plan)
     walk = begin(plan, x if grad else x.detach(), Checked(noise, x), graph=grad)
     count, watch = Count(plan, len(x)), FiniteWatch(plan)
     denoised = x
     while (ask := walk.ask) is not None:
         check_ask(plan, ask, x)
         count.another(ask, denoise.evaluations(ask.sigma))
-        told = {**(cond if ask.rows is None else chosen(cond, ask.rows)), **(ask.cond or {})}
+        step = count.step(ask)
+        told = asked_cond(cond, ask)
+        if getattr(denoise, "knows_step", False):
+            told[STEP] = Step(step, plan.sigmas[step], plan.sigmas[step + 1])
         with torch.set_grad_enabled(grad or ask.graph):
             answer = denoise(ask.x, ask.sigma, **told)
         asked, denoised = (ask.x, answer) if grad else (ask.x.detach(), answer.detach())
-        step = count.step(ask)
         watch(denoised, step, ask.sigma)
         yield State(step, ask.sigma, asked, denoised, count.nfe, count.asks)
         walk.answer(answer)
@@ -78,6 +82,12 @@ def drive(
     watch.result(result)
     last = (plan.steps, plan.sigmas[-1], result, denoised, count.nfe, count.asks)
     yield State(*last, each=count.each())
+
+
+def asked_cond(cond: Conditions, ask: Ask) -> dict[str, Any]:
+    """The conditions of an ask: the run's own, for its rows, and what the ask itself says."""
+    mine = dict(cond) if ask.rows is None else chosen(cond, ask.rows)
+    return ask.cond(mine) if callable(ask.cond) else {**mine, **(ask.cond or {})}
 
 
 def check_ask(plan: Plan, ask: Ask, x: Tensor) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kdiff.conditions import Conditions
 from kdiff.driver import Isolated, State, drive
+from kdiff.guidance import suited
 from kdiff.plans import Plan
 from kdiff.sampling import Batch, batches
 
@@ -168,6 +169,13 @@ class Lane:
         self.x, self.evaluated = state.x, state.each
         self.seconds += time.perf_counter() - began
         return state
+
+    @property
+    def knows_step(self) -> bool:
+        return getattr(self.answers.denoise, "knows_step", False)
+
+    def check_plan(self, plan: Plan) -> None:
+        suited(self.answers.denoise, plan)
 
     def evaluations(self, sigma: float) -> int:
         return self.answers.denoise.evaluations(sigma)

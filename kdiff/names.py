@@ -160,7 +160,8 @@ def made_of_functions(kind: type) -> Callable[[Registry[Any], str, Any], None]:
         if isinstance(thing, kind):
             registry.setdefault(name, thing)
         elif not isinstance(thing, ModuleType) and not any(
-            getattr(known, "function", None) is thing for known in registry.values()
+            getattr(known, "function", None) is getattr(thing, "__wrapped__", thing)
+            for known in registry.values()
         ):
             left_out(registry, name, f"it does not register {with_article(registry.kind)}")
 

@@ -56,6 +56,8 @@ class Option:
     def _convert(self, value: Any) -> Any:
         if self.type is bool:
             return WORDS.get(str(value).lower())
+        if self.type is object:
+            return value
         if self.type is str or isinstance(value, str):
             return self.type(value)
         number = real_number(self.name, value)
@@ -69,6 +71,8 @@ class Option:
             return " or ".join(str(choice) for choice in self.choices)
         if self.type is str:
             return "text"
+        if self.type is object:
+            return self.help
         kind = "a whole number" if self.type is int else "a number"
         if self.low is not None and self.high is not None:
             return f"{kind} from {self.low:g} to {self.high:g}"

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from kdiff.editing import EDITS, edited_levels
+from kdiff.guidance import suited
 from kdiff.modifications import Modification, all_chosen
 from kdiff.samplers import Sampler, UnknownName, resolve
 from kdiff.samplers.outline import Outline, outline
@@ -115,7 +116,7 @@ def plan(
         for key, value in ranged.items():
             if value is not None:
                 raise ValueError(f"sigmas are the whole grid: leave out {key}")
-        return Plan(found.sampler, options, check_sigmas(sigmas), "given", edited)
+        return _suited(model, Plan(found.sampler, options, check_sigmas(sigmas), "given", edited))
     name = next(s for s in (schedule, found.schedule, DEFAULT_SCHEDULE) if s is not None)
 
     def in_steps(steps: int) -> Plan:
@@ -127,7 +128,12 @@ def plan(
         steps = found.sampler.steps(nfe, final, options)
         if edited or hasattr(model, "evaluations"):
             steps = _paid(nfe, steps, lambda n: _network_nfe(model, in_steps(n)))
-    return in_steps(DEFAULT_STEPS if steps is None else steps)
+    return _suited(model, in_steps(DEFAULT_STEPS if steps is None else steps))
+
+
+def _suited(model: Any, plan: Plan) -> Plan:
+    suited(model, plan)
+    return plan
 
 
 def _network_nfe(model: Any, plan: Plan) -> int:

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kdiff.conditions import Conditions, chosen, conditions, part
+from kdiff.conditions import LABELS, NEGATIVE, Conditions, chosen, conditions, negatives, part
 from kdiff.counts import seed_number, sizes, whole_number
 from kdiff.driver import Isolated, State, drive, isolated
-from kdiff.guidance import guided
+from kdiff.guidance import Guided, guided
 from kdiff.model import Wrapper, as_model
 from kdiff.modifications import Modification
 from kdiff.noise import Noise
@@ -68,6 +68,9 @@ def sample(
         cond = {**(cond or {}), "class_labels": class_labels}
     model = guided(model, [guide] if isinstance(guide, str | Modification) else guide)
     plan = make_plan(model, sampler, **planned)
+    unused = None if plan.edits or isinstance(model, Guided) else negatives(cond or {})
+    if unused:
+        raise ValueError(f"{unused[0]} has no effect without guidance: give guide, such as cfg")
     results = []
     for _, states in run(
         model,
@@ -142,7 +145,8 @@ def batches(
         raise ValueError("the model does not say its shape: give shape")
     shape = sizes(shape)
     rows = conditions(cond or {}, len(seeds), device)
-    check_labels(rows.get("class_labels"), len(model.classes))
+    for labels in (LABELS, NEGATIVE + LABELS):
+        check_labels(rows.get(labels), len(model.classes), labels)
     denoise = isolated(FixedBatch(isolated(model)) if deterministic else model)
     _warn_of_training(model)
     for start in range(0, len(seeds), batch):
@@ -175,14 +179,14 @@ def _check_seeds(seeds: Sequence[int]) -> Sequence[int]:
     return [seed_number(seed) for seed in seeds]
 
 
-def check_labels(labels: Tensor | None, classes: int) -> None:
+def check_labels(labels: Tensor | None, classes: int, name: str = LABELS) -> None:
     """ValueError unless whole numbers from -1, the null class, to `classes` - 1 (0: unknown)."""
     if labels is None or labels.ndim > 1:  # rows may be one-hot or embeddings
         return
     whole = labels.dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
     if not whole or (classes and (labels.min() < -1 or labels.max() >= classes)):
         last = f" to {classes - 1}" if classes else ""
-        raise ValueError(f"class_labels must be whole numbers from -1 (none){last}")
+        raise ValueError(f"{name} must be whole numbers from -1 (none){last}")
 
 
 class FixedBatch(Wrapper):

@@ -11,7 +11,7 @@ in `Ask`. `Walk` is the other side: drivers answer through it.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 MOST_EMPTY = 10_000  # lists of no asks, one after the other
@@ -26,7 +26,8 @@ class Ask(NamedTuple):
     sample to sample ask about some at a time. `step`: the interval of the grid that it belongs to,
     from 0, for samplers that do not have a fixed number of evaluations in a step. `graph`: answer
     with a tensor that `x` can be differentiated through. `cond`: conditions that take the place of
-    the run's own, such as no class for each sample of `x`, for edits that guide.
+    the run's own, such as no class for each sample of `x`, or a function that makes conditions of
+    the run's own, for edits that guide.
     """
 
     x: Any
@@ -34,7 +35,7 @@ class Ask(NamedTuple):
     rows: Sequence[int] | None = None
     step: int | None = None
     graph: bool = False
-    cond: Mapping[str, Any] | None = None
+    cond: Mapping[str, Any] | Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
 
 
 class Noise(Protocol):

@@ -148,12 +148,13 @@ def test_the_other_conditions_stay_with_their_samples(batch):
 
 
 def test_guidance_of_a_guided_model():
-    """u + a (u + b (c - u) - u) = u + a b (c - u), for twice the evaluations again."""
+    """u + a (u + b (c - u) - u) = u + a b (c - u). The outer one asks about u, for which the inner
+    one asks about u, which is known, and about what is without its class for a second time."""
     inner = Pointwise()
     model = guide(guide(inner, "cfg", scale=2.0), "cfg:scale=3")
     expected = guide(Pointwise(), "cfg", scale=6.0)(X, 2.0, class_labels=LABELS)
     torch.testing.assert_close(model(X, 2.0, class_labels=LABELS), expected)
-    assert inner.calls == [(8, 2.0)] and model.evaluations(2.0) == 4
+    assert inner.calls == [(4, 2.0), (2, 2.0)] and model.evaluations(2.0) == 3
     scales = [said["options"]["scale"] for said in model.record()["guidance"]]
     assert scales == [2.0, 3.0]  # from the inside out
     same = guided(Pointwise(), ["cfg:scale=2", Modification("cfg", {"scale": 3})])

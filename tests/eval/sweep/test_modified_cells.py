@@ -36,11 +36,11 @@ def upper_guidance():
     @guidance(
         "upper",
         paper="a test",
-        evaluations=lambda sigma, *, shift: 3 if sigma > 1 else 1,
+        asks=lambda inner, sigma, *, shift: inner | ({"again", "more"} if sigma > 1 else set()),
     )
     def upper(model, *, shift: Annotated[float, Option("of the mean", -1, 1)] = 0.1):
         def denoise(x, sigma, **cond):
-            asked = [model(x, sigma, **cond) for _ in range(3 if sigma > 1 else 1)]
+            asked = [model(x.clone(), sigma, **cond) for _ in range(3 if sigma > 1 else 1)]
             return asked[0] + shift
 
         return denoise

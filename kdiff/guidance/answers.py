@@ -1,0 +1,124 @@
+"""What the model inside all guidance answers: within one call each question is computed once.
+
+Classifier-free guidance asks for c = D(x | class) and u = D(x | no class), rescaling asks for c
+again, and so on. So that guidances can stand around each other as models around models, and none
+costs what another one has computed, the innermost model remembers its answers for as long as the
+call of the outermost one lasts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from kdiff.conditions import Conditions, Shared, alike, joined, nothing, own, unconditional
+from kdiff.model import Wrapper
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CONDITIONAL, UNCONDITIONAL = "conditional", "unconditional"
+
+# What has been computed in this call, by key; with what it was computed from, whose id is in the
+# key: as long as it is held, no other object has that id.
+_known: ContextVar[dict[Any, tuple[Any, Any]] | None] = ContextVar("known", default=None)
+
+
+@contextmanager
+def one_call() -> Iterator[None]:
+    """Within it, and what it calls, each question is computed once."""
+    if _known.get() is not None:
+        yield
+        return
+    token = _known.set({})
+    try:
+        yield
+    finally:
+        _known.reset(token)
+
+
+class Base(Wrapper):
+    """The model inside all guidance. It gets a copy of `x`, since networks may write into it, and
+    none of the conditions that are meant for guidance."""
+
+    _fits = True  # all conditions in one call
+
+    def __call__(self, x: Tensor, sigma: float, **cond: Any) -> Tensor:
+        return self.answers(x, sigma, cond)[0]
+
+    def answers(self, x: Tensor, sigma: float, *conds: Conditions) -> list[Tensor]:
+        """D(x; sigma) under each of these conditions. What has not been computed yet in this call
+        is computed with one call of the network, if memory allows that."""
+        known = _known.get()
+        known = {} if known is None else known
+        asked = {self._key(x, sigma, cond): cond for cond in conds}
+        new = {key: own(cond) for key, cond in asked.items() if key not in known}
+        if new:
+            for key, d in zip(new, self._together(x, sigma, list(new.values())), strict=True):
+                known[key] = ((x, asked[key]), d)
+        return [known[self._key(x, sigma, cond)][1] for cond in conds]
+
+    def anew(self, x: Tensor, sigma: float, **cond: Any) -> Tensor:
+        """D(x; sigma), not remembered: for a network that is changed meanwhile."""
+        return self._together(x, sigma, [own(cond)])[0]
+
+    def _together(self, x: Tensor, sigma: float, conds: list[dict[str, Any]]) -> list[Tensor]:
+        import torch
+
+        if self._fits and len(conds) > 1 and alike(*conds):
+            try:
+                joint = self.model(torch.cat([x] * len(conds)), sigma, **joined(*conds))
+                return [part.clone() for part in joint.chunk(len(conds))]
+            except torch.OutOfMemoryError:
+                self._fits = False
+        return [self.model(x.clone(), sigma, **cond).clone() for cond in conds]
+
+    def _key(self, x: Tensor, sigma: float, cond: Conditions) -> Any:
+        each = ((k, id(v.value if isinstance(v, Shared) else v)) for k, v in own(cond).items())
+        return id(self), id(x), sigma, frozenset(each)
+
+    def asks(self, sigma: float) -> frozenset[str]:
+        """The names of the questions that a call at this noise level puts to the network."""
+        return frozenset({CONDITIONAL})
+
+
+def answers(model: Any, x: Tensor, sigma: float, *conds: Conditions) -> list[Tensor]:
+    """D(x; sigma) of `model` under each of these conditions."""
+    if isinstance(model, Base):
+        return model.answers(x, sigma, *conds)
+    return [model(x, sigma, **cond) for cond in conds]
+
+
+def pair(model: Any, x: Tensor, sigma: float, cond: Mapping[str, Any]) -> list[Tensor]:
+    """c and u: D(x | class or prompt), and D(x | the negative one, or none)."""
+    return answers(model, x, sigma, cond, without(cond))
+
+
+def without(cond: Conditions) -> dict[str, Any]:
+    """The conditions of u: `negative_X` in the place of X, or else `null_X`, or no class."""
+    return _once(unconditional, cond)
+
+
+def empty(cond: Conditions) -> dict[str, Any]:
+    """The conditions without class and prompt, whatever the negative ones are."""
+    return _once(nothing, cond)
+
+
+def _once(change: Callable[[Conditions], dict[str, Any]], cond: Conditions) -> dict[str, Any]:
+    """`change(cond)`, the same objects whenever it is asked for in this call."""
+    known = _known.get()
+    if known is None:
+        return change(cond)
+    key = change, frozenset((name, id(value)) for name, value in cond.items())
+    if key not in known:
+        known[key] = dict(cond), change(cond)
+    return known[key][1]
+
+
+def also_without_class(inner: frozenset[str], sigma: float, **options: Any) -> frozenset[str]:
+    """The questions of a guidance that asks the model inside for c and for u."""
+    return inner | frozenset(
+        UNCONDITIONAL if asked == CONDITIONAL else f"{UNCONDITIONAL}: {asked}" for asked in inner
+    )
