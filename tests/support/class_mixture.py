@@ -6,8 +6,8 @@ import torch
 
 
 class ClassMixture:
-    """x0 ~ sum_k p_k N(m_k, s_k^2) in `shape`; class k is N(m_k, s_k^2). D, scores and posteriors in
-    closed form, in float64; `class_labels` of -1 is the whole mixture."""
+    """x0 ~ sum_k p_k N(m_k, s_k^2), of which class k is the k-th: D and posteriors in closed form,
+    in float64. `class_labels` of -1 is the whole mixture."""
 
     classes = ("zero", "one", "two")
     name = "class mixture"
