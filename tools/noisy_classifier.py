@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from classifier_loop import flip_and_shift, make_optimizers, minimize
+from kdiff.classifiers.native import PRECOND
 from kdiff.networks.noisy_classifier import NoisyClassifier
 
 WIDTHS = (32, 64, 128, 160)
@@ -34,6 +35,14 @@ def training_sigmas(n: int) -> Tensor:
     return chosen.exp().float()
 
 
+def noisy(x: Tensor, noise: Tensor, sigmas: Tensor) -> tuple[Tensor, Tensor]:
+    """What the network is given for x + sigma noise: c_in times this, and c_noise."""
+    rows = torch.tensor([PRECOND(sigma)[2:] for sigma in sigmas.tolist()])
+    c_in, c_noise = rows.T
+    scaled = c_in[:, None, None, None] * (x + sigmas[:, None, None, None] * noise)
+    return scaled.contiguous(memory_format=torch.channels_last), c_noise
+
+
 def train(
     images: Tensor, labels: Tensor, classes: int, epochs: int, batch: int, lr: float
 ) -> NoisyClassifier:
@@ -41,10 +50,9 @@ def train(
     network = network.to(memory_format=torch.channels_last)
 
     def loss(index: Tensor) -> Tensor:
-        x = flip_and_shift(images[index]).contiguous(memory_format=torch.channels_last)
-        sigma = training_sigmas(len(index))
-        logits = network(x + sigma[:, None, None, None] * torch.randn_like(x), sigma)
-        return F.cross_entropy(logits, labels[index])
+        x = flip_and_shift(images[index])
+        sigmas = training_sigmas(len(index))
+        return F.cross_entropy(network(*noisy(x, torch.randn_like(x), sigmas)), labels[index])
 
     optimizers = make_optimizers(network, network.blocks, lr)
     minimize(loss, optimizers, len(images), epochs, batch, lr)
@@ -61,7 +69,7 @@ def by_sigma(
     for sigma in sigmas:
         logits = torch.cat(
             [
-                network(x + sigma * n, torch.full((len(x),), sigma))
+                network(*noisy(x, n, torch.full((len(x),), sigma)))
                 for x, n in zip(images.split(500), noise.split(500), strict=True)
             ]
         )

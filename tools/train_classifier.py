@@ -21,8 +21,7 @@ from torch.nn.utils import fuse_conv_bn_eval
 
 import noisy_classifier
 from classifier_loop import flip_and_shift, make_optimizers, minimize
-from kdiff.checkpoints import native
-from kdiff.classifiers.native import FORMAT
+from kdiff.classifiers import native
 from kdiff.cli.outputs import check_free, writing
 from kdiff.cli.paths import UserPath
 from kdiff.eval.features.cifar10_classifier import Classifier, to_input
@@ -170,9 +169,8 @@ def make_noisy(data: str, out: Path, epochs: int, batch: int, lr: float) -> dict
     began, cpu = time.monotonic(), time.process_time()
     network = noisy_classifier.train(images, labels, len(CIFAR10), epochs, batch, lr)
     took = {"seconds": time.monotonic() - began, "cpu seconds": time.process_time() - cpu}
-    config = {"network": network.config, "classes": CIFAR10}
     with writing(out):
-        native.save(out, network.state_dict(), config, format=FORMAT)
+        native.save(out, network, CIFAR10)
     test_images, test_labels = tensors(data, train=False)
     rows = noisy_classifier.by_sigma(network, test_images, test_labels)
     click.echo(noisy_classifier.table(rows, len(test_images)))
@@ -183,7 +181,7 @@ def make_noisy(data: str, out: Path, epochs: int, batch: int, lr: float) -> dict
 @click.option("--data", required=True, help="torchvision's CIFAR-10 folder, or an .npz.")
 @click.option("--out", required=True, type=UserPath(), help="A .safetensors file.")
 @click.option("--noisy", is_flag=True, help="The classifier of noisy images, for guidance.")
-@click.option("--epochs", default=None, type=int, help="[default: 24, noisy 8]")
+@click.option("--epochs", default=None, type=int, help="[default: 24, noisy 5]")
 @click.option("--batch", default=250)
 @click.option("--lr", default=5e-3, help="Peak learning rate.")
 @click.option("--seed", default=0)
@@ -193,7 +191,7 @@ def main(
     """Train a classifier, and say how it does on the test images."""
     check_free(out, overwrite=True)
     torch.manual_seed(seed)
-    make, usual = (make_noisy, 8) if noisy else (make_clean, 24)
+    make, usual = (make_noisy, 5) if noisy else (make_clean, 24)
     found = make(data, out, epochs or usual, batch, lr)
     click.echo(json.dumps(found, indent=1))
 

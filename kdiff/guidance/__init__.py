@@ -30,6 +30,8 @@ from kdiff.guidance.registry import (
 
 # These register theirs, in the order in which `kdiff list guidance` shows them.
 from kdiff.guidance.classifier_free import cfg, ho_salimans
+from kdiff.guidance.classifier import classifier, classifier_mean_shift
+from kdiff.guidance.loss import loss
 # isort: on
 
 __all__ = [
@@ -41,11 +43,14 @@ __all__ = [
     "answers",
     "cfg",
     "check_null_class",
+    "classifier",
+    "classifier_mean_shift",
     "empty",
     "guidance",
     "guide",
     "guided",
     "ho_salimans",
+    "loss",
     "pair",
     "suited",
     "unguided",

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SIGMA_DATA = 0.5
 FREQUENCIES = 16
 
 
@@ -39,12 +38,12 @@ class Block(nn.Module):
 
 
 class NoisyClassifier(nn.Module):
-    """`network(x, sigma) -> logits`: x0 + sigma n `[N, C, H, W]` and sigma `[N]` -> `[N, classes]`.
+    """`network(x, c_noise) -> logits`: c_in (x0 + sigma n) `[N, *shape]` and ln(sigma) / 4 `[N]`
+    (Karras et al. 2022, table 1) -> `[N, classes]`.
 
-    The first layer sees c_in x with c_in = 1 / sqrt(sigma^2 + 0.5^2), and every block sees
-    ln(sigma) / 4 (Karras et al. 2022, table 1). The logits are c_out F with c_out = 1 / sqrt(1 +
-    sigma^2): a class shifts the mean of c_in x by about 1 / sigma where sigma is large, and the
-    true logits fall like that. Everything from x to the logits is smooth.
+    The logits are F / sqrt(1 + sigma^2): where sigma is large, a class shifts the mean of the input
+    by about 1 / sigma, and the true logits fall like that. Everything from x to the logits is
+    smooth.
     """
 
     def __init__(self, shape: Sequence[int], classes: int, widths: Sequence[int]):
@@ -68,15 +67,13 @@ class NoisyClassifier(nn.Module):
         positions = (height // halvings) * (width // halvings)
         self.output = nn.Linear(widths[-1] * positions, classes)
 
-    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        sigma = sigma.to(x.dtype)
-        emb = F.silu(self.embed(frequencies(sigma.log() / 4)))
-        column = sigma[:, None, None, None]
-        h = self.stem(x / (column.square() + SIGMA_DATA**2).sqrt())
+    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        emb = F.silu(self.embed(frequencies(c_noise).to(x.dtype)))
+        h = self.stem(x)
         for block in self.blocks:
             h = block(h, emb)
         logits = self.output(F.silu(self.norm(h)).flatten(1))
-        return logits / (sigma.square() + 1).sqrt()[:, None]
+        return logits / (1 + (8 * c_noise).exp()).sqrt()[:, None]
 
 
 def frequencies(c_noise: Tensor) -> Tensor:

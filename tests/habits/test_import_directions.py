@@ -6,8 +6,19 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ("counts", "interrupt", "names", "options", "plugins")  # files of kdiff/ that know nothing
-ROOMS = ("checkpoints", "cli", "compat", "editing", "eval", "guidance", "networks", "samplers")
+ROOMS = (
+    "checkpoints",
+    "classifiers",
+    "cli",
+    "compat",
+    "editing",
+    "eval",
+    "guidance",
+    "networks",
+    "samplers",
+)
 BELOW_EVAL = {"tools", "samplers", "networks", "core", "guidance", "editing", "checkpoints"}
+BELOW_EVAL |= {"classifiers"}
 
 # Of kdiff's own; what stands in no folder of its own in kdiff/ is the core.
 MAY_IMPORT = {
@@ -15,9 +26,10 @@ MAY_IMPORT = {
     "samplers": {"tools"},
     "networks": {"tools"},
     "core": BELOW_EVAL,
-    "guidance": {"tools", "core"},
+    "guidance": {"tools", "core", "classifiers"},
     "editing": {"tools", "samplers", "core"},
     "checkpoints": {"tools", "networks", "core"},
+    "classifiers": {"tools", "networks", "core", "checkpoints"},
     "eval": BELOW_EVAL,
     "compat": BELOW_EVAL | {"eval"},
     "face": BELOW_EVAL | {"eval", "compat"},  # kdiff/__init__.py
