@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+import torch
 
 import kdiff
 from fake_packages import packages  # noqa: F401
@@ -168,7 +169,7 @@ def test_an_entry_point_that_registers_nothing_is_told_of(packages):  # noqa: F8
 def test_a_guidance_of_another_package(packages, points_at):  # noqa: F811
     packages.install("kdiff.guidance", {"g": points_at}, theirs=GUIDANCES)
     model = guide(lambda x, sigma: x + 1, "Their-Guidance")
-    assert model(3.0, 1.0) == 2.0 and set(GUIDANCE) >= {"cfg", "their_guidance"}
+    assert model(torch.tensor([3.0]), 1.0) == 2.0 and set(GUIDANCE) >= {"cfg", "their_guidance"}
 
 
 @pytest.mark.parametrize("points_at", ["theirs", "theirs:their_edit"])
