@@ -181,7 +181,7 @@ def make_noisy(data: str, out: Path, epochs: int, batch: int, lr: float) -> dict
 @click.option("--data", required=True, help="torchvision's CIFAR-10 folder, or an .npz.")
 @click.option("--out", required=True, type=UserPath(), help="A .safetensors file.")
 @click.option("--noisy", is_flag=True, help="The classifier of noisy images, for guidance.")
-@click.option("--epochs", default=None, type=int, help="[default: 24, noisy 5]")
+@click.option("--epochs", default=None, type=int, help="[default: 24, noisy 12]")
 @click.option("--batch", default=250)
 @click.option("--lr", default=5e-3, help="Peak learning rate.")
 @click.option("--seed", default=0)
@@ -191,7 +191,7 @@ def main(
     """Train a classifier, and say how it does on the test images."""
     check_free(out, overwrite=True)
     torch.manual_seed(seed)
-    make, usual = (make_noisy, 5) if noisy else (make_clean, 24)
+    make, usual = (make_noisy, 12) if noisy else (make_clean, 24)
     found = make(data, out, epochs or usual, batch, lr)
     click.echo(json.dumps(found, indent=1))
 

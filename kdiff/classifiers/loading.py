@@ -50,13 +50,12 @@ def load_classifier(what: Any, /) -> NoisyClassifier:
 
 def _read(path: Path) -> Classifier:
     check_file(path)
-    missed = {}
-    for module in (native, guided_diffusion):
-        missing = module.detect(path)
-        if missing is None:
-            return module.load(path)
-        missed[module.__name__.rpartition(".")[2]] = missing
+    if native.detect(path) is None:
+        return native.load(path)
+    missing = guided_diffusion.detect(path)
+    if missing is None:
+        return guided_diffusion.load(path)
     raise ValueError(
-        f"{path} is not a {KIND} that kdiff reads: of kdiff's own format it is {missed['native']}; "
-        f"of guided-diffusion's: {missed['guided_diffusion']}"
+        f"{path} is neither a {KIND} of tools/train_classifier.py nor one of guided-diffusion: "
+        f"{missing}"
     )

@@ -38,15 +38,15 @@ def load(path: Path) -> Classifier:
             network = NoisyClassifier(**config["network"])
         load_weights(network, tensors.items(), torch.float32)
         classes = [str(name) for name in config["classes"]]
-        if len(classes) != network.config["classes"]:
-            raise ValueError(f"{len(classes)} names of {network.config['classes']} classes")
+        if len(classes) != network.classes:
+            raise ValueError(f"{len(classes)} names of {network.classes} classes")
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path}: its config and its tensors do not fit: {reason}") from error
     return Classifier(
         network.to(memory_format=torch.channels_last),
         PRECOND,
-        shape=network.config["shape"],
+        shape=network.shape,
         classes=classes,
         name=path.stem,
         sha256=sha256_of_file(path),

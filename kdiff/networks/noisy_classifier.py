@@ -48,6 +48,7 @@ class NoisyClassifier(nn.Module):
 
     def __init__(self, shape: Sequence[int], classes: int, widths: Sequence[int]):
         super().__init__()
+        self.shape, self.classes = tuple(shape), classes
         self.config = {"shape": list(shape), "classes": classes, "widths": list(widths)}
         channels, height, width = shape
         halvings = 2 ** (len(widths) - 1)
