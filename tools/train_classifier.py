@@ -1,6 +1,10 @@
-"""Train `cifar10-classifier`, the small feature network: an hour on a busy CPU core.
+"""Train `cifar10-classifier`, the small feature network: an hour on a busy CPU core. Or, with
+--noisy, `cifar10-noisy`, the classifier of noisy images that classifier guidance takes.
 
     python tools/train_classifier.py --data ~/data/cifar10 --out cifar10-classifier.safetensors
+    python tools/train_classifier.py --noisy --data ~/data/cifar10 --out cifar10-noisy.safetensors
+
+Of the feature network:
 
 The last 2,000 of the 50,000 training images are held out to calibrate the logits: one temperature.
 The test images are looked at when a run has ended. By them, the packaged run was chosen among two.

@@ -86,9 +86,7 @@ class Detached(torch.nn.Module):
 def test_a_network_without_gradients_is_refused():
     model = kdiff.wrap(Detached(), "eps", shape=(2, 2, 2), name="frozen")
     guided = guide(model, "loss", function=unlikeliness)
-    with pytest.raises(
-        ValueError, match="^frozen cannot be guided by a loss: its network gives no"
-    ):
+    with pytest.raises(ValueError, match="frozen cannot be guided by a loss: its network gives no"):
         guided(X.float(), 0.5)
     assert not model.network._forward_hooks
 
