@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from classifier_loop import flip_and_shift, make_optimizers, minimize
+from kdiff.classifiers import Classifier
 from kdiff.classifiers.native import PRECOND
 from kdiff.networks.noisy_classifier import NoisyClassifier
 
@@ -61,18 +62,14 @@ def train(
 
 @torch.no_grad()
 def by_sigma(
-    network: NoisyClassifier, images: Tensor, labels: Tensor, sigmas: Sequence[float] = TABLE
+    classifier: Classifier, images: Tensor, labels: Tensor, sigmas: Sequence[float] = TABLE
 ) -> list[dict[str, float]]:
     """Accuracy and log loss at each noise level, every time with the same noise."""
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    parts = list(zip(images.split(500), noise.split(500), strict=True))
     rows = []
     for sigma in sigmas:
-        logits = torch.cat(
-            [
-                network(*noisy(x, n, torch.full((len(x),), sigma)))
-                for x, n in zip(images.split(500), noise.split(500), strict=True)
-            ]
-        )
+        logits = torch.cat([classifier(x + sigma * n, sigma) for x, n in parts])
         accuracy = (logits.argmax(1) == labels).double().mean()
         loss = F.cross_entropy(logits.double(), labels)
         rows.append({"sigma": sigma, "accuracy": float(accuracy), "log loss": float(loss)})

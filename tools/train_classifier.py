@@ -175,8 +175,9 @@ def make_noisy(data: str, out: Path, epochs: int, batch: int, lr: float) -> dict
     took = {"seconds": time.monotonic() - began, "cpu seconds": time.process_time() - cpu}
     with writing(out):
         native.save(out, network, CIFAR10)
+    stored = native.load(out)
     test_images, test_labels = tensors(data, train=False)
-    rows = noisy_classifier.by_sigma(network, test_images, test_labels)
+    rows = noisy_classifier.by_sigma(stored, test_images, test_labels)
     click.echo(noisy_classifier.table(rows, len(test_images)))
     return {"epochs": epochs, **{key: round(value) for key, value in took.items()}}
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 
 from kdiff.counts import sizes
 from kdiff.denoiser import computing_dtype
+from kdiff.hashes import sha256_of_file
 from kdiff.preconditioners import Precond
 
 
@@ -39,7 +42,7 @@ class NoisyClassifier(Protocol):
 
 class Classifier:
     """`network(c_in x, c_noise) -> logits`, with c_in and c_noise of a preconditioner. The weights
-    are frozen: only x is differentiated."""
+    are frozen: only x is differentiated. `path`: the file that they are from."""
 
     def __init__(
         self,
@@ -49,11 +52,11 @@ class Classifier:
         shape: Sequence[int],
         classes: Sequence[str],
         name: str,
-        sha256: str | None = None,
+        path: Path | None = None,
         facts: Mapping[str, str] | None = None,
     ):
         self.network = network.eval().requires_grad_(False)
-        self.precond, self.name, self.sha256 = precond, name, sha256
+        self.precond, self.name, self.path = precond, name, path
         self.shape, self.classes = sizes(shape), tuple(classes)
         self.facts = dict(facts or {})
 
@@ -68,6 +71,10 @@ class Classifier:
         """Move the network (in place) and return self."""
         self.network.to(device=device, dtype=dtype)
         return self
+
+    @cached_property
+    def sha256(self) -> str | None:
+        return None if self.path is None else sha256_of_file(self.path)
 
     def record(self) -> dict[str, Any]:
         return {"name": self.name, "sha256": self.sha256}

@@ -17,7 +17,6 @@ import torch
 from kdiff.checkpoints import torch_zip, unwrap
 from kdiff.checkpoints.openai_models import IMAGE_SIZES
 from kdiff.classifiers.classifier import Classifier
-from kdiff.hashes import sha256_of_file
 from kdiff.networks.openai_classifier import OpenAIClassifier
 from kdiff.preconditioners import precond
 
@@ -64,7 +63,7 @@ def load(path: Path, noise_schedule: str | None = None) -> Classifier:
         shape=(architecture["in_channels"], size, size),
         classes=[str(i) for i in range(architecture["num_classes"])],
         name=path.stem,
-        sha256=sha256_of_file(path),
+        path=path,
         facts={
             "format": "OpenAI guided-diffusion, the state dict of a classifier",
             **told,

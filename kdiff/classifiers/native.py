@@ -10,7 +10,6 @@ import torch
 from kdiff.checkpoints import native
 from kdiff.checkpoints.weights import load_weights
 from kdiff.classifiers.classifier import Classifier
-from kdiff.hashes import sha256_of_file
 from kdiff.networks import at_most
 from kdiff.networks.noisy_classifier import NoisyClassifier
 from kdiff.preconditioners import precond
@@ -49,6 +48,6 @@ def load(path: Path) -> Classifier:
         shape=network.shape,
         classes=classes,
         name=path.stem,
-        sha256=sha256_of_file(path),
+        path=path,
         facts={"format": FORMAT},
     )

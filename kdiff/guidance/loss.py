@@ -39,7 +39,8 @@ def loss(
     *,
     scale: Annotated[float, Option("w: 0 is no guidance", -1e6, 1e6)] = 1.0,
     function: Annotated[
-        object, Option("the loss: module:name, or a function from the denoised [N, ..] to [N]")
+        object,
+        Option("module:name or a function, from the denoised [N, ..] to a loss of each sample [N]"),
     ] = None,
 ) -> Denoise:
     """D - w sigma^2 grad_x loss(D(x; sigma)), with w the `scale`; the gradient goes through the
