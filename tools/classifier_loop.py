@@ -63,4 +63,4 @@ def minimize(
             step += 1
             bar.update()
             if step % 50 == 0:
-                bar.set_postfix(loss=f"{float(value):.3f}")
+                bar.set_postfix(loss=f"{value.item():.3f}")
