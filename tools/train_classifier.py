@@ -1,6 +1,10 @@
-"""Train `cifar10-classifier`, the small feature network: an hour on a busy CPU core.
+"""Train `cifar10-classifier`, the small feature network: an hour on a busy CPU core. Or, with
+--noisy, `cifar10-noisy`, the classifier of noisy images that classifier guidance takes.
 
     python tools/train_classifier.py --data ~/data/cifar10 --out cifar10-classifier.safetensors
+    python tools/train_classifier.py --noisy --data ~/data/cifar10 --out cifar10-noisy.safetensors
+
+Of the feature network:
 
 The last 2,000 of the 50,000 training images are held out to calibrate the logits: one temperature.
 The test images are looked at when a run has ended. By them, the packaged run was chosen among two.
@@ -18,17 +22,19 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
-from tqdm import tqdm
 
+import noisy_classifier
+from classifier_loop import flip_and_shift, make_optimizers, minimize
+from kdiff.classifiers import native
 from kdiff.cli.outputs import check_free, writing
 from kdiff.cli.paths import UserPath
 from kdiff.eval.features.cifar10_classifier import Classifier, to_input
 from kdiff.files import whole_file
-from muon import Muon
+from recipes import CIFAR10
 from training_data import load_cifar10
 
 HELD_OUT = 2000
-SHIFT, CUTOUT = 2, 8  # pixels: each image is shifted by up to two, and loses a square of eight
+CUTOUT = 8  # pixels: each image loses a square of eight
 SMOOTHING = 0.1
 
 
@@ -53,26 +59,15 @@ def make_network(images: Tensor) -> Classifier:
 
 
 def augment(images: Tensor) -> Tensor:
-    """Flipped, shifted (mirrored at the border) and with a grey square, each image by itself."""
+    """Flipped, shifted and with a grey square, each image by itself."""
     n, _, size, _ = images.shape
-    images = torch.where(torch.rand(n, 1, 1, 1) < 0.5, images.flip(3), images)
-    padded = F.pad(images, [SHIFT] * 4, mode="reflect")
-    rows, columns = (torch.randint(0, 2 * SHIFT + 1, (n, 1)) + torch.arange(size) for _ in range(2))
-    i = torch.arange(n)[:, None, None]
-    shifted = padded.permute(0, 2, 3, 1)[i, rows[:, :, None], columns[:, None, :]]
+    changed = flip_and_shift(images)
     top, left = (torch.randint(1 - CUTOUT, size, (n, 1)) for _ in range(2))
     pixel = torch.arange(size)
     hole_rows = (pixel >= top) & (pixel < top + CUTOUT)
     hole_columns = (pixel >= left) & (pixel < left + CUTOUT)
     hole = hole_rows[:, :, None] & hole_columns[:, None, :]
-    return shifted.masked_fill(hole[..., None], 0.0).permute(0, 3, 1, 2)
-
-
-def make_optimizers(network: Classifier, lr: float) -> list[torch.optim.Optimizer]:
-    kernels = [p for p in network.blocks.parameters() if p.ndim == 4]
-    chosen = set(kernels)
-    rest = [p for p in network.parameters() if p.requires_grad and p not in chosen]
-    return [Muon(kernels, lr), torch.optim.Adam(rest, lr, betas=(0.9, 0.99))]
+    return changed.masked_fill(hole[:, None], 0.0)
 
 
 @torch.no_grad()
@@ -126,48 +121,29 @@ def tensors(data: str, train: bool) -> tuple[Tensor, Tensor]:
 
 def train(images: Tensor, labels: Tensor, epochs: int, batch: int, lr: float) -> Classifier:
     network = make_network(images[:5000])
-    optimizers = make_optimizers(network, lr)
+    optimizers = make_optimizers(network, network.blocks, lr)
     kernels = optimizers[0].param_groups[0]["params"]
     norms = [kernel.norm().item() for kernel in kernels]
-    steps = epochs * (len(images) // batch)
-    bar, step = tqdm(total=steps, unit="step"), 0
-    for _ in range(epochs):
-        order = torch.randperm(len(images))
-        for index in order[: len(images) // batch * batch].split(batch):
-            x = augment(images[index]).contiguous(memory_format=torch.channels_last)
-            with torch.autocast("cpu", torch.bfloat16):
-                _, logits = network(x)
-            loss = F.cross_entropy(logits.float(), labels[index], label_smoothing=SMOOTHING)
-            loss.backward()
-            now = lr * min(1.0, (step + 1) / (0.1 * steps), (steps - step) / (0.9 * steps))
-            for optimizer in optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = now
-                optimizer.step()
-                optimizer.zero_grad()
-            keep_norms(kernels, norms)
-            step += 1
-            bar.update()
-            if step % 50 == 0:
-                bar.set_postfix(loss=f"{float(loss):.3f}")
+
+    def loss(index: Tensor) -> Tensor:
+        x = augment(images[index]).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            _, logits = network(x)
+        return F.cross_entropy(logits.float(), labels[index], label_smoothing=SMOOTHING)
+
+    def after() -> None:
+        keep_norms(kernels, norms)
+
+    minimize(loss, optimizers, len(images), epochs, batch, lr, after)
     return network
 
 
-@click.command(context_settings={"show_default": True})
-@click.option("--data", required=True, help="torchvision's CIFAR-10 folder, or an .npz.")
-@click.option("--out", required=True, type=UserPath(), help="A .safetensors file.")
-@click.option("--epochs", default=24)
-@click.option("--batch", default=250)
-@click.option("--lr", default=5e-3, help="Peak learning rate.")
-@click.option("--seed", default=0)
-def main(data: str, out: Path, epochs: int, batch: int, lr: float, seed: int) -> None:
-    """Train the classifier, calibrate it, and say how it does on the test images."""
-    check_free(out, overwrite=True)
-    torch.manual_seed(seed)
-    began = time.monotonic()
+def make_clean(data: str, out: Path, epochs: int, batch: int, lr: float) -> dict[str, object]:
+    """Train the feature network, calibrate and write it: what is known of it."""
     images, labels = tensors(data, train=True)
     if len(images) < HELD_OUT + batch:
         raise click.UsageError(f"{data} has {len(images)} images, fewer than held out and a batch")
+    began = time.monotonic()
     network = fold(train(images[:-HELD_OUT], labels[:-HELD_OUT], epochs, batch, lr))
     t = temperature(logits_of(network, images[-HELD_OUT:]), labels[-HELD_OUT:])
     for parameter in network.output.parameters():
@@ -186,6 +162,42 @@ def main(data: str, out: Path, epochs: int, batch: int, lr: float, seed: int) ->
     weights = {k: v.half().contiguous() for k, v in network.state_dict().items()}
     with writing(out), whole_file(out) as temporary:
         save_file(weights, temporary, {"trained": json.dumps(found)})
+    return found
+
+
+def make_noisy(data: str, out: Path, epochs: int, batch: int, lr: float) -> dict[str, object]:
+    """Train the classifier of noisy images and write it: what is known of it."""
+    images, labels = tensors(data, train=True)
+    if len(images) < batch:
+        raise click.UsageError(f"{data} has {len(images)} images, fewer than a batch")
+    began, cpu = time.monotonic(), time.process_time()
+    network = noisy_classifier.train(images, labels, len(CIFAR10), epochs, batch, lr)
+    took = {"seconds": time.monotonic() - began, "cpu seconds": time.process_time() - cpu}
+    with writing(out):
+        native.save(out, network, CIFAR10)
+    stored = native.load(out)
+    test_images, test_labels = tensors(data, train=False)
+    rows = noisy_classifier.by_sigma(stored, test_images, test_labels)
+    click.echo(noisy_classifier.table(rows, len(test_images)))
+    return {"epochs": epochs, **{key: round(value) for key, value in took.items()}}
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--data", required=True, help="torchvision's CIFAR-10 folder, or an .npz.")
+@click.option("--out", required=True, type=UserPath(), help="A .safetensors file.")
+@click.option("--noisy", is_flag=True, help="The classifier of noisy images, for guidance.")
+@click.option("--epochs", default=None, type=int, help="[default: 24, noisy 12]")
+@click.option("--batch", default=250)
+@click.option("--lr", default=5e-3, help="Peak learning rate.")
+@click.option("--seed", default=0)
+def main(
+    data: str, out: Path, noisy: bool, epochs: int | None, batch: int, lr: float, seed: int
+) -> None:
+    """Train a classifier, and say how it does on the test images."""
+    check_free(out, overwrite=True)
+    torch.manual_seed(seed)
+    make, usual = (make_noisy, 12) if noisy else (make_clean, 24)
+    found = make(data, out, epochs or usual, batch, lr)
     click.echo(json.dumps(found, indent=1))
 
 

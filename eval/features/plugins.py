@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any
@@ -12,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from kdiff.functions import imported, named
 from kdiff.messages import one_line
 
 ENTRY_POINTS = "kdiff.features"
@@ -27,15 +25,7 @@ def plugin_names() -> dict[str, str]:
 def find_plugin(name: str) -> Callable[[np.ndarray], Any]:
     """The function of an entry point, or of `module:function`, which is installed or in the current
     folder. ValueError if there is none, or if its module cannot be imported."""
-    try:
-        found = _load(name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"there is no feature network {name!r}: {one_line(error, 300)}") from error
-    except (Exception, SystemExit) as error:
-        reason = f"{type(error).__name__}: {one_line(error, 300)}"
-        raise ValueError(f"feature network {name!r} cannot be imported: {reason}") from error
-    if not callable(found):
-        raise ValueError(f"feature network {name!r} is {type(found).__name__}, not a function")
+    found = named("feature network", name, _load)
     if not isinstance(getattr(found, "weights", ""), str):
         raise ValueError(f"feature network {name!r}: its attribute `weights` must be text, a hash")
     return found
@@ -45,10 +35,7 @@ def _load(name: str) -> Any:
     for point in entry_points(group=ENTRY_POINTS):
         if point.name == name:
             return point.load()
-    module, _, function = name.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # where `python -m kdiff` would look too
-    return getattr(importlib.import_module(module), function)
+    return imported(name)
 
 
 class Answers:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from kdiff.checkpoints import MissingSetting
@@ -33,9 +33,10 @@ def save(
     tensors: dict[str, Tensor],
     config: dict[str, Any],
     dtype: torch.dtype = torch.float16,
+    format: str = FORMAT,
 ) -> None:
     """Write `tensors` (a network's state dict) as `dtype` and `config`: `network` (its name and
-    arguments), `precond` (likewise), `shape`, `classes`.
+    arguments), `precond` (likewise), `shape`, `classes`. What has another `format` is not a model.
 
     Vectors keep their own type: they are few, and some are frequencies, which half precision ruins.
     ValueError if a value is too large for `dtype`.
@@ -53,19 +54,19 @@ def save(
         if not value.isfinite().all() and tensors[key].isfinite().all():
             raise ValueError(f"{key} has values beyond {dtype}: choose float32 or bfloat16")
     with whole_file(user_path(path)) as temporary:
-        save_file(stored, temporary, {"format": FORMAT, "config": json.dumps(config)})
+        save_file(stored, temporary, {"format": format, "config": json.dumps(config)})
 
 
-def detect(path: Path) -> str | None:
-    """None if the safetensors file says that it is kdiff's."""
+def detect(path: Path, format: str = FORMAT) -> str | None:
+    """None if the safetensors file says that it is kdiff's, of this `format`."""
     if not path.is_file():
         return "not a file"
     try:
         metadata = _metadata(path)
     except SafetensorError as error:
         return f"not a whole safetensors file ({error})"
-    if metadata.get("format") != FORMAT:
-        return f"a safetensors file, but not a {FORMAT} checkpoint"
+    if metadata.get("format") != format:
+        return f"a safetensors file, but not a {format} checkpoint"
     return None
 
 
@@ -102,6 +103,11 @@ def load(
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path}: its config and its tensors do not fit: {reason}") from error
+
+
+def contents(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The config and the tensors of a small file of any `format`."""
+    return parse_json(_metadata(path)["config"], "the config"), load_file(path)
 
 
 def describe(model: Denoiser) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def _array(name: str, value: Any, dtype: Any) -> np.ndarray:
     ValueError for a condition that is not a tensor."""
     if not isinstance(value, Tensor):
         raise ValueError(f"the ONNX model takes {name} as numbers, not as {type(value).__name__}")
-    array = value.cpu().numpy()
+    array = value.detach().cpu().numpy()
     return (np.rint(array) if np.issubdtype(dtype, np.integer) else array).astype(dtype)
 
 

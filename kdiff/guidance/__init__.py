@@ -44,6 +44,8 @@ from kdiff.guidance.mimic_scale import mimic
 from kdiff.guidance.skip_layers import slg
 from kdiff.guidance.perturbed_attention import pag
 from kdiff.guidance.smoothed_energy import seg
+from kdiff.guidance.classifier import classifier, classifier_mean_shift
+from kdiff.guidance.loss import loss
 from kdiff.guidance.thresholding import dynamic_threshold, threshold
 from kdiff.guidance.epsilon_scaling import eps_scaling
 # isort: on
@@ -61,6 +63,8 @@ __all__ = [
     "cfg_pp",
     "cfg_zero",
     "check_null_class",
+    "classifier",
+    "classifier_mean_shift",
     "dynamic_threshold",
     "empty",
     "eps_scaling",
@@ -70,6 +74,7 @@ __all__ = [
     "guided",
     "ho_salimans",
     "interval",
+    "loss",
     "magnitude_aware",
     "mimic",
     "pag",

@@ -139,6 +139,46 @@ class Stage(nn.Sequential):
         return x
 
 
+def encoder(
+    in_channels: int,
+    widths: Sequence[int],
+    num_res_blocks: int,
+    stage: Callable[[int, int, int], list[nn.Module]],
+    down: Callable[[int], nn.Module],
+) -> tuple[nn.ModuleList, list[int]]:
+    """The way down, and the channels of each of its blocks: a convolution, then at each level
+    `num_res_blocks` blocks of `stage(in_channels, out_channels, level)`, with `down(channels)`
+    between two levels."""
+    c = widths[0]
+    blocks = nn.ModuleList([Stage(conv3x3(in_channels, c))])
+    channels = [c]
+    for level, width in enumerate(widths):
+        if level > 0:
+            blocks.append(Stage(down(c)))
+            channels.append(c)
+        for _ in range(num_res_blocks):
+            blocks.append(Stage(*stage(c, width, level)))
+            channels.append(c := width)
+    return blocks, channels
+
+
+def time_embedding(channels: int) -> nn.Sequential:
+    """`[N, channels] -> [N, 4 channels]`, behind `embed_time`."""
+    return nn.Sequential(
+        nn.Linear(channels, 4 * channels), nn.SiLU(), nn.Linear(4 * channels, 4 * channels)
+    )
+
+
+def embed_time(t: Tensor, channels: int) -> Tensor:
+    """`[N] -> [N, channels]`: cos, then sin, of `t * 10000^(-i / frequencies)`; a zero at the end
+    if the number of channels is odd."""
+    frequencies = channels // 2
+    i = torch.arange(frequencies, dtype=torch.float32, device=t.device)
+    angle = torch.outer(t.float(), torch.exp(-math.log(10000) * i / frequencies))
+    emb = torch.cat([angle.cos(), angle.sin()], dim=1)
+    return F.pad(emb, (0, channels % 2))
+
+
 @network("openai_unet")
 class OpenAIUNet(nn.Module):
     """`network(x, t, class_labels=None) -> F(x)`: `[N, in_channels, H, W]`, `[N]` timesteps and,
@@ -172,11 +212,7 @@ class OpenAIUNet(nn.Module):
         super().__init__()
         self.model_channels, self.time_scale = model_channels, time_scale
         emb_channels = 4 * model_channels
-        self.time_embed = nn.Sequential(
-            nn.Linear(model_channels, emb_channels),
-            nn.SiLU(),
-            nn.Linear(emb_channels, emb_channels),
-        )
+        self.time_embed = time_embedding(model_channels)
         self.label_emb = nn.Embedding(num_classes, emb_channels) if num_classes else None
 
         block = partial(ResBlock, emb_channels=emb_channels, scale_shift=use_scale_shift_norm)
@@ -198,17 +234,8 @@ class OpenAIUNet(nn.Module):
             return block(c, c, resample=double) if resblock_updown else Upsample(c, conv_resample)
 
         widths = [round(mult * model_channels) for mult in channel_mult]
-        c = widths[0]
-        self.input_blocks = nn.ModuleList([Stage(conv3x3(in_channels, c))])
-        skips = [c]
-        for level, width in enumerate(widths):
-            if level > 0:
-                self.input_blocks.append(Stage(down(c)))
-                skips.append(c)
-            for _ in range(num_res_blocks):
-                self.input_blocks.append(Stage(*stage(c, width, level)))
-                skips.append(c := width)
-
+        self.input_blocks, skips = encoder(in_channels, widths, num_res_blocks, stage, down)
+        c = widths[-1]
         self.middle_block = Stage(block(c, c), attention(c), block(c, c))
 
         self.output_blocks = nn.ModuleList()
@@ -222,7 +249,7 @@ class OpenAIUNet(nn.Module):
         self.out = nn.Sequential(GroupNorm(c), nn.SiLU(), conv3x3(c, out_channels))
 
     def forward(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None) -> Tensor:
-        emb = self.time_embed(self._embed_time(self.time_scale * t).to(x.dtype))
+        emb = self.time_embed(embed_time(self.time_scale * t, self.model_channels).to(x.dtype))
         if self.label_emb is not None:
             emb = emb + self._embed_labels(class_labels)
         skips = []
@@ -237,15 +264,6 @@ class OpenAIUNet(nn.Module):
     def unconditional(self) -> bool:
         """Whether it also answers without a class."""
         return self.label_emb is None
-
-    def _embed_time(self, t: Tensor) -> Tensor:
-        """`[N] -> [N, model_channels]`: cos, then sin, of `t * 10000^(-i / frequencies)`; a zero
-        at the end if the number of channels is odd."""
-        frequencies = self.model_channels // 2
-        i = torch.arange(frequencies, dtype=torch.float32, device=t.device)
-        angle = torch.outer(t.float(), torch.exp(-math.log(10000) * i / frequencies))
-        emb = torch.cat([angle.cos(), angle.sin()], dim=1)
-        return F.pad(emb, (0, self.model_channels % 2))
 
     def _embed_labels(self, labels: Tensor | None) -> Tensor:
         assert self.label_emb is not None

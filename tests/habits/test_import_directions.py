@@ -7,10 +7,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 TOOLS = ("counts", "interrupt", "names", "options", "plugins")  # files of kdiff/ that know nothing
 ROOMS = (
-    *("checkpoints", "cli", "compat", "editing", "eval", "guidance", "networks", "samplers"),
-    "text",
+    *("checkpoints", "classifiers", "cli", "compat", "editing", "eval", "guidance", "networks"),
+    *("samplers", "text"),
 )
 BELOW_EVAL = {"tools", "samplers", "networks", "core", "guidance", "editing", "text", "checkpoints"}
+BELOW_EVAL |= {"classifiers"}
 
 # Of kdiff's own; what stands in no folder of its own in kdiff/ is the core.
 MAY_IMPORT = {
@@ -18,10 +19,11 @@ MAY_IMPORT = {
     "samplers": {"tools"},
     "networks": {"tools"},
     "core": BELOW_EVAL,
-    "guidance": {"tools", "core"},
+    "guidance": {"tools", "core", "classifiers"},
     "editing": {"tools", "samplers", "core", "guidance"},
     "text": {"tools", "core"},
     "checkpoints": {"tools", "networks", "core", "text"},
+    "classifiers": {"tools", "networks", "core", "checkpoints"},
     "eval": BELOW_EVAL,
     "compat": BELOW_EVAL | {"eval"},
     "face": BELOW_EVAL | {"eval", "compat"},  # kdiff/__init__.py

@@ -11,7 +11,9 @@ from safetensors.torch import load_file
 from scipy.optimize import minimize_scalar
 from torch import nn
 
+import noisy_classifier as noisy
 import train_classifier as tool
+from kdiff.classifiers import load_classifier
 from kdiff.eval.features.cifar10_classifier import Classifier
 
 
@@ -75,18 +77,54 @@ def test_calibration_error_is_the_mean_gap_between_confidence_and_accuracy():
     assert tool.calibration_error(sure, torch.tensor([0] * 9 + [1])) == pytest.approx(0, abs=1e-6)
 
 
-def test_it_trains_and_writes_what_the_package_reads(tmp_path):
+def bright_lines(path, n):
+    """A data set of n images with a bright line at a height that tells the class, 100 for tests."""
     rng = np.random.default_rng(0)
-    labels = rng.integers(0, 10, 2400)
-    images = rng.integers(0, 128, (2400, 32, 32, 3), dtype=np.uint8)
-    images[np.arange(2400), 3 * labels] += 127  # a bright line at a height that tells the class
+    labels = rng.integers(0, 10, n)
+    images = rng.integers(0, 128, (n, 32, 32, 3), dtype=np.uint8)
+    images[np.arange(n), 3 * labels] += 127
     arrays = {"train_images": images, "train_labels": labels}
     arrays |= {"test_images": images[:100], "test_labels": labels[:100]}
-    np.savez(tmp_path / "data.npz", **arrays)
+    np.savez(path, **arrays)
+    return path
+
+
+def test_it_trains_and_writes_what_the_package_reads(tmp_path):
     out = tmp_path / "classifier.safetensors"
-    options = ["--data", tmp_path / "data.npz", "--out", out, "--epochs", 3, "--batch", 50]
+    options = [
+        "--data",
+        bright_lines(tmp_path / "data.npz", 2400),
+        "--out",
+        out,
+        "--epochs",
+        3,
+        "--batch",
+        50,
+    ]
     result = CliRunner().invoke(tool.main, [str(o) for o in options])
     assert result.exit_code == 0, result.output
     found = json.loads(result.output[result.output.index("{") :])
     assert found["test accuracy"] > 0.3 and out.stat().st_size < 2e6  # 0.1 by chance
     Classifier().load_state_dict(load_file(out))
+
+
+def test_noise_levels_of_training_are_log_normal_but_for_one_in_eight():
+    sigmas = noisy.training_sigmas(40_000)
+    assert sigmas.min() >= noisy.SIGMA_MIN and sigmas.max() <= noisy.SIGMA_MAX
+    share = float((sigmas.log() < noisy.LN_MEAN).double().mean())
+    low, high = np.log(noisy.SIGMA_MIN), np.log(noisy.SIGMA_MAX)
+    expected = (7 * 0.5 + (noisy.LN_MEAN - low) / (high - low)) / 8
+    assert share == pytest.approx(expected, abs=0.01)
+
+
+def test_it_trains_a_noisy_classifier_that_the_package_reads(tmp_path):
+    out = tmp_path / "noisy.safetensors"
+    data = bright_lines(tmp_path / "data.npz", 600)
+    options = ["--noisy", "--data", data, "--out", out, "--epochs", 2, "--batch", 20]
+    result = CliRunner().invoke(tool.main, [str(o) for o in options])
+    assert result.exit_code == 0, result.output
+    table = result.output[result.output.index("100 test images") :].splitlines()[2:13]
+    accuracy = [float(line.split()[1].rstrip("%")) for line in table]
+    assert accuracy[0] > 30 > accuracy[-1]  # 10 by chance, which is all that sigma = 80 leaves
+    classifier = load_classifier(out)
+    assert classifier.classes[3] == "cat" and out.stat().st_size < 2e6
