@@ -49,7 +49,8 @@ def text_encoders(
     """The encoders of the pipeline in `path`, or why prompts cannot be read; None if its network
     takes none. Nothing is loaded yet."""
     if network.texts is None:
-        return None
+        needs = "encoder_hidden_states" in network.needs
+        return "its network is not of a layout that kdiff knows" if needs else None
     layout = LAYOUTS[network.texts]
     sources: dict[str, Source | None] = {}
     for part in layout.parts:

@@ -143,7 +143,8 @@ class UNet2DCondition(DiffusersNetwork):
         _only_positional(config)
         if config.addition_embed_type == "text_time":
             self.needs = ("encoder_hidden_states", "text_embeds", "time_ids")
-        if config.encoder_hid_dim_type is None and config.class_embed_type is None:
+        others = ("encoder_hid_dim_type", "class_embed_type", "time_cond_proj_dim")
+        if all(config.get(key) is None for key in others):
             layouts = {None: "Stable Diffusion", "text_time": "Stable Diffusion XL"}
             self.texts = layouts.get(config.addition_embed_type)
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import kdiff
 import text_pipelines
-from diffusers_networks import rewrite
+from diffusers_networks import make_condition, rewrite
 from kdiff.text import encoders
 
 pytestmark = [
@@ -130,6 +130,9 @@ def test_a_prompt_that_is_too_long(whole):
 
 
 WITHOUT = {
+    "its network is not of a layout that kdiff knows": lambda p: make_condition(
+        cross_attention_dim=text_pipelines.WIDTH, time_cond_proj_dim=4
+    ).save_pretrained(p / "unet"),
     "model_index.json names no text_encoder": lambda p: rewrite(
         p / "model_index.json", text_encoder=[None, None]
     ),
