@@ -36,7 +36,6 @@ class DiffusersNetwork(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor, c_noise: Tensor, **cond: Any) -> Tensor:
-        cond = {k: v for k, v in cond.items() if not k.startswith(("null_", "negative_"))}
         for name in self.needs:
             if cond.get(name) is None:
                 raise ValueError(f"this network needs {name}, one row a sample: give it in cond")

@@ -1,12 +1,19 @@
 """Prompts to latents as diffusers' own pipelines have them, on tiny random networks."""
 
+import re
+
 import diffusers
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from PIL import Image
 
 import kdiff
 import text_pipelines
 from diffusers_networks import close
+from kdiff.cli import main
+from kdiff.images import to_uint8
+from places import ROOT
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -30,21 +37,10 @@ def start(model):
 
 
 def ours(model, scale=SCALE, negative=NEGATIVE, schedule="trailing", **told):
-    """Guided by two calls, unless `scale` is None."""
-    cond = model.encode(PROMPTS, negative, **told)
-    own = {key: rows for key, rows in cond.items() if not key.startswith(("null_", "negative_"))}
-    without = {k: cond.get(f"negative_{k}", cond.get(f"null_{k}", v)) for k, v in own.items()}
-
-    def guided(x, sigma):
-        u = model(x, sigma, **without)
-        return u + scale * (model(x, sigma, **own) - u)
-
-    plan = kdiff.plan(model, "euler", steps=STEPS, schedule=schedule)
-    asked = {"seeds": [0, 1], "shape": model.shape}
-    denoise, told = (model, own) if scale is None else (guided, {})
-    ((_, states),) = kdiff.run(denoise, plan, **asked, cond=told)
-    *_, last = states
-    return last.x
+    guide = () if scale is None else f"cfg:scale={scale}"
+    cond = model.encode(PROMPTS, None if scale is None else negative, **told)
+    asked = {"steps": STEPS, "n": 2, "schedule": schedule}
+    return kdiff.sample(model, "euler", cond=cond, guide=guide, **asked)
 
 
 def theirs(pipe, model, latents=None, negative=NEGATIVE, steps=STEPS, **asked):
@@ -151,3 +147,27 @@ def flux_latents(pipe, model, **asked):
     packed = theirs(pipe, model, pipe._pack_latents(n, *n.shape), **asked)
     width, height = model.size
     return pipe._unpack_latents(packed, height, width, pipe.vae_scale_factor)
+
+
+def test_the_command_line(tmp_path):
+    """Guided pictures, and the page on prompts."""
+    pipe, model = saved(text_pipelines.stable_diffusion(tmp_path), tmp_path / "stable-diffusion")
+    told = [word for prompt in PROMPTS for word in ("--prompt", prompt)]
+    told += ["--negative-prompt", NEGATIVE, "--guide", f"cfg:scale={SCALE}"]
+    told += ["--sampler", "euler", "--schedule", "trailing", "--steps", str(STEPS)]
+    folder, out = tmp_path / "stable-diffusion", tmp_path / "out"
+    result = CliRunner().invoke(main, ["sample", "--model", str(folder), *told, "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    pictures = pipe.vae.decode(theirs(pipe, model) / pipe.vae.config.scaling_factor).sample
+    for seed, image in enumerate(to_uint8(pictures)):
+        with Image.open(out / f"{seed:06d}.png") as picture:
+            np.testing.assert_allclose(np.asarray(picture), image, atol=1)
+
+
+def test_the_page(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text_pipelines.stable_diffusion(tmp_path).save_pretrained("stable-diffusion")
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/prompts.md").read_text(), re.DOTALL)
+    names = {}
+    exec(block.replace("768", "32").replace("512", "16").replace("steps=20", "steps=2"), names)
+    assert names["latents"].shape == (2, 4, 8, 16)
