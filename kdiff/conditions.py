@@ -160,16 +160,16 @@ def nothing(cond: Conditions) -> dict[str, Any]:
 
 
 def _replaced(cond: Conditions, *prefixes: str) -> dict[str, Any]:
-    told = dict(cond)
+    others: dict[str, Any] = {}
     for key in own(cond):
-        others = [prefix + key for prefix in prefixes if prefix + key in cond]
-        if others:
-            told[key] = cond[others[0]]
+        given = [prefix + key for prefix in prefixes if prefix + key in cond]
+        if given:
+            others[key] = cond[given[0]]
         elif key == LABELS:
-            told[key] = _none_like(cond[key])
-    if all(told[key] is value for key, value in cond.items()):
+            others[key] = _none_like(cond[key])
+    if not others:
         raise ValueError("guidance needs class_labels, or a prompt, to leave out")
-    return told
+    return {**cond, **others}
 
 
 def _none_like(labels: Any) -> Any:

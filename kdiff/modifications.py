@@ -41,10 +41,15 @@ class Modification:
         return {"name": self.name, "options": dict(self.options)}
 
     def __str__(self) -> str:
-        return ":".join([self.name, *(f"{k}={v}" for k, v in self.options.items())])
+        return ":".join([self.name, *(f"{k}={_shown(v)}" for k, v in self.options.items())])
 
     def __hash__(self) -> int:
         return hash((self.name, frozenset(self.options)))
+
+
+def _shown(value: Any) -> Any:
+    """Of a record of a network, its name."""
+    return value.get("name", value) if isinstance(value, Mapping) else value
 
 
 def chosen(registry: Registry[N], what: str | Modification) -> Modification:

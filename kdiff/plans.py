@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from kdiff.editing import EDITS, edited_levels
-from kdiff.guidance import suited
+from kdiff.editing import EDITS, edited_levels, guiding
+from kdiff.guidance import guided, suited
 from kdiff.modifications import Modification, all_chosen
 from kdiff.samplers import Sampler, UnknownName, resolve
 from kdiff.samplers.outline import Outline, outline
@@ -133,6 +133,8 @@ def plan(
 
 def _suited(model: Any, plan: Plan) -> Plan:
     suited(model, plan)
+    if model is not None:
+        guided(model, guiding(plan.edits))
     return plan
 
 

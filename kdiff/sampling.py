@@ -14,11 +14,13 @@ from kdiff.conditions import LABELS, NEGATIVE, Conditions, chosen, conditions, n
 from kdiff.counts import seed_number, sizes, whole_number
 from kdiff.driver import Isolated, State, drive, isolated
 from kdiff.guidance import Guided, guided
+from kdiff.latent import check_takes_prompts
 from kdiff.model import Wrapper, as_model
 from kdiff.modifications import Modification
 from kdiff.noise import Noise
 from kdiff.plans import DEFAULT_SAMPLER, Plan
 from kdiff.plans import plan as make_plan
+from kdiff.text.rows import as_texts
 
 MOST_SAMPLES = 10**9
 FIXED_BATCH = 16  # the one batch shape of `deterministic`
@@ -39,25 +41,30 @@ def sample(
     callback: Callable[[State], None] | None = None,
     cond: Mapping[str, Any] | None = None,
     class_labels: Sequence[int] | Tensor | None = None,
+    prompt: str | Sequence[str] | None = None,
+    negative_prompt: str | Sequence[str] | None = None,
     guide: str | Modification | Sequence[str | Modification] = (),
     **planned: Any,
 ) -> Tensor:
     """`n` samples `[n, *model.shape]` from `model`, a `Denoiser` or any callable like one.
 
-    Seeds are `seeds`, or `n` (default 1) of them from `seed` (default 0) on: each determines its
-    sample, whatever `batch` it is computed in (to the network's rounding; to the bit if
-    `deterministic`, which gives the network one fixed batch shape). A seed may come twice: it then
-    starts from the same noise, and differs only by its class or `cond`. `device` and `shape` are by
-    default the model's, if it says them, and else the CPU. `dtype` is the solver's; the network
-    keeps its own. `class_labels`, and the arrays and lists in `cond`, have one row a sample; an
-    array for all of them is given as `kdiff.Shared(array)`. `guide`, such as `cfg:scale=2`, or a
-    list of these, guides the model (`kdiff.guide`). `callback` gets each `State`. All else
-    (`steps`, `nfe`, `schedule`, `options`, `edits`, ..) as in `plan`.
+    Seeds are `seeds`, or `n` (default 1, or one a prompt) of them from `seed` (default 0) on: each
+    determines its sample, whatever `batch` it is computed in (to the network's rounding; to the bit
+    if `deterministic`, which gives the network one fixed batch shape). A seed may come twice: it
+    then starts from the same noise, and differs only by its class or `cond`. `device` and `shape`
+    are by default the model's, if it says them, and else the CPU. `dtype` is the solver's; the
+    network keeps its own. `class_labels`, and the arrays and lists in `cond`, have one row a
+    sample; an array for all of them is given as `kdiff.Shared(array)`. `prompt` is one text, or one
+    for each sample, for a model that takes prompts, and `negative_prompt` what guidance leads away
+    from (`model.encode` makes conditions of them, and `model.resized` sets the size). `guide`, such
+    as `cfg:scale=2`, or a list of these, guides the model (`kdiff.guide`). `callback` gets each
+    `State`. All else (`steps`, `nfe`, `schedule`, `options`, `edits`, ..) as in `plan`.
     ValueError on bad arguments, NonFiniteError if the model breaks down.
     """
     if class_labels is not None and (cond or {}).get("class_labels") is not None:
         raise ValueError("give class_labels once, not in cond as well")
-    count = 1 if n is None else whole_number("n", n, 1, MOST_SAMPLES)
+    usual = len(prompt) if isinstance(prompt, list | tuple) else 1
+    count = usual if n is None else whole_number("n", n, 1, MOST_SAMPLES)
     if seed is not None and seeds is not None:
         raise ValueError("give only one of seed and seeds")
     first = 0 if seed is None else seed_number(seed)
@@ -67,6 +74,8 @@ def sample(
     if class_labels is not None:
         cond = {**(cond or {}), "class_labels": class_labels}
     model = guided(model, [guide] if isinstance(guide, str | Modification) else guide)
+    if prompt is not None or negative_prompt is not None:
+        cond = {**_prompted(model, prompt, negative_prompt, len(seeds), shape), **(cond or {})}
     plan = make_plan(model, sampler, **planned)
     unused = None if plan.edits or isinstance(model, Guided) else negatives(cond or {})
     if unused:
@@ -88,6 +97,17 @@ def sample(
                 callback(state)
         results.append(state.x)
     return torch.cat(results)
+
+
+def _prompted(
+    model: Any, prompt: Any, negative: Any, n: int, shape: Sequence[int] | None
+) -> Conditions:
+    if prompt is None:
+        raise ValueError("negative_prompt is what guidance leads away from: give prompt too")
+    check_takes_prompts(model)
+    if shape is not None:
+        raise ValueError("give the size by model.resized(width=, height=), not shape")
+    return model.encode(as_texts("prompt", prompt, n), negative)
 
 
 def run(

@@ -61,6 +61,11 @@ def trailing(n: int, steps: int) -> np.ndarray:
     return np.round(np.arange(steps, 0, -steps / n))[:n] - 1.0
 
 
+def even(n: int, steps: int) -> np.ndarray:
+    """As trailing, but not rounded to whole timesteps: the grid of Flux's pipeline."""
+    return np.arange(n, 0, -1) * (steps / n) - 1.0
+
+
 @dataclass(frozen=True)
 class Schedule:
     """A function of (n, sigma_min, sigma_max), which gives `n` sigmas, or for discrete models of
@@ -96,7 +101,7 @@ def _adopt(registry: Registry[Schedule], name: str, function: Any) -> None:
 
 
 SCHEDULES: Registry[Schedule] = Registry("schedule", "kdiff.schedules", _adopt)
-for _function in (karras, exponential, polyexponential, vp, linspace, leading, trailing):
+for _function in (karras, exponential, polyexponential, vp, linspace, leading, trailing, even):
     SCHEDULES[_function.__name__] = Schedule(_function)
 
 
@@ -126,8 +131,8 @@ def schedule(
 
     `final="zero"`: `steps` points down to sigma_min, then 0 (k-diffusion, EDM).
     `final="sigma_min"`: `steps` + 1 points that end at sigma_min (DPM-Solver, diff-sampler).
-    Grids of timesteps (linspace, leading, trailing) go evenly over the model's timesteps whose
-    sigma is not above sigma_max, nor below a sigma_min that is given here.
+    Grids of timesteps (linspace, leading, trailing, even) go evenly over the model's timesteps
+    whose sigma is not above sigma_max, nor below a sigma_min that is given here.
     A range that is not given is the one of `model` (anything with sigma_min, sigma_max, sigmas). An
     eps model of discrete timesteps begins at a sigma of 160 at most (`kdiff.precond` says why); a
     larger sigma_max, given here or to `kdiff.wrap` or `kdiff.load`, goes up to its table's end.

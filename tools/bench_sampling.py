@@ -12,6 +12,11 @@ printed. On a busy one, CPU time in one thread still says something:
 
     python tools/bench_sampling.py --threads 1 --no-peers --rounds 20
 
+With --guide, kdiff runs with classifier-free guidance, and the bare network has a batch twice as
+large, as guidance needs it, of which the second half has no class:
+
+    python tools/bench_sampling.py --guide --batch 32
+
 In several threads CPU time includes waiting, unless OMP_WAIT_POLICY=passive is set.
 """
 
@@ -44,6 +49,25 @@ def bare(model, plan: kdiff.Plan, x: Tensor, labels: Tensor) -> Iterator[int]:
     for i in range(plan.nfe):
         model.network(x, c_noise, class_labels=labels)
         yield i + 1
+
+
+@torch.no_grad()
+def bare_doubled(model, plan: kdiff.Plan, x: Tensor, labels: Tensor) -> Iterator[int]:
+    x, labels = torch.cat([x, x]), torch.cat([labels, torch.full_like(labels, -1)])
+    yield from bare(model, plan, x, labels)
+
+
+def guided(sampler: str, scale: float = 1.5) -> Loop:
+    """As `ours`, guided: each answer counts once, as a call of the doubled network does."""
+
+    def loop(model, plan: kdiff.Plan, x: Tensor, labels: Tensor) -> Iterator[int]:
+        own, cond = kdiff.plan(model, sampler, nfe=plan.nfe), {"class_labels": labels}
+        around = kdiff.guidance.cfg(model, scale)
+        for _, states in sample_stepwise(around, own, range(len(x)), batch=len(x), cond=cond):
+            for state in states:
+                yield state.asks
+
+    return loop
 
 
 def ours(sampler: str) -> Loop:
@@ -94,7 +118,8 @@ def k_diffusion_style_loop(model, plan: kdiff.Plan, x: Tensor, labels: Tensor) -
 
 
 class Costs:
-    """Seconds of wall and of CPU time per evaluation, for each loop in each round."""
+    """Seconds of wall and of CPU time per evaluation, for each loop in each round; the first one is
+    what the others are compared with."""
 
     def __init__(self, loops: dict[str, Callable[[], Iterator[int]]]):
         self.loops = loops
@@ -117,9 +142,10 @@ class Costs:
             self.rounds[name].append(costs / evaluations[name])
 
     def table(self) -> Iterator[str]:
-        yield f"{'':<24} {'seconds':>8}   of the bare network, and of its CPU time"
+        first = next(iter(self.rounds))
+        yield f"{'':<24} {'seconds':>8}   of the {first}, and of its CPU time"
         for name, costs in self.rounds.items():
-            ratios = np.array(costs) / np.array(self.rounds["bare network"])
+            ratios = np.array(costs) / np.array(self.rounds[first])
             low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75], axis=0)
             parts = [
                 f"{middle[i]:6.3f} ({low[i]:.3f} to {high[i]:.3f})" for i in range(len(middle))
@@ -149,8 +175,16 @@ def _all_programs() -> float | None:
 @click.option("--threads", default=torch.get_num_threads(), help="That torch computes in.")
 @click.option("--peers/--no-peers", default=True, help="The loops that are not kdiff's.")
 @click.option("--sampler", default="dpmpp_2m,dpmpp_2m_sde", help="kdiff's samplers to time.")
+@click.option("--guide", is_flag=True, help="Guided samplers against the doubled network.")
 def main(
-    name: str, batch: int, steps: int, rounds: int, threads: int, peers: bool, sampler: str
+    name: str,
+    batch: int,
+    steps: int,
+    rounds: int,
+    threads: int,
+    peers: bool,
+    sampler: str,
+    guide: bool,
 ) -> None:
     """Time sampling loops against the bare network."""
     torch.set_num_threads(threads)
@@ -159,9 +193,12 @@ def main(
     x = torch.randn(batch, *model.shape, generator=torch.Generator().manual_seed(0))
     x = x.contiguous(memory_format=torch.channels_last)
     labels = torch.arange(batch) % len(model.classes)
-    loops: dict[str, Loop] = {"bare network": bare}
-    loops |= {f"kdiff {s}": ours(s) for s in sampler.split(",")}
-    if peers:
+    samplers = sampler.split(",")
+    loops: dict[str, Loop] = {"bare network": bare, **{f"kdiff {s}": ours(s) for s in samplers}}
+    if guide:
+        loops = {"doubled bare network": bare_doubled}
+        loops |= {f"kdiff {s}, cfg": guided(s) for s in samplers}
+    elif peers:
         loops |= {"diffusers dpm++ 2m": diffusers_loop}
         loops |= {"k-diffusion style 2m": k_diffusion_style_loop}
     costs = Costs({k: partial(loop, model, plan, x, labels) for k, loop in loops.items()})

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+from kdiff.conditions import chosen
 from kdiff.counts import whole_number
 from kdiff.driver import State
 from kdiff.images import to_uint8
@@ -34,8 +36,9 @@ def every_class(model: Model, n: int) -> tuple[list[int] | None, str | None]:
 
 @dataclass(frozen=True)
 class Generated:
-    """One image for each of `seeds`, of the class in `labels` (None: no classes). ValueError if a
-    seed comes twice: its images would be counted as independent, and are not."""
+    """One image for each of `seeds`, of the class in `labels` (None: no classes) and under other
+    conditions in `told`, with a row for each. ValueError if a seed comes twice: its images would be
+    counted as independent, and are not."""
 
     model: Model
     plan: Plan
@@ -43,6 +46,7 @@ class Generated:
     labels: Sequence[int] | None = None
     deterministic: bool = False
     ended: Callable[[State], None] | None = None  # gets the last state of each batch
+    told: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.seeds, range) and len(set(map(int, self.seeds))) < len(self.seeds):
@@ -63,7 +67,7 @@ class Generated:
             seeds,
             batch=batch,
             deterministic=self.deterministic,
-            cond={"class_labels": labels},
+            cond={"class_labels": labels, **chosen(self.told, indices)},
         )
         for _, states in runs:
             last = deque(states, maxlen=1)[0]

@@ -121,10 +121,14 @@ def modifications(cell: Mapping[str, Any], key: str) -> list[str]:
     return [str(Modification(one["name"], one["options"])) for one in cell.get(key) or ()]
 
 
+def bare(metric: str) -> str:
+    """`FD (cifar10-classifier)` -> FD."""
+    return re.sub(r" \(.*\)$", "", metric)
+
+
 def higher_is_better(metric: str) -> bool:
     """Of `IS (cifar10-classifier)` as of `IS`. An unknown metric counts as a distance."""
-    label = re.sub(r" \(.*\)$", "", metric)
-    return any(own.label == label and own.higher_is_better for own in all_metrics().values())
+    return any(own.label == bare(metric) and own.higher_is_better for own in all_metrics().values())
 
 
 def read_sweep(folder: Path, warn: Callable[[str], None] | None = None) -> Sweep:

@@ -1,17 +1,13 @@
-"""A metric against NFE, drawn by matplotlib."""
+"""Plots drawn by matplotlib."""
 
 from __future__ import annotations
 
 import io
-import math
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kdiff.eval.report.cells import higher_is_better
+from kdiff.eval.report.axes import tick_text
 from kdiff.eval.report.digits import two_digits
-from kdiff.eval.report.tables import Table
+from kdiff.eval.report.plots import Plot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,114 +26,53 @@ STYLE = {
 NO_DATE: dict[str, dict[str, str | None]] = {"svg": {"Date": None}, "png": {"Software": None}}
 
 
-@dataclass(frozen=True)
-class Axis:
-    """From `low` to `high`, logarithmic or not, with the ticks that are labelled."""
-
-    low: float
-    high: float
-    log: bool
-    ticks: Sequence[float]
-
-
-def value_axis(table: Table) -> Axis:
-    """All values and the noise floor. Logarithmic if they are positive and span a factor of 2 or
-    more, unless the metric is itself a score or a share; errors have room where it is not."""
-    values = [figure.value for *_, figure in table.figures()]
-    if table.noise_floor is not None:
-        values.append(table.noise_floor)
-    errors = [figure.error or 0.0 for *_, figure in table.figures()]
-    if not higher_is_better(table.metric) and min(values) > 0 and max(values) >= 2 * min(values):
-        margin = (max(values) / min(values)) ** 0.1
-        low, high = min(values) / margin, max(values) * margin
-        return Axis(low, high, True, _log_ticks(low, high))
-    largest = max(errors, default=0.0)
-    margin = largest + 0.06 * (max(values) - min(values)) or 0.1 * abs(values[0]) or 1.0
-    low, high = min(values) - margin, max(values) + margin
-    return Axis(low, high, False, _even_ticks(low, high))
-
-
-def nfe_axis(table: Table) -> Axis:
-    """Logarithmic, with ticks where the cells are; where they crowd, where the most are."""
-    counts = Counter(nfe for _, nfe, _ in table.figures())
-    low, high = min(counts) / 1.1, max(counts) * 1.1
-    room = 0.05 * math.log(high / low)
-    ticks: list[int] = []
-    for nfe, _ in counts.most_common():
-        if all(abs(math.log(nfe / tick)) > room for tick in ticks):
-            ticks.append(nfe)
-    return Axis(low, high, True, sorted(ticks))
-
-
-def _log_ticks(low: float, high: float) -> list[float]:
-    """Powers of ten; where these are few, round numbers between them too."""
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for factors in ((1,), (1, 2, 5), (1, 2, 3, 4, 5, 6, 8)):
-        ticks = [f * 10.0**p for p in powers for f in factors if low <= f * 10.0**p <= high]
-        if len(ticks) >= 4:
-            return ticks
-    return ticks
-
-
-def _even_ticks(low: float, high: float) -> list[float]:
-    """About five round numbers."""
-    rough = (high - low) / 5
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
-    return [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
-
-
-def tick_text(value: float) -> str:
-    """`0.1`, `20`, `5,000`: no more digits than there are."""
-    return f"{value:,.10g}" if 1e-4 <= abs(value) < 1e7 or value == 0 else f"{value:.3g}"
-
-
 def look(index: int) -> tuple[int, int, int]:
     """A row's colour, marker and dashes: in tables of many rows no two look the same."""
     again, colour = divmod(index, len(COLOURS))
     return colour, (colour + again) % len(MARKERS), again % len(DASHES)
 
 
-def draw(table: Table, suffix: str) -> bytes:
-    """The table as a picture, `svg` or `png`; the same bytes for the same table."""
+def draw(plot: Plot, suffix: str) -> bytes:
+    """The plot as a picture, `svg` or `png`; the same bytes for the same plot."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     with rc_context(STYLE):  # type: ignore[arg-type]
-        names = [len(row.label[:LONGEST_NAME]) for row in table.rows]
+        names = [len(line.label[:LONGEST_NAME]) for line in plot.lines]
         size = (6.6 + 0.07 * max(names), max(4.2, 0.6 + 0.19 * len(names)))
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
-        axes.set_title(table.title, loc="left", fontsize=10)
-        axes.set_ylabel(table.metric)
-        _scale(axes, nfe_axis(table), value_axis(table))
-        _lines(axes, table)
+        axes.set_title(plot.title, loc="left", fontsize=10)
+        _scale(axes, plot)
+        _lines(axes, plot)
         figure.legend(loc="outside right upper", frameon=False, fontsize=8)
         out = io.BytesIO()
         figure.savefig(out, format=suffix, dpi=160, metadata=NO_DATE[suffix])
     return out.getvalue()
 
 
-def _scale(axes: Axes, x: Axis, y: Axis) -> None:
+def _scale(axes: Axes, plot: Plot) -> None:
+    x, y = plot.x, plot.y
     for axis, scale, of in ((axes.xaxis, axes.set_xscale, x), (axes.yaxis, axes.set_yscale, y)):
         scale("log" if of.log else "linear")
         axis.set_ticks(of.ticks, labels=[tick_text(tick) for tick in of.ticks])
         axis.set_ticks([], minor=True)
-    axes.set(xlim=(x.low, x.high), ylim=(y.low, y.high), xlabel="NFE")
+    axes.set(xlim=(x.low, x.high), ylim=(y.low, y.high), xlabel=x.name, ylabel=y.name)
 
 
-def _lines(axes: Axes, table: Table) -> None:
-    for row in table.rows:
-        points = [(nfe, figure) for one, nfe, figure in table.figures() if one is row]
-        if not points:
+def _lines(axes: Axes, plot: Plot) -> None:
+    for line in plot.lines:
+        if not line.points:
             continue
-        colour, marker, dash = look(row.index)
+        colour, marker, dash = look(line.index)
         dashes = tuple(map(float, DASHES[dash].split()))
+        across = [point.x_error or 0.0 for point in line.points]
         axes.errorbar(
-            [nfe for nfe, _ in points],
-            [figure.value for _, figure in points],
-            yerr=[figure.error or 0.0 for _, figure in points],
-            label=_name(row.label),
+            [point.x for point in line.points],
+            [point.y for point in line.points],
+            yerr=[point.error or 0.0 for point in line.points],
+            xerr=across if any(across) else None,
+            label=_name(line.label),
             color=COLOURS[colour],
             marker=MARKERS[marker],
             linestyle=(0, dashes) if dashes else "-",
@@ -145,18 +80,37 @@ def _lines(axes: Axes, table: Table) -> None:
             linewidth=1.3,
             capsize=2,
         )
-    if table.noise_floor is not None:
-        text = f"noise floor {two_digits(table.noise_floor)}"
-        axes.axhline(table.noise_floor, color="#555555", linestyle=(0, (5, 3)), linewidth=1)
+        for point in line.points:
+            if point.best:
+                axes.plot(point.x, point.y, MARKERS[marker], color=COLOURS[colour], markersize=8)
+            if point.mark:
+                _beside(axes, point.mark, (point.x, point.y), COLOURS[colour])
+    if plot.noise_floor is not None:
+        text = f"noise floor {two_digits(plot.noise_floor)}"
+        axes.axhline(plot.noise_floor, color="#555555", linestyle=(0, (5, 3)), linewidth=1)
         axes.annotate(
             text,
-            (0, table.noise_floor),
+            (0, plot.noise_floor),
             xycoords=("axes fraction", "data"),
             xytext=(4, -10),
             textcoords="offset points",
             fontsize=8,
             color="#555555",
         )
+
+
+def _beside(axes: Axes, text: str, point: tuple[float, float], colour: str) -> None:
+    from matplotlib.patheffects import withStroke
+
+    axes.annotate(
+        text,
+        point,
+        xytext=(5, 4),
+        textcoords="offset points",
+        fontsize=7,
+        color=colour,
+        path_effects=[withStroke(linewidth=2, foreground="white")],
+    )
 
 
 def _name(label: str) -> str:

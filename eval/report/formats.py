@@ -9,20 +9,23 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from kdiff.eval.report.across import NFE
 from kdiff.eval.report.cells import Result, modifications
 from kdiff.eval.report.tables import FAILED, MISSING, Row, Table
 from kdiff.eval.sweep.cell_line import MODIFICATIONS
 
 
 def to_csv(tables: Sequence[Table]) -> str:
-    """A line for each cell, with all digits of its figure, or why there is none."""
+    """A line for each cell, with all digits of its figure, or why there is none. If a table
+    is by an option, two more columns say by which, and at which of its values."""
     text = io.StringIO()
-    out = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
+    option = ("by", "at") if any(table.across is not NFE for table in tables) else ()
+    out = csv.DictWriter(text, [*option, *CSV_COLUMNS], lineterminator="\n")
     out.writeheader()
     for table in tables:
         for row in table.rows:
-            for nfe, result in sorted(row.results.items()):
-                out.writerow(_csv_line(table, row, nfe, result))
+            for column, result in sorted(row.results.items()):
+                out.writerow(_csv_line(table, row, column, result))
     return text.getvalue()
 
 
@@ -34,8 +37,8 @@ CSV_COLUMNS = (
 )
 
 
-def _csv_line(table: Table, row: Row, nfe: int, result: Result) -> dict[str, Any]:
-    cell, figure = result.cell, table.figure(row, nfe)
+def _csv_line(table: Table, row: Row, column: float, result: Result) -> dict[str, Any]:
+    cell, figure = result.cell, table.figure(row, column)
     features, reference = cell.get("features") or {}, cell.get("reference") or {}
     line: dict[str, Any] = {
         **{key: cell.get(key) for key in ("sampler", "asks", "steps", "schedule", "final")},
@@ -44,7 +47,7 @@ def _csv_line(table: Table, row: Row, nfe: int, result: Result) -> dict[str, Any
         **{"metric": table.metric, "model": table.model, "n": table.n, "row": row.label},
         "status": "ok" if figure else FAILED if result.failures else "missing",
         "reason": "; ".join(failure.error for failure in result.failures),
-        "best": int(table.is_best(row, nfe)),
+        "best": int(table.is_best(row, column)),
         "noise_floor": result.noise_floor.get(table.metric),
         "options": json.dumps(cell.get("options") or {}),
         "first_seeds": " ".join(map(str, result.first_seeds)),
@@ -53,6 +56,8 @@ def _csv_line(table: Table, row: Row, nfe: int, result: Result) -> dict[str, Any
         "reference": reference.get("name"),
         "model_sha256": cell["model"].get("sha256"),
     }
+    if table.across is not NFE:
+        line |= {"by": table.across.name, "at": column}
     if figure:
         line |= {"value": figure.value, "error": figure.error, "repeats": figure.repeats}
     return line
@@ -64,13 +69,13 @@ def to_markdown(tables: Sequence[Table]) -> str:
 
 
 def _markdown(table: Table) -> str:
-    lines = [["sampler", *map(table.heading, table.nfes)]]
+    headings = [_plain(table.heading(column)).replace("|", "\\|") for column in table.columns]
+    lines = [["sampler", *headings]]
     for row in table.rows:
-        texts = [
-            f"**{table.text(row, nfe)}**" if table.is_best(row, nfe) else table.text(row, nfe)
-            for nfe in table.nfes
-        ]
-        lines.append([_code(row.label), *texts])
+        texts = [table.text(row, column) for column in table.columns]
+        best = [table.is_best(row, column) for column in table.columns]
+        bold = [f"**{text}**" if b else text for text, b in zip(texts, best, strict=True)]
+        lines.append([_code(row.label), *bold])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     aligned = [
         "| " + " | ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) + " |"
@@ -99,20 +104,20 @@ def to_latex(tables: Sequence[Table]) -> str:
 
 def _latex(table: Table) -> str:
     lines = [
-        " & ".join(map(tex, ["sampler", *map(table.heading, table.nfes)])) + r" \\",
+        " & ".join(map(tex, ["sampler", *map(table.heading, table.columns)])) + r" \\",
         r"\midrule",
     ]
     for row in table.rows:
-        texts = [tex(table.text(row, nfe)) for nfe in table.nfes]
-        for i, nfe in enumerate(table.nfes):
-            if table.is_best(row, nfe):
+        texts = [tex(table.text(row, column)) for column in table.columns]
+        for i, column in enumerate(table.columns):
+            if table.is_best(row, column):
                 texts[i] = rf"\textbf{{{texts[i]}}}"
         lines.append(" & ".join([tex(row.label), *texts]) + r" \\")
     body = "\n".join(lines)
     return (
         "\\begin{table}\n\\centering\n"
         f"\\caption{{{tex(table.title)}. {tex(table.caption)}}}\n"
-        f"\\begin{{tabular}}{{l{'r' * len(table.nfes)}}}\n\\toprule\n{body}\n\\bottomrule\n"
+        f"\\begin{{tabular}}{{l{'r' * len(table.columns)}}}\n\\toprule\n{body}\n\\bottomrule\n"
         "\\end{tabular}\n\\end{table}\n"
     )
 

@@ -3,21 +3,43 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from kdiff.editing import EDITS
+from kdiff.eval.report import across as columns
+from kdiff.eval.report.across import NFE, Across
 from kdiff.eval.report.cells import Result, modifications
 from kdiff.eval.sweep.cell_line import MODIFICATIONS
+from kdiff.guidance import GUIDANCE
+from kdiff.modifications import Modification
 from kdiff.samplers import REGISTRY
 
-# These belong to the table or the column, or follow from sampler, schedule and NFE.
+# These belong to the table or the column, or follow from sampler, schedule and steps.
 NOT_THE_ROWS = (
     *("model", "features", "reference", "metrics", "seeds"),
-    *("sampler", "options", "nfe", "asks", "steps", "sigmas"),
+    *("sampler", "options", "nfe", "asks", "sigmas"),
 )
+Modified = Callable[[Mapping[str, Any], str], list[str]]
 
 
-def settings(cell: Mapping[str, Any]) -> dict[str, str]:
+def shortened(cell: Mapping[str, Any], key: str) -> list[str]:
+    """As `modifications`, of the options only the first, and those that are not the default."""
+    registry: Mapping[str, Any] = GUIDANCE if key == "guidance" else EDITS
+    texts = []
+    for one in cell.get(key) or ():
+        known = registry[one["name"]].options if one["name"] in registry else {}
+        first = next(iter(known), None)
+        shown = {
+            name: value
+            for name, value in one["options"].items()
+            if name not in known or name == first or str(value) != str(known[name].default)
+        }
+        texts.append(str(Modification(one["name"], shown)))
+    return texts
+
+
+def settings(cell: Mapping[str, Any], modified: Modified = modifications) -> dict[str, str]:
     """A row's settings beside its sampler, in words: options that are not the default, the rest
     as it is."""
     sampler = REGISTRY.get(cell["sampler"])
@@ -29,18 +51,22 @@ def settings(cell: Mapping[str, Any]) -> dict[str, str]:
     for key, value in cell.items():
         if key in MODIFICATIONS:
             if value:
-                shown[key] = ", ".join(modifications(cell, key))
+                shown[key] = ", ".join(modified(cell, key))
+        elif key == "steps":
+            shown[key] = f"{value} steps"
         elif key not in NOT_THE_ROWS:
             text = {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
             shown[key] = text if key in ("schedule", "dtype") else f"{key}={text}"
     return shown
 
 
-def labelled(results: Sequence[Result], subject: Sequence[str]) -> list[tuple[str, Result]]:
+def labelled(
+    results: Sequence[Result], subject: Sequence[str], across: Across = NFE
+) -> list[tuple[str, Result]]:
     """Each result under its row's name: the sampler, its options where not default, guidance and
     edits, and what else is not the same all over the sweep; where that does not tell two apart,
     their noise levels, or their numbers."""
-    described = [settings(result.cell) for result in results]
+    described = [settings(across.rest(result.cell), shortened) for result in results]
     keys = dict.fromkeys(key for one in described for key in one)
     differing = {key for key in keys if len({one.get(key) for one in described}) > 1}
     labels = []
@@ -51,7 +77,7 @@ def labelled(results: Sequence[Result], subject: Sequence[str]) -> list[tuple[st
         labels.append(f"{sampler} ({', '.join(shown)})" if shown else sampler)
     for tell_apart in (_noise_levels, lambda _, nth: f"[{nth}]"):
         places = [
-            (label, comparable(r, subject), r.column)
+            (label, comparable(r, subject), across.place(r))
             for label, r in zip(labels, results, strict=True)
         ]
         shared = {place[0] for place in places if places.count(place) > 1}
@@ -64,10 +90,19 @@ def labelled(results: Sequence[Result], subject: Sequence[str]) -> list[tuple[st
     return list(zip(labels, results, strict=True))
 
 
-def order(rows: Sequence[tuple[str, Result]]) -> dict[str, int]:
-    """Each row's place: as `kdiff list` has the samplers, since cells finish in any order."""
+def order(rows: Sequence[tuple[str, Result]], across: Across = NFE) -> dict[str, int]:
+    """Each row's place: as `kdiff list` has the samplers, since cells finish in any order; rows of
+    one sampler by their guidance, then their steps, then as they come."""
     listed = {name: i for i, name in enumerate(REGISTRY)}
-    places = {label: listed.get(r.cell["sampler"], len(listed)) for label, r in rows}
+
+    def place(result: Result) -> tuple[Any, ...]:
+        cell = across.rest(result.cell)
+        guidance = [one["name"] for one in cell.get("guidance") or ()]
+        numbers = list(columns.settings(cell, ("guidance",)))
+        steps = cell.get("steps") if isinstance(cell.get("steps"), int) else 0
+        return listed.get(cell["sampler"], len(listed)), guidance, numbers, steps
+
+    places = {label: place(result) for label, result in rows}
     return {label: i for i, label in enumerate(sorted(places, key=places.__getitem__))}
 
 

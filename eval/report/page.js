@@ -124,11 +124,15 @@ function scale(axis, from, to) {
   return (value) => from + ((f(Math.max(value, axis.log ? 1e-300 : -Infinity)) - low) / (high - low)) * (to - from);
 }
 
+function axisName(axis) {
+  return axis.log ? `${axis.name} (log axis)` : axis.name;
+}
+
 function drawPlot() {
   const { svg } = plot;
   const width = plot.box.clientWidth;
   if (!width) return;
-  const { x, y, rows, metric, floor, floorText } = views[view];
+  const { x, y, rows, floor, floorText } = views[view];
   const height = Math.round(Math.min(400, Math.max(260, width * 0.62)));
   const left = 12 + 7 * Math.max(...y.labels.map((label) => label.length), 2);
   const inside = { left, right: width - 12, top: 26, bottom: height - 42 };
@@ -136,7 +140,7 @@ function drawPlot() {
   const py = scale(y, inside.bottom, inside.top);
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   svg.setAttribute("height", height);
-  svg.setAttribute("aria-label", `${metric} against NFE; the table below has the same figures`);
+  svg.setAttribute("aria-label", `${y.name} against ${x.name}; tables have the same figures`);
   const nodes = [
     ...y.ticks.flatMap((tick, i) => [
       shape("line", { class: "gridline", x1: inside.left, x2: inside.right, y1: py(tick), y2: py(tick) }),
@@ -144,8 +148,8 @@ function drawPlot() {
     ]),
     ...x.ticks.map((tick, i) =>
       shape("text", { x: px(tick), y: inside.bottom + 20, "text-anchor": "middle" }, x.labels[i])),
-    shape("text", { x: 0, y: 12 }, y.log ? `${metric} (log axis)` : metric),
-    shape("text", { x: inside.right, y: height - 4, "text-anchor": "end" }, "NFE (log axis)"),
+    shape("text", { x: 0, y: 12 }, axisName(y)),
+    shape("text", { x: inside.right, y: height - 4, "text-anchor": "end" }, axisName(x)),
   ];
   if (floor !== null) {
     nodes.push(
@@ -162,7 +166,7 @@ function drawPlot() {
 function drawSeries(row, px, py, inside) {
   const [colour, mark, dash] = row.look;
   const group = shape("g", { class: `series s${colour}` });
-  const at = row.points.map((p) => ({ point: p, row, x: px(p.nfe), y: py(p.value) }));
+  const at = row.points.map((p) => ({ point: p, row, x: px(p.x), y: py(p.value) }));
   const path = at.map((p) => `${p.x.toFixed(1)} ${p.y.toFixed(1)}`).join("L");
   if (path) group.append(shape("path", { class: "line", d: `M${path}`, "stroke-dasharray": dashes[dash] }));
   for (const { point, x, y } of at) {
@@ -173,7 +177,9 @@ function drawSeries(row, px, py, inside) {
         class: "error", d: `M${x - 3} ${high}h6M${x - 3} ${low}h6M${x} ${high}V${low}`,
       }));
     }
-    group.append(shape("path", { class: "mark", d: MARKS[mark], transform: `translate(${x} ${y})` }));
+    const size = point.best ? 1.7 : 1;
+    group.append(shape("path", { class: "mark", d: MARKS[mark], transform: `translate(${x} ${y}) scale(${size})` }));
+    if (point.mark) group.append(shape("text", { x: x + 7, y: y - 5 }, point.mark));
   }
   plot.points.push(...at);
   return group;
@@ -200,7 +206,7 @@ function hover(found) {
   if (!found) return;
   const { point, row } = found;
   plot.tip.replaceChildren(
-    element("b", {}, row.label), `NFE ${point.nfe}: ${point.text}`, element("br"), point.n);
+    element("b", {}, row.label), `${point.place}: ${point.text}`, element("br"), point.n);
   const most = plot.box.clientWidth - plot.tip.offsetWidth;
   const above = found.y - plot.tip.offsetHeight - 14;
   plot.tip.style.left = `${Math.max(0, Math.min(most, found.x - plot.tip.offsetWidth / 2))}px`;

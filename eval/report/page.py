@@ -10,11 +10,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from kdiff.eval.report.cells import Result, Sweep, higher_is_better
-from kdiff.eval.report.curves import DASHES, look, nfe_axis, tick_text, value_axis
+from kdiff.eval.report.across import NFE
+from kdiff.eval.report.axes import Axis, tick_text
+from kdiff.eval.report.cells import Result, Sweep
+from kdiff.eval.report.curves import DASHES, look
 from kdiff.eval.report.digits import digits, two_digits
 from kdiff.eval.report.labels import settings
-from kdiff.eval.report.tables import Table
+from kdiff.eval.report.plots import Plot, images, plots
+from kdiff.eval.report.tables import Row, Table
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -34,17 +37,20 @@ def render(sweep: Sweep, tables: Sequence[Table]) -> str:
     template = environment.from_string(here.joinpath("page.html.jinja").read_text("utf-8"))
     results = list({id(r): r for r in (*sweep.results, *sweep.unjudged)}.values())
     numbers = {id(result): i for i, result in enumerate(results)}
-    labels = {
-        id(r): row.label for table in tables for row in table.rows for r in row.results.values()
-    }
+    labels: dict[int, str] = {}
+    for table in tables:
+        for row in table.rows:
+            for column, result in row.results.items():
+                labels.setdefault(id(result), _label(table, row, column))
+    drawn = plots(tables)
     return template.render(
         sweep=sweep,
-        tables=tables,
+        plots=drawn,
         facts=_facts(sweep),
         commands=_commands(sweep),
         number=lambda result: numbers[id(result)],
         data={
-            "views": [_view(table, numbers) for table in tables],
+            "views": [_view(plot, numbers) for plot in drawn],
             "dashes": DASHES,
             "results": [_result(result, labels.get(id(result))) for result in results],
         },
@@ -90,43 +96,49 @@ def _facts(sweep: Sweep) -> list[str]:
     return facts
 
 
-def _view(table: Table, numbers: dict[int, int]) -> dict[str, Any]:
-    """A table as the page's script wants it: its axes, and a line for each row."""
-    x, y = nfe_axis(table), value_axis(table)
-    floor = table.noise_floor
+def _label(table: Table, row: Row, column: float) -> str:
+    """What its pictures are of."""
+    of = [] if table.across is NFE else [table.across.heading(column, ())]
+    return ", ".join([row.label, *of])
+
+
+def _view(plot: Plot, numbers: dict[int, int]) -> dict[str, Any]:
+    """A plot as the page's script wants it: its axes, and its lines."""
+    floor = plot.noise_floor
     return {
-        "model": table.model,
-        "choice": table.title.replace(f", {table.model}", "", 1),
-        "metric": table.metric,
-        "higher": higher_is_better(table.metric),
-        "x": {**asdict(x), "labels": list(map(tick_text, x.ticks))},
-        "y": {**asdict(y), "labels": list(map(tick_text, y.ticks))},
+        "model": plot.model,
+        "choice": plot.title.replace(f", {plot.model}", "", 1),
+        "higher": plot.higher,
+        "x": _axis(plot.x),
+        "y": _axis(plot.y),
         "floor": floor,
         "floorText": None if floor is None else f"noise floor {two_digits(floor)}",
         "rows": [
             {
-                "label": row.label,
-                "look": look(row.index),
+                "label": line.label,
+                "look": look(line.index),
                 "points": [
                     {
-                        "nfe": nfe,
-                        "value": figure.value,
-                        "error": figure.error,
-                        "text": table.text(row, nfe),
-                        "n": _images(figure.n, figure.repeats),
-                        "result": numbers[id(row.results[nfe])],
+                        "x": point.x,
+                        "value": point.y,
+                        "error": point.error,
+                        "place": point.place,
+                        "text": point.text,
+                        "n": point.n,
+                        "result": numbers[id(point.result)],
+                        **({"mark": point.mark} if point.mark else {}),
+                        **({"best": True} if point.best else {}),
                     }
-                    for one, nfe, figure in table.figures()
-                    if one is row
+                    for point in line.points
                 ],
             }
-            for row in table.rows
+            for line in plot.lines
         ],
     }
 
 
-def _images(n: int, repeats: int) -> str:
-    return f"N = {n:,}" + (f", {repeats} repeats" if repeats > 1 else "")
+def _axis(axis: Axis) -> dict[str, Any]:
+    return {**asdict(axis), "labels": list(map(tick_text, axis.ticks))}
 
 
 def _result(result: Result, label: str | None) -> dict[str, Any]:
@@ -137,14 +149,14 @@ def _result(result: Result, label: str | None) -> dict[str, Any]:
     for figure in result.figures:
         value, error = digits(figure)
         text = value + (f" ± {error}" if error else "")
-        figures[figure.metric, figure.n] = (text, _images(figure.n, figure.repeats))
+        figures[figure.metric, figure.n] = (text, images(figure))
     about = {
         "steps": cell.get("steps"),
         "evaluations": result.most and f"{result.nfe_text} on average, at most {result.most}",
         "asks of the sampler": cell.get("asks"),
         **{
             key.replace("_", " "): text.removeprefix(f"{key}=")
-            for key, text in settings(cell).items()
+            for key, text in settings(NFE.rest(cell)).items()
         },
         "noise levels": _grid(cell.get("sigmas") or []),
         "seeds": ", ".join(seeds),

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdiff.eval.report.cells import WITHOUT_NETWORK, Figure, higher_is_better
+from kdiff.eval.report.cells import WITHOUT_NETWORK, Figure, Result, higher_is_better
 
 
 def names(subjects: Sequence[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, str]]:
-    """For each table its model's name and its title, which says what sets it apart from others
-    of the same metric."""
+    """For each table, a metric and one of its cells, its model's name and its title, which says
+    what sets it apart from others of the same metric."""
     models = [cell["model"] for _, cell in subjects]
     found = []
     for metric, cell in subjects:
@@ -62,6 +62,19 @@ def about(cell: Mapping[str, Any], metric: str, n: int, figures: Sequence[Figure
         resize = f", resize {features['resize']}" if features.get("resize") else ""
         text += f", network {features.get('name')}{resize}"
     return f"{text}; {better} is better. N = {n:,} images in each {_repeats(figures)}"
+
+
+def about_columns(name: str, results: Sequence[Result], elsewhere: int) -> str:
+    """What to say of a table by the values of an option, before its noise floor."""
+    steps = {str(result.cell.get("steps")) for result in results}
+    nfe = sorted({result.nfe for result in results if result.nfe is not None})
+    text = f" Columns are values of {name}"
+    if len(steps) == 1:
+        text += f", all with {steps.pop()} steps"
+    if nfe:
+        text += f", NFE {nfe[0]:.10g}" + (f" to {nfe[-1]:.10g}" if len(nfe) > 1 else "")
+    text += "; bold is the best of its row."
+    return text + (f" Cells without it: {elsewhere}, not shown here." if elsewhere else "")
 
 
 def _repeats(figures: Sequence[Figure]) -> str:

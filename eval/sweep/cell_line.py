@@ -12,8 +12,9 @@ from kdiff.files import parse_json
 NUMBERS = (int, float)
 MODIFICATIONS = ("guidance", "edits")
 OF_CELL = {
-    **{"options": dict, "features": dict, "reference": dict, "sigmas": list},
+    **{"options": dict, "features": dict, "reference": dict, "sigmas": list, "text": dict},
     **dict.fromkeys(MODIFICATIONS, list),
+    "negative_class_labels": list,
 }
 OPTIONAL = {
     **{"noise_floor": dict, "environment": dict, "converged": dict, "grid": str, "error": str},

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 from kdiff.counts import seed_number, whole_number
+from kdiff.editing import guiding
 from kdiff.eval.images.from_model import MOST_IMAGES, every_class, three_channels
 from kdiff.eval.sweep.cell import RMSE, Cell, Judge, ModelSpec
 from kdiff.eval.sweep.models import Models
 from kdiff.eval.sweep.tally import collector, one_line
-from kdiff.guidance import check_null_class, guided
+from kdiff.guidance.negative import check_leads_away, leads_away, negative_classes
 from kdiff.images import to_uint8
 from kdiff.latent import check_pictures
 from kdiff.model import network_nfe
@@ -36,6 +37,7 @@ def expand(
     options: Mapping[str, Sequence[Any]] | None = None,
     guides: Sequence[Modifications] = ((),),
     edits: Sequence[Modifications] = ((),),
+    negative: str | None = None,
     n: int,
     first_seeds: Sequence[int] = (0,),
     judges: Sequence[Judge],
@@ -49,14 +51,17 @@ def expand(
 
     `sizes` are {"steps": 10} or {"nfe": 10}; `options` have one or more values each and apply to
     the samplers that have them. Each of `guides` is a tuple of guidances, the first one innermost,
-    and each of `edits` a tuple of edits; an empty tuple is none. Each of the `judges` looks at all
-    images; `grid` (final, sigma_min ..) is for all, as in `kdiff.plan`. `models` has the models
-    that are loaded already; `warn` is told of models whose schedules begin below the end of their
-    table.
+    and each of `edits` a tuple of edits; an empty tuple is none. `negative` are classes, such as
+    `cat,3`, for the guides that lead away from one. Each of the `judges` looks at all images;
+    `grid` (final, sigma_min ..) is for all, as in `kdiff.plan`. `models` has the models that are
+    loaded already; `warn` is told of models whose schedules begin below the end of their table.
     ValueError if any combination is impossible or no sampler has one of the options.
     """
     check_seeds(n, first_seeds)
     check_options(samplers, options or {})
+    edited = [one for some in edits for one in guiding(some)]
+    if negative is not None:
+        check_leads_away([[*own, *edited] for own in guides])
     loaded = models or Models()
     cells: dict[str, Cell] = {}
     for spec in specs:
@@ -65,16 +70,18 @@ def expand(
         said = beginning(model)
         if said and grid.get("sigma_max") is None:
             warn(f"Note: {spec.name}: {said}")
-        _, labels = every_class(model, n)
-        shared = Shared(labels, dtype, deterministic)
         for own in guides:
-            check_null_class(model, own)
-            around = guided(model, own)
+            around = loaded.guided(replace(spec, guides=own))
+            asking = [*own, *edited]
+            away = negative_classes(around, asking, negative if leads_away(asking) else None)
+            made = replace(spec, guides=own, recorded=around.record().get("guidance", ()))
+            _, labels = every_class(around, n)
+            shared = Shared(made, labels, tuple(away), dtype, deterministic)
             every = plans(around, samplers, schedules, sizes, options or {}, edits, grid)
             costed = [(one, network_nfe(around, one)) for one in every]
             for first, cost, judge in product(first_seeds, costed, judges):
                 seeds = range(first, first + n)
-                cell = shared.cell(replace(spec, guides=own), cost, seeds, judge)
+                cell = shared.cell(cost, seeds, judge)
                 cells.setdefault(cell.key, cell)
     if any(j.metrics for j in judges) and not any(cell.metrics for cell in cells.values()):
         why = "add noise" if edits == ((),) else "add noise, or their course is edited"
@@ -84,21 +91,21 @@ def expand(
 
 @dataclass(frozen=True)
 class Shared:
-    """What all cells of one model have in common."""
+    """What all cells of one guided model have in common."""
 
+    model: ModelSpec
     class_labels: str | None
+    negative: tuple[int, ...]
     dtype: str
     deterministic: bool
 
-    def cell(
-        self, spec: ModelSpec, cost: tuple[Plan, int | None], seeds: range, judge: Judge
-    ) -> Cell:
+    def cell(self, cost: tuple[Plan, int | None], seeds: range, judge: Judge) -> Cell:
         chosen, nfe = cost
         ode = not chosen.sampler.stochastic(chosen.options) and not chosen.edits
         metrics = tuple(name for name in judge.metrics if name != RMSE or ode)
         return Cell(
-            *(spec, chosen, nfe, seeds, self.class_labels, self.dtype, self.deterministic),
-            *(metrics, judge.network, judge.reference),
+            *(self.model, chosen, nfe, seeds, self.class_labels, self.dtype, self.deterministic),
+            *(metrics, judge.network, judge.reference, self.negative),
         )
 
 

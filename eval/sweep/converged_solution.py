@@ -61,6 +61,7 @@ def solve(
     course: Course,
     seeds: Sequence[int],
     labels: Sequence[int] | None = None,
+    told: Mapping[str, Any] | None = None,
     *,
     batch: int = 64,
     steps: int | None = None,
@@ -68,10 +69,12 @@ def solve(
 ) -> Solution:
     """The converged solution from the start of each seed in so many steps (default: STEPS), with
     the solver in float64 (in float32 on an MPS device, which has no more) and the model in its own
-    dtype; `callback` gets each `State`. NonFiniteError if the model breaks down."""
+    dtype; `told` are conditions beside classes; `callback` gets each `State`. NonFiniteError if the
+    model breaks down."""
     watch, steps = callback or (lambda state: None), steps or STEPS
+    cond = {"class_labels": labels, **(told or {})}
     fine, coarse = (
-        _samples(model, course.plan(n), seeds, labels, batch, watch) for n in (steps, steps // 2)
+        _samples(model, course.plan(n), seeds, cond, batch, watch) for n in (steps, steps // 2)
     )
     return Solution(fine, float(rmse(fine, coarse).mean()))
 
@@ -80,11 +83,10 @@ def _samples(
     model: Any,
     of: Plan,
     seeds: Sequence[int],
-    labels: Sequence[int] | None,
+    cond: Mapping[str, Any],
     batch: int,
     watch: Callable[[State], None],
 ) -> np.ndarray:
-    cond = {"class_labels": labels}
     device = torch.device(getattr(model, "device", "cpu"))
     dtype = torch.float32 if device.type == "mps" else torch.float64
     runs = run(model, of, seeds, batch=batch, dtype=dtype, cond=cond)
@@ -110,13 +112,15 @@ def cached(
     course: Course,
     seeds: Sequence[int],
     labels: Sequence[int] | None = None,
+    told: Mapping[str, Any] | None = None,
     *,
     batch: int = 64,
     callback: Callable[[State], None] | None = None,
     claim: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext(),
 ) -> Solution:
     """`solve`, kept in `folder` in a file named by the hash of all that determines it: what the
-    arguments say, and `determines` (the model's hash, its guidance, its dtype). Whole or not at
+    arguments say except `told`, and `determines` (the model's hash, its guidance, what it is asked,
+    its dtype). Whole or not at
     all; a damaged file is made anew, within `claim` of a name, which other processes wait for."""
     solver = {"sampler": SAMPLER, "options": OPTIONS, "steps": STEPS}
     key = {**determines, **solver, **asdict(course), "seeds": list(seeds), "labels": labels}
@@ -127,7 +131,7 @@ def cached(
     with claim(f"converged-{name}"):
         if (known := _read(path)) is not None:  # another process has made it meanwhile
             return known
-        solution = solve(model, course, seeds, labels, batch=batch, callback=callback)
+        solution = solve(model, course, seeds, labels, told, batch=batch, callback=callback)
         folder.mkdir(exist_ok=True)
         with whole_file(path) as temporary:
             np.savez(temporary, x=solution.x, error=solution.error)

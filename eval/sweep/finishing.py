@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from kdiff.conditions import part
 from kdiff.driver import State
 from kdiff.environment import environment
 from kdiff.eval.evaluation import Figure
@@ -33,7 +34,9 @@ class Finish:
     claims: Claims
     callback: Callable[[State], None]
 
-    def __call__(self, cell: Cell, tally: Tally, model: Any) -> dict[str, Any]:
+    def __call__(
+        self, cell: Cell, tally: Tally, model: Any, told: Mapping[str, Any]
+    ) -> dict[str, Any]:
         """The cell's line, after its pictures are written. OSError if the disk fails."""
         line = {
             "key": cell.key,
@@ -49,19 +52,21 @@ class Finish:
         }
         if tally.error is None:
             try:
-                line |= {**self._measured(cell, tally, model), "status": "ok"}
+                line |= {**self._measured(cell, tally, model, told), "status": "ok"}
             except OSError:
                 raise
             except Exception as error:  # the sweep goes on, whatever is wrong with one cell
                 line["error"] = one_line(error)
         return {**line, "finished": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
 
-    def _measured(self, cell: Cell, tally: Tally, model: Any) -> dict[str, Any]:
+    def _measured(
+        self, cell: Cell, tally: Tally, model: Any, told: Mapping[str, Any]
+    ) -> dict[str, Any]:
         """What a line has if all went well."""
         figures = tally.collector.figures() if tally.collector is not None else {}
         made = None
         if RMSE in cell.metrics:
-            figures["RMSE"], made = self._distance(cell, tally, model)
+            figures["RMSE"], made = self._distance(cell, tally, model, told)
         figures["seconds"] = Figure(tally.seconds, None, len(cell.seeds))
         shown = torch.from_numpy(tally.first(PICTURES)).to(model.device)
         pictures = three_channels(to_uint8(model.decode(shown)))
@@ -73,21 +78,27 @@ class Finish:
             "grid": self.folder.save_grid(cell.key, pictures),
         }
 
-    def _distance(self, cell: Cell, tally: Tally, model: Any) -> tuple[Figure, dict[str, Any]]:
+    def _distance(
+        self, cell: Cell, tally: Tally, model: Any, told: Mapping[str, Any]
+    ) -> tuple[Figure, dict[str, Any]]:
         """The mean over seeds of the RMSE to the converged solution, with its standard error; and
         how that solution was made, and how far off it may be itself."""
         x = tally.first(CONVERGED)
         labels, _ = every_class(model, len(cell.seeds))
+        away = cell.away(range(len(x)))
         solution = converged.cached(
             self.folder.path / "converged",
             {
                 **{"model": cell.model.sha256, "dtype": cell.dtype, "device": model.device.type},
-                **cell.model.guidance(),
+                **cell.model.guidance_by_hash(),
+                **away,
+                **cell.model.asked(),
             },
             model,
             converged.course(model, cell.plan),
             cell.seeds[: len(x)],
             labels and labels[: len(x)],
+            {**away, **part(told, slice(len(x)))},
             batch=self.batch,
             callback=self.callback,
             claim=self.claims.hold,

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from kdiff.conditions import chosen
 from kdiff.counts import whole_number
 from kdiff.driver import State
 from kdiff.environment import environment
@@ -64,8 +65,10 @@ def run(
             yield from turn.others
             if turn.cells:
                 first = turn.cells[0]
-                model = loaded.on(device, first.model, getattr(torch, first.dtype))
-                for cell, line in lines(turn.cells, model, sampling, finish):
+                dtype = getattr(torch, first.dtype)
+                told = loaded.told(first.model, len(first.seeds), device, dtype)
+                model = loaded.on(device, first.model, dtype)
+                for cell, line in lines(turn.cells, model, told, sampling, finish):
                     if claims.holds(cell.images):
                         with claims.hold(WRITING):
                             folder.append(line)
@@ -76,13 +79,18 @@ def run(
 
 
 def lines(
-    group: Sequence[Cell], model: Any, sampling: Sampling, finish: Finish
+    group: Sequence[Cell],
+    model: Any,
+    told: Mapping[str, Any],
+    sampling: Sampling,
+    finish: Finish,
 ) -> Iterator[tuple[Cell, dict[str, Any]]]:
-    """The cells of one model and their lines, in the first process; nothing in others."""
-    for cell, part in zip(group, sampling(group, model), strict=True):
+    """The cells of one model and their lines, in the first process; nothing in others. `told` are
+    conditions beside classes, with a row for each image."""
+    for cell, part in zip(group, sampling(group, model, told), strict=True):
         tally = gather(part)
         if tally is not None:
-            yield cell, finish(cell, tally, model)
+            yield cell, finish(cell, tally, model, told)
 
 
 @dataclass(frozen=True)
@@ -94,7 +102,7 @@ class Sampling:
     watch: Watch
     resume: Resumed
 
-    def __call__(self, group: Sequence[Cell], model: Any) -> list[Tally]:
+    def __call__(self, group: Sequence[Cell], model: Any, told: Mapping[str, Any]) -> list[Tally]:
         """Of each cell every world-th batch, unless the disk has it already."""
         tallies = [Tally.of(cell) for cell in group]
         seeds = group[0].seeds
@@ -110,7 +118,7 @@ class Sampling:
                 elif tally.error is None:
                     todo.append((cell, tally))
             cells = [cell for cell, _ in todo]
-            outcomes = compute(cells, model, indices, self.watch) if todo else []
+            outcomes = compute(cells, model, told, indices, self.watch) if todo else []
             for (cell, tally), outcome in zip(todo, outcomes, strict=True):
                 portion = tally.update(outcome, indices, model.decode)
                 if portion is not None:
@@ -119,7 +127,11 @@ class Sampling:
 
 
 def compute(
-    cells: Sequence[Cell], model: Any, indices: Sequence[int], watch: Watch
+    cells: Sequence[Cell],
+    model: Any,
+    told: Mapping[str, Any],
+    indices: Sequence[int],
+    watch: Watch,
 ) -> Sequence[Outcome]:
     """The images with these numbers, of each cell, as one batch."""
     seeds = cells[0].seeds
@@ -130,7 +142,11 @@ def compute(
         [seeds[i] for i in indices],
         batch=len(indices),
         deterministic=cells[0].deterministic,
-        cond={"class_labels": labels and [labels[i] for i in indices]},
+        cond={
+            "class_labels": labels and [labels[i] for i in indices],
+            **cells[0].away(indices),
+            **chosen(told, indices),
+        },
         callback=lambda i, state: watch(cells[i], state),
     )
     return together.outcomes

@@ -91,7 +91,7 @@ def groups(cells: Sequence[Cell]) -> Iterator[list[Cell]]:
     seeds. Cells of the same images stay together."""
 
     def alike(cell: Cell) -> tuple[Any, ...]:
-        return cell.model, cell.seeds, cell.dtype, cell.deterministic
+        return cell.model, cell.seeds, cell.negative, cell.dtype, cell.deterministic
 
     for _, run_of_cells in groupby(cells, alike):
         group: list[Cell] = []

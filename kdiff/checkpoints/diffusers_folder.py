@@ -1,13 +1,14 @@
 """Folders that diffusers' `save_pretrained` wrote: a pipeline (model_index.json), or one network.
 
-kdiff reads the denoising network, the configuration of the scheduler and the VAE of a pipeline. It
-leaves out text encoders, so prompts must be given as embeddings. Folders whose parts all lie at the
-top, such as google/ddpm-cifar10-32, are read too.
+kdiff reads the denoising network, the configuration of the scheduler and the VAE of a pipeline, and
+its text encoders when there are prompts. Folders whose parts all lie at the top, such as
+google/ddpm-cifar10-32, are read too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ import torch
 
 from kdiff.checkpoints import MissingSetting, check_shape
 from kdiff.checkpoints import diffusers_scheduler as scheduler
-from kdiff.checkpoints.diffusers_model import build, class_name, files_of, is_there, read_json
+from kdiff.checkpoints.diffusers_model import build, class_name, files_of
+from kdiff.checkpoints.diffusers_text import text_encoders
+from kdiff.checkpoints.model_folder import is_there, read_json
 from kdiff.denoiser import Denoiser
 from kdiff.latent import LatentDenoiser
 from kdiff.networks import learns_variance
@@ -47,9 +50,11 @@ _ASSUMED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         },
     ),
     "SD3Transformer2DModel": ("Stable Diffusion 3", {"shift": 3.0}),
+    "FluxTransformer2DModel": ("Flux.1 dev", {"shift": 3.0, "use_dynamic_shifting": True}),
 }
 _LATENTS = {  # of the latents z that the VAE encodes and decodes
     "UNet2DConditionModel": "0.18215 z, as in Stable Diffusion (XL: 0.13025 z)",
+    "FluxTransformer2DModel": "0.3611 (z - 0.1159), as in Flux",
     "SD3Transformer2DModel": "1.5305 (z - 0.0609), as in Stable Diffusion 3",
     "DiTTransformer2DModel": "0.18215 z, as in DiT",
     "Transformer2DModel": "0.18215 z, as in DiT",
@@ -105,22 +110,23 @@ def load(
     if kind not in ADAPTERS:
         known = ", ".join(ADAPTERS)
         raise ValueError(f"{path}: its network is a {kind}, which is not supported: {known} are")
+    config = _config(parts, kind, _told(prediction, shift))
+    network = _network(path, kind, parts["network"], variant, dtype)
+    size = _shape(path, network, shape)
     try:
-        process, told = _process(parts, kind, precond, prediction, shift)
+        process = _levels(config, network, size) if precond is None else precond
+        facts = _facts(parts, kind, process, None if precond else config, prediction)
     except ValueError as error:
         raise type(error)(f"{path}: {error}") from error
-    network = _network(path, kind, parts["network"], variant, dtype)
     keywords: dict[str, Any] = {
-        "shape": _shape(path, network, shape),
+        "shape": size,
         "classes": _classes(index, network.classes),
-        "learned_variance": learns_variance(
-            network.model.config, [network.model.config.in_channels]
-        ),
+        "learned_variance": learns_variance(network.model.config, [network.channels]),
         "name": path.resolve().name,
         "facts": {
             "format": f"diffusers {index.get('_class_name', 'network without a pipeline')}",
             "network": type(network.model).__name__,
-            **told,
+            **facts,
         },
     }
     if "vae" not in parts:
@@ -132,7 +138,14 @@ def load(
         f"samples are latents: model.decode(samples) by its {type(vae).__name__}, scaling_factor "
         f"{vae.config.scaling_factor:g}"
     )
-    return LatentDenoiser(network, process, vae=vae, **keywords)
+    texts = text_encoders(path, index, network, variant)
+    if isinstance(texts, str):
+        keywords["facts"]["prompts"], texts = texts, None
+    elif texts is not None:
+        keywords["facts"]["prompts"] = f"by its text encoders, as in {network.texts}"
+    sized = precond is None and scheduler.shifts_by_size(config)
+    levels = partial(_levels, config, network) if sized else None
+    return LatentDenoiser(network, process, vae=vae, texts=texts, levels=levels, **keywords)
 
 
 def _parts(path: Path) -> tuple[dict[str, Any], dict[str, Path]]:
@@ -159,34 +172,46 @@ def _named(entry: Any) -> bool:
     return isinstance(entry, list) and len(entry) == 2 and entry[1] is not None
 
 
-def _process(
-    parts: Mapping[str, Path],
-    kind: str,
-    precond: Precond | None,
-    prediction: str | None,
-    shift: float | None,
-) -> tuple[Precond, dict[str, str]]:
-    """The preconditioner by the scheduler's configuration, or an assumed one, where told settings
-    replace others; and the facts to report about it."""
-    if precond is not None:
-        return precond, {"parameterisation": "as told"}
+def _config(parts: Mapping[str, Path], kind: str, told: Mapping[str, Any]) -> dict[str, Any]:
+    """The scheduler's, or an assumed one, where told settings replace others."""
     there = _scheduler_files(parts)
-    whose, assumed = _ASSUMED.get(kind, _DDPM)
-    config = {**(read_json(there[0]) if there else assumed), **_told(prediction, shift)}
+    return {**(read_json(there[0]) if there else _assumed(kind)[1]), **told}
+
+
+def _assumed(kind: str) -> tuple[str, Mapping[str, Any]]:
+    return _ASSUMED.get(kind, _DDPM)
+
+
+def _levels(config: Mapping[str, Any], network: DiffusersNetwork, shape: Sequence[int]) -> Precond:
+    """The preconditioner for samples of this shape."""
     try:
-        process, facts = scheduler.precond_of(config), scheduler.describe(config)
+        return scheduler.precond_of(config, network.tokens(shape))
     except ValueError as error:
         raise MissingSetting(f"{error}: give {_answer(config)}") from error
+
+
+def _facts(
+    parts: Mapping[str, Path],
+    kind: str,
+    process: Precond,
+    config: Mapping[str, Any] | None,
+    prediction: str | None,
+) -> dict[str, str]:
+    """What to report about the preconditioner, which a scheduler's `config` led to if there is
+    one."""
+    if config is None:
+        return {"parameterisation": "as told"}
     if prediction is not None and process.name != prediction:
         raise ValueError(f"prediction={prediction!r} cannot replace {process.name}: give precond")
-    if not there:
+    facts = scheduler.describe(config)
+    if not _scheduler_files(parts):
         del facts["diffusers' own sampling"]
-        why = f"assumed, as in {whose}: there is no scheduler_config.json"
+        why = f"assumed, as in {_assumed(kind)[0]}: there is no scheduler_config.json"
         facts["parameterisation"] = f"{process.name}, {why}"
         facts["noise schedule"] += f", {why}"
     if prediction is not None:
         facts["parameterisation"] = "as told to kdiff.load"
-    return process, facts
+    return facts
 
 
 def _told(prediction: str | None, shift: float | None) -> dict[str, Any]:
@@ -231,20 +256,21 @@ def _network(
 
 
 def _shape(path: Path, network: DiffusersNetwork, shape: Sequence[int] | None) -> Sequence[int]:
-    config = network.model.config
-    size, channels = config.sample_size, config.in_channels
+    config, size, channels = network.model.config, network.sample_size, network.channels
     if size is None and shape is None:
         raise MissingSetting(
             f"{path}: its config.json has no sample_size: give shape=({channels}, height, width)"
         )
-    if config.out_channels not in (None, channels, 2 * channels):
+    inner = config.in_channels
+    if config.out_channels not in (None, inner, 2 * inner):
         raise ValueError(
-            f"{path}: a network of {channels} channels in and {config.out_channels} out, as for "
+            f"{path}: a network of {inner} channels in and {config.out_channels} out, as for "
             "inpainting, is not supported"
         )
     if shape is not None:
-        check_shape(shape, channels)
+        check_shape(shape, channels, network.patch)
         return shape
+    assert size is not None
     return (channels, size, size) if isinstance(size, int) else (channels, *size)
 
 

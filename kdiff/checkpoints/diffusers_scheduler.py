@@ -5,11 +5,12 @@ The betas are made by diffusers itself, in float32, since models were trained on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from kdiff.counts import whole_number
+from kdiff.counts import finite_number, real_number, whole_number
 from kdiff.preconditioners import INFINITY, Precond, flow, precond
 
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
@@ -33,8 +34,9 @@ _STANDS_FOR_ZERO = 1 / INFINITY**2
 FLOW_END = 1e-6
 
 
-def precond_of(config: Mapping[str, Any]) -> Precond:
-    """The preconditioner of a network that was trained with this scheduler.
+def precond_of(config: Mapping[str, Any], tokens: int | None = None) -> Precond:
+    """The preconditioner of a network that was trained with this scheduler, on `tokens` tokens,
+    where its shift depends on them.
 
     Betas: eps, v or x0 by `prediction_type`, on sigma_t = sqrt(1 / a_t - 1), a = alphas_cumprod; if
     the last one is 0 (`rescale_betas_zero_snr`), sigma ends at 2^20.
@@ -44,7 +46,7 @@ def precond_of(config: Mapping[str, Any]) -> Precond:
     given = config.get("num_train_timesteps", 1000)
     timesteps = whole_number("num_train_timesteps", given, 2, _MOST_TIMESTEPS)
     if is_flow(config):
-        return _flow(config, timesteps)
+        return _flow(config, timesteps, tokens)
     if "beta_schedule" not in config and config.get("trained_betas") is None:
         raise ValueError(
             f"{_name(config)} is not supported: it has neither betas nor the shift of flow matching"
@@ -69,12 +71,41 @@ def is_flow(config: Mapping[str, Any]) -> bool:
     return flows or config.get("prediction_type") == "flow_prediction"
 
 
+def shifts_by_size(config: Mapping[str, Any]) -> bool:
+    """Whether the shift of a flow depends on the size of images."""
+    return is_flow(config) and bool(config.get("use_dynamic_shifting"))
+
+
+def mu_of(config: Mapping[str, Any], tokens: int) -> float:
+    """mu of images of so many tokens: linear, from `base_shift` at `base_image_seq_len` to
+    `max_shift` at `max_image_seq_len` (Esser et al. 2024, section 5.3.2; Flux)."""
+    usual = {"base_shift": 0.5, "max_shift": 1.15}
+    lengths = {"base_image_seq_len": 256, "max_image_seq_len": 4096}
+    known = {**usual, **lengths}
+    low, high, first, last = (finite_number(k, config.get(k, v)) for k, v in known.items())
+    if first >= last:
+        raise ValueError("base_image_seq_len must be below max_image_seq_len")
+    return low + (high - low) * (tokens - first) / (last - first)
+
+
+def dynamic_shift(config: Mapping[str, Any], mu: float | None) -> float:
+    """The shift that `mu` stands for, 1 without any."""
+    if mu is None:
+        return 1.0
+    mu = real_number("mu", mu)
+    shift = mu if config.get("time_shift_type") == "linear" else math.exp(min(mu, 700))
+    if not 0 < shift < 1e3:
+        raise ValueError(f"mu gives a shift of {shift:g}: it must be above 0 and below 1000")
+    return float(shift)
+
+
 def describe(config: Mapping[str, Any]) -> dict[str, str]:
     """What `precond_of` found, and how diffusers would sample, for `Denoiser.facts`."""
     timesteps = config.get("num_train_timesteps", 1000)
     if is_flow(config):
         meaning = "flow: the velocity, in its scheduler's time"
-        levels = f"{timesteps} timesteps, shift {_shift(config):g}"
+        shift = "by the image's size" if shifts_by_size(config) else f"{_shift(config):g}"
+        levels = f"{timesteps} timesteps, shift {shift}"
     else:
         kind = config.get("prediction_type", "epsilon")
         said = "prediction_type" in config
@@ -109,11 +140,9 @@ def ddpm_of(config: Mapping[str, Any]) -> Any:
         raise ValueError(f"the betas of {_name(config)} cannot be made: {error}") from error
 
 
-def _flow(config: Mapping[str, Any], timesteps: int) -> Precond:
-    if config.get("use_dynamic_shifting"):
-        raise ValueError("use_dynamic_shifting, a shift that depends on the size, is not supported")
+def _flow(config: Mapping[str, Any], timesteps: int, tokens: int | None) -> Precond:
     times = [i / timesteps for i in range(1, timesteps)] + [1 - FLOW_END]
-    shift = _shift(config)
+    shift = _shift(config, tokens)
     table = tuple(shift * t / (1 - t) for t in times)
     made = flow(timesteps, data_at=int(bool(config.get("invert_sigmas"))))
     first, last = table[0], table[-1]
@@ -122,7 +151,14 @@ def _flow(config: Mapping[str, Any], timesteps: int) -> Precond:
     )
 
 
-def _shift(config: Mapping[str, Any]) -> float:
+def _shift(config: Mapping[str, Any], tokens: int | None = None) -> float:
+    if shifts_by_size(config):
+        if tokens is None:
+            raise ValueError(
+                "use_dynamic_shifting, a shift that depends on the size, is not supported for this "
+                "network"
+            )
+        return dynamic_shift(config, mu_of(config, tokens))
     shift = config.get("shift", config.get("flow_shift", 1.0))
     if not isinstance(shift, (int, float)) or not 0 < shift < 1e3:
         raise ValueError(f"shift must be a number above 0, not {shift!r}")

@@ -11,8 +11,9 @@ from typing import Any
 import click
 import torch
 
+from kdiff.class_names import class_numbers
 from kdiff.cli.errors import told
-from kdiff.cli.grid_options import key_value
+from kdiff.cli.grid_options import key_value, usage_errors
 from kdiff.denoiser import Denoiser
 from kdiff.driver import NonFiniteError, TooManyEvaluations
 from kdiff.files import parse_yaml
@@ -70,30 +71,15 @@ def network_errors(name: str) -> Iterator[None]:
         raise click.ClickException(f"{name}: {told(error)}") from error
 
 
-def choose_labels(model: Denoiser, text: str | None, n: int) -> list[int] | None:
+def choose_labels(model: Any, text: str | None, n: int) -> list[int] | None:
     """A class for each image: the listed ones, or all, in turn. The class none is -1."""
     if not model.classes:
         if text is not None:
             raise click.UsageError(f"{model.name} has no classes: leave out --class-label")
         return None
-    names = [] if text is None else [part.strip() for part in text.split(",")]
-    labels = [class_index(model, name) for name in names] or list(range(len(model.classes)))
-    if -1 in labels and not model.unconditional:
-        raise click.UsageError(f"{model.name} has no null class: leave out the class none")
+    with usage_errors():
+        labels = [*range(len(model.classes))] if text is None else class_numbers(model, text)
     return [labels[i % len(labels)] for i in range(n)]
-
-
-def class_index(model: Denoiser, name: str) -> int:
-    if name.lower() == "none":
-        return -1
-    names = [own.lower() for own in model.classes]
-    if name.lower() in names:
-        return names.index(name.lower())
-    if name.isdecimal() and int(name) < len(model.classes):
-        return int(name)
-    not_numbers = [own for i, own in enumerate(model.classes) if own != str(i)]
-    valid = ", ".join(["none", f"0 to {len(model.classes) - 1}", *not_numbers])
-    raise click.UsageError(f"unknown class {name!r}; {model.name} has {valid}")
 
 
 def choose_device(name: str | None) -> torch.device:

@@ -24,9 +24,14 @@ from kdiff.cli.choices import (
 from kdiff.cli.eval_fid_table import lines
 from kdiff.cli.evaluating import choose_evaluation, choose_metrics, evaluation_options
 from kdiff.cli.grid_options import CONTEXT, choose_plan, grid_options, to_json, usage_errors
-from kdiff.cli.modification_options import guided_model, modification_options
+from kdiff.cli.modification_options import (
+    choose_negative,
+    guided_model,
+    modification_options,
+)
 from kdiff.cli.outputs import check_free, writing
 from kdiff.cli.paths import UserPath
+from kdiff.cli.prompt_options import OF_PROMPTS, prompt_options, settled
 from kdiff.cli.run_record import Taken, modified
 from kdiff.environment import environment
 from kdiff.eval.backends import BACKENDS, Backend, CannotRun, second_opinion
@@ -42,13 +47,14 @@ from kdiff.latent import check_pictures
 from kdiff.models import DEFAULT_MODEL, find_model
 from kdiff.modifications import Modification
 from kdiff.plans import DEFAULT_SAMPLER
+from kdiff.text import Request
 
 DEFAULT_NUM = 1000
 # Options for images that a model makes, which mean nothing for images on disk.
 OF_MODELS = {
     *("model_name", "settings", "sampler", "steps", "nfe", "schedule", "sigma_min", "sigma_max"),
-    *("rho", "final", "options", "guides", "edits", "num", "seed", "class_label", "dtype"),
-    "deterministic",
+    *("rho", "final", "options", "guides", "guidance", "edits", "num", "seed", "class_label"),
+    *("negative_label", "dtype", "deterministic", *OF_PROMPTS),
 }
 
 
@@ -62,6 +68,7 @@ OF_MODELS = {
 @click.option("--sampler", default=DEFAULT_SAMPLER, help="Any name; see `kdiff list samplers`.")
 @grid_options
 @modification_options
+@prompt_options
 @click.option(
     "--num", type=click.IntRange(2, MOST_IMAGES), default=DEFAULT_NUM, help="How many images."
 )
@@ -176,18 +183,23 @@ def generated(
     num: int,
     seed: int,
     class_label: str | None,
+    negative_label: str | None,
     dtype: str,
     deterministic: bool,
     guides: Sequence[Modification],
+    request: Request | None,
     **grid: Any,
 ) -> tuple[Generated, dict[str, Any]]:
     loaded = load_with(find_model(model_name), settings)
     check_pictures(loaded)
-    labels, how = every_class(loaded, num)
+    loaded, asked = settled(loaded, request, [*guides, *grid["edits"]])
+    model = guided_model(loaded, guides)
+    labels, how = every_class(model, num)
     if class_label is not None:
-        labels, how = choose_labels(loaded, class_label, num), class_label
-    model = guided_model(loaded, guides, labels)
+        labels, how = choose_labels(model, class_label, num), class_label
     plan = choose_plan(model, sampler, **grid)
+    negative = choose_negative(model, guides, plan.edits, labels, negative_label)
+    told = asked.conditions(loaded, num, where, DTYPES[dtype]) if asked else {}
     model.to(where, DTYPES[dtype])
     about = {
         "kind": "model",
@@ -196,14 +208,17 @@ def generated(
         "model_sha256": loaded.record()["sha256"],
         **({"model_settings": list(settings)} if settings else {}),
         **plan.record(),
-        **modified(guides),
+        **modified(model),
+        **({"text": asked.record()} if asked else {}),
         "seeds": {"first": seed, "n": num},
         "class_labels": how,
+        **({"negative_class_labels": negative_label} if negative else {}),
         "dtype": dtype,
         "deterministic": deterministic,
     }
     seeds = range(seed, seed + num)
-    return Generated(model, plan, seeds, labels, deterministic, taken.see), about
+    cond = {**negative, **told}
+    return Generated(model, plan, seeds, labels, deterministic, taken.see, cond), about
 
 
 def run(source: Source, batch: int, collector: Collector, opinions: Mapping[str, Any]) -> float:

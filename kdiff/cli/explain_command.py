@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from kdiff.cli.grid_options import CONTEXT, choose_plan, grid_options, to_json, usage_errors
+from kdiff.cli.modification_options import guide_options, short_form
+from kdiff.guidance.questions import Questions
+from kdiff.modifications import Modification
 from kdiff.plans import Plan
 from kdiff.samplers.outline import Draw
 from kdiff.samplers.tableau import Linear, Tableau, trace
@@ -18,11 +22,20 @@ MOST_STEPS = 1000
 @click.command("explain", context_settings=CONTEXT)
 @click.argument("sampler")
 @grid_options
+@guide_options
 @click.option("--json", "as_json", is_flag=True, help="The tableau with all digits, for machines.")
-def command(sampler: str, as_json: bool, **grid: Any) -> None:
+def command(
+    sampler: str,
+    as_json: bool,
+    guides: Sequence[Modification],
+    guidance: str | None,
+    **grid: Any,
+) -> None:
     """Show exactly what SAMPLER computes: its order, its NFE, and each evaluation as a combination
-    of the start x_T, earlier denoised images D1, D2 .. and noises n1, n2 .."""
-    plan = choose_plan(None, sampler, **grid)
+    of the start x_T, earlier denoised images D1, D2 .. and noises n1, n2 ..; with guidance, also
+    what each evaluation asks the network."""
+    asked = Questions(guides=[*short_form(guidance, guides), *guides])
+    plan = choose_plan(asked, sampler, **grid)
     if plan.steps > MOST_STEPS:
         raise click.UsageError(f"at most {MOST_STEPS} steps: the tableau grows with their square")
     if plan.limit is not None:
@@ -30,20 +43,32 @@ def command(sampler: str, as_json: bool, **grid: Any) -> None:
         raise click.UsageError(f"{name} is adaptive: what it computes depends on the model")
     with usage_errors():
         tableau = trace(plan.sampler, plan.sigmas, plan.options)
-    click.echo(to_json(as_dict(plan, tableau)) if as_json else text(plan, tableau))
+    click.echo(to_json(as_dict(plan, tableau, asked)) if as_json else text(plan, tableau, asked))
 
 
-def as_dict(plan: Plan, tableau: Tableau) -> dict[str, Any]:
-    """Everything, with all digits."""
+def as_dict(plan: Plan, tableau: Tableau, asked: Questions) -> dict[str, Any]:
+    """Everything, with all digits. With guidance, `nfe` counts the `questions` of all asks."""
+    rows: list[dict[str, Any]] = [
+        {"step": row.step, "sigma": row.sigma, "x": dict(row.x.terms)} for row in tableau.asks
+    ]
+    guided: dict[str, Any] = {}
+    if asked.guides:
+        rows = [{**row, "questions": sorted(asked.asks(row["sigma"]))} for row in rows]
+        nfe = evaluations(tableau, asked)
+        guided = {"guidance": [one.record() for one in asked.guides], "nfe": nfe}
     return {
         **plan.record(),
+        **guided,
         "order": plan.sampler.order(plan.options),
-        "asks": [
-            {"step": row.step, "sigma": row.sigma, "x": dict(row.x.terms)} for row in tableau.asks
-        ],
+        "asks": rows,
         "noises": [noise(draw) for draw in tableau.draws],
         "result": dict(tableau.result.terms),
     }
+
+
+def evaluations(tableau: Tableau, asked: Questions) -> int:
+    """How often all asks evaluate the network."""
+    return sum(asked.evaluations(row.sigma) for row in tableau.asks)
 
 
 def noise(draw: Draw) -> dict[str, Any]:
@@ -53,10 +78,20 @@ def noise(draw: Draw) -> dict[str, Any]:
     return {"from": draw.s, "to": draw.t, **numbered, **named}
 
 
-def text(plan: Plan, tableau: Tableau) -> str:
+def text(plan: Plan, tableau: Tableau, asked: Questions) -> str:
     """The same for people, a line an evaluation."""
     s = plan.sampler
     options = ", ".join(f"{k} = {v}" for k, v in plan.options.items())
+    nfe, guides, questions = evaluations(tableau, asked), [], {}
+    if asked.guides:
+        guides = [f"guidance {', '.join(map(str, asked.guides))}"]
+        levels = {row.sigma for row in tableau.asks}
+        questions = {s: ", ".join(sorted(asked.asks(s))) or "nothing" for s in levels}
+    wide = max(map(len, ["asks for", *questions.values()])) if questions else 0
+
+    def question(told: str) -> str:
+        return f"{told:{wide}}  " if questions else ""
+
     head = [
         f"{s.name}: {' '.join((inspect.getdoc(s.function) or '').split())}",
         f"source   {s.paper}",
@@ -64,15 +99,17 @@ def text(plan: Plan, tableau: Tableau) -> str:
         f"order    {s.order(plan.options)} on the ODE"
         + ("; draws noise with these options" if s.stochastic(plan.options) else ""),
         f"steps    {plan.steps} on the {plan.schedule} grid",
-        f"NFE      {tableau.nfe}",
+        *guides,
+        f"NFE      {nfe}" + (f" ({tableau.nfe} asks)" if nfe != tableau.nfe else ""),
         "",
-        " ask  step       sigma  denoised there: x =",
+        f" ask  step       sigma  {question('asks for')}denoised there: x =",
     ]
     rows = [
-        f"{f'D{i}':>4}  {row.step + 1:4d}  {row.sigma:10.4g}  {formula(row.x)}"
+        f"{f'D{i}':>4}  {row.step + 1:4d}  {row.sigma:10.4g}  "
+        f"{question(questions.get(row.sigma, ''))}{formula(row.x)}"
         for i, row in enumerate(tableau.asks, 1)
     ]
-    last = f"result      {plan.sigmas[-1]:10.4g}  {formula(tableau.result)}"
+    last = f"result      {plan.sigmas[-1]:10.4g}  {question('')}{formula(tableau.result)}"
     about = "noise" + ("; where intervals overlap, correlated" if s.noise == "brownian" else "")
     noises = [f"n{i}: {in_words(draw)}" for i, draw in enumerate(tableau.draws, 1)]
     return "\n".join([*head, *rows, last, *(["", about, *noises] if noises else [])])

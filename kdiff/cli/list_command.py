@@ -23,11 +23,12 @@ def command(what: str, as_json: bool) -> None:
     and its paper.
     """
     with ExitAtOnce():  # this may import torch
-        rows = LISTINGS[what].rows()
+        shown = LISTINGS[what]
+        rows = shown.rows()
     if as_json:
         click.echo(to_json(rows))
     elif rows:
-        click.echo(table(rows, LISTINGS[what].columns))
+        click.echo("\n\n".join(filter(None, [table(rows, shown.columns), shown.note])))
     else:
         click.echo(f"kdiff has no {what} yet, and no package here adds any")
 

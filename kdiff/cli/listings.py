@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdiff.hashes import sha256_of_file
+from kdiff.modifications import Modification
 from kdiff.names import Registry
 
 Row = dict[str, Any]
@@ -18,11 +19,12 @@ Row = dict[str, Any]
 class Listing:
     """`source`: MODULE:NAME of a mapping from names to things, or of a function that makes one; it
     is imported only when it is shown. `columns` are those of the table, and `facts(name, thing)` is
-    what only things of this kind have."""
+    what only things of this kind have; `note` stands below the table."""
 
     source: str
     columns: Sequence[str]
     facts: Callable[[str, Any], Row] = lambda name, thing: {}
+    note: str = ""
 
     def rows(self) -> list[Row]:
         """All of it, with the things of other packages."""
@@ -84,6 +86,18 @@ def sampler_facts(name: str, sampler: Any) -> Row:
     }
 
 
+def guidance_facts(name: str, guidance: Any) -> Row:
+    """What it asks networks for, with its default options and nothing inside."""
+    from kdiff.guidance.questions import asked_by  # only where it is shown, as all that is listed
+
+    options = {key: option.default for key, option in guidance.options.items()}
+    asked = asked_by(Modification(name, options))
+    always, ever = asked[0].intersection(*asked), asked[0].union(*asked)
+    return {
+        "asks": [*sorted(always), *(f"{one} (at some levels)" for one in sorted(ever - always))]
+    }
+
+
 def schedule_facts(name: str, schedule: Any) -> Row:
     return {"for": "discrete models" if schedule.discrete else "any model"}
 
@@ -101,7 +115,12 @@ LISTINGS = {
     "schedules": Listing(
         "kdiff.schedules:SCHEDULES", ["name", "for", "settings", "about"], schedule_facts
     ),
-    "guidance": Listing("kdiff.guidance:GUIDANCE", ["name", "aliases", "options", "paper"]),
+    "guidance": Listing(
+        "kdiff.guidance:GUIDANCE",
+        ["name", "asks", "aliases", "options", "paper"],
+        guidance_facts,
+        "Guidance with a memory, such as APG's momentum, is an edit: `kdiff list edits`.",
+    ),
     "edits": Listing("kdiff.editing:EDITS", ["name", "aliases", "options", "paper"]),
     "preconditioners": Listing("kdiff.preconditioners:PRECONDS", ["name", "settings", "about"]),
     "networks": Listing("kdiff.networks:NETWORKS", ["name", "about"]),

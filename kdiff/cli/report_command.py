@@ -13,7 +13,20 @@ import click
 from kdiff.cli.grid_options import CONTEXT, usage_errors
 from kdiff.cli.lists import as_budgets, as_list
 from kdiff.cli.paths import UserPath
-from kdiff.eval.report import Sweep, Table, curves, formats, make_tables, page, read_sweep, within
+from kdiff.eval.report import (
+    Sweep,
+    Table,
+    across,
+    curves,
+    formats,
+    has_lines,
+    make_tables,
+    page,
+    read_sweep,
+    within,
+)
+from kdiff.eval.report.across import NFE
+from kdiff.eval.report.plots import Plot, plots
 from kdiff.files import whole_file
 from kdiff.names import unknown_name
 from kdiff.samplers import UnknownName, resolve
@@ -32,6 +45,14 @@ FORMATS = ("csv", "md", "latex", "svg", "png", "html")
     help="In tables.md and tables.tex a column for each of these numbers of evaluations, such as "
     "5,10,20, with each row's most within it.  [default: for each NFE]",
 )
+@click.option(
+    "--x",
+    "named",
+    multiple=True,
+    metavar="OPTION",
+    help="Against what: nfe, or an option such as scale, cfg:scale or eta; may be repeated.  "
+    "[default: nfe, and each option of guidance that varies]",
+)
 def command(
     folder: Path,
     out: Path | None,
@@ -39,6 +60,7 @@ def command(
     metrics: tuple[str, ...],
     samplers: str | None,
     budget: str | None,
+    named: tuple[str, ...],
 ) -> None:
     """Write what the sweep in DIR found, as far as it is: tables, curves, and report.html, which
     holds everything and opens from disk. Print the tables as Markdown."""
@@ -48,7 +70,7 @@ def command(
         sweep = read_sweep(folder, partial(click.echo, err=True))
         if samplers is not None:
             sweep = choose_samplers(sweep, as_list("--sampler", samplers))
-        tables = make_tables(sweep, choose_metrics(sweep, metrics))
+        tables = choose_tables(sweep, choose_metrics(sweep, metrics), named)
         laid = by_budget(tables, budgets) if budgets else tables
     out = out or folder / "report"
     try:
@@ -96,13 +118,29 @@ def choose_metrics(sweep: Sweep, metrics: Sequence[str]) -> list[str]:
     return [known[name.lower()] for name in metrics]
 
 
+def choose_tables(sweep: Sweep, metrics: Sequence[str], names: Sequence[str]) -> list[Table]:
+    """By what these name; if there are none, by NFE, and by each option of guidance that gives a
+    line. Errors as `across.named`."""
+    if names:
+        chosen = dict.fromkeys(across.named(sweep, name).name for name in names)
+        every = [across.named(sweep, name) for name in chosen]
+        return [table for one in every for table in make_tables(sweep, metrics, one)]
+    guided = [make_tables(sweep, metrics, one) for one in across.of_guidance(sweep)]
+    lines = [table for tables in guided for table in tables if has_lines(table)]
+    return [*make_tables(sweep, metrics), *lines]
+
+
 def by_budget(tables: Sequence[Table], budgets: Sequence[int]) -> list[Table]:
-    """Those that have a figure within a budget. ValueError if none has."""
-    laid = [short for table in tables if (short := within(table, budgets)).rows]
+    """Tables by NFE with these columns, if they have a figure in one; other tables as they are.
+    ValueError if no table is by NFE, or none has a figure within a budget."""
+    by_nfe = [table for table in tables if table.across is NFE]
+    if tables and not by_nfe:
+        raise ValueError("--budget is for tables by NFE: add --x nfe, or leave out --budget")
+    laid = [short for table in by_nfe if (short := within(table, budgets)).rows]
     if tables and not laid:
-        least = min(min(table.nfes) for table in tables)
+        least = min(min(table.columns) for table in by_nfe)
         raise ValueError(f"no figure is within the budget; the least NFE is {least}")
-    return laid
+    return [*laid, *(table for table in tables if table.across is not NFE)]
 
 
 def documents(
@@ -110,32 +148,50 @@ def documents(
 ) -> list[tuple[str, bytes]]:
     """Each file's name and content; `laid` are the tables as they are shown."""
     make: dict[str, Callable[[], list[tuple[str, bytes]]]] = {
-        "csv": lambda: [("tables.csv", formats.to_csv(tables).encode())],
+        "csv": lambda: csv_files(tables),
         "md": lambda: [("tables.md", formats.to_markdown(laid).encode())],
         "latex": lambda: [("tables.tex", formats.to_latex(laid).encode())],
-        "svg": lambda: pictures(tables, "svg"),
-        "png": lambda: pictures(tables, "png"),
+        "svg": lambda: pictures(plots(tables), "svg"),
+        "png": lambda: pictures(plots(tables), "png"),
         "html": lambda: [("report.html", page.render(sweep, tables).encode())],
     }
     return [file for name in FORMATS if name in chosen for file in make[name]()]
 
 
-def pictures(tables: Sequence[Table], suffix: str) -> list[tuple[str, bytes]]:
-    names = curve_names(tables)
+def csv_files(tables: Sequence[Table]) -> list[tuple[str, bytes]]:
+    """`tables.csv` by NFE, and `tables-by-cfg-scale.csv` by an option."""
+    found: dict[str, list[Table]] = {}
+    for table in tables:
+        by = "" if table.across is NFE else f"-by-{plain(table.across.name)[:80]}"
+        found.setdefault(f"tables{by}.csv", []).append(table)
+    found = found or {"tables.csv": []}
+    return [(name, formats.to_csv(some).encode()) for name, some in found.items()]
+
+
+def pictures(drawn: Sequence[Plot], suffix: str) -> list[tuple[str, bytes]]:
+    names = curve_names([plot.title for plot in drawn])
     return [
-        (f"{name}.{suffix}", curves.draw(table, suffix))
-        for name, table in zip(names, tables, strict=True)
+        (f"{name}.{suffix}", curves.draw(plot, suffix))
+        for name, plot in zip(names, drawn, strict=True)
     ]
 
 
-def curve_names(tables: Sequence[Table]) -> list[str]:
+def curve_names(titles: Sequence[str]) -> list[str]:
     """`fid-cifar10-n1000`: each title in plain characters, numbered where not unique."""
     names: list[str] = []
-    for table in tables:
-        title = table.title.lower().replace(f"n = {table.n:,}", f"n{table.n}")
-        name = "-".join(re.findall("[a-z0-9_.]+", title))[:80].lstrip(".-")
+    for title in titles:
+        name = plain(re.sub(r"n = ([\d,]+)", number, title.lower()))[:80].lstrip(".-")
         names.append(name if name not in names else f"{name}-{len(names)}")
     return names
+
+
+def number(n: re.Match[str]) -> str:
+    """`n = 1,000` -> n1000."""
+    return "n" + n[1].replace(",", "")
+
+
+def plain(text: str) -> str:
+    return "-".join(re.findall("[a-z0-9_.]+", text.lower()))
 
 
 def write(path: Path, data: bytes) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,29 +12,46 @@ from kdiff.modifications import Modification
 
 @dataclass
 class Taken:
-    """The most evaluations of the network, and the most asks of the sampler, for any image so far.
-    All images have the same, unless the sampler is adaptive."""
+    """The most evaluations of the network, and the most asks of the sampler, for any image so far;
+    and the evaluations of `images` in all. All images have the same, unless the sampler is
+    adaptive."""
 
     nfe: int = 0
     asks: int = 0
+    evaluations: int = 0
+    images: int = 0
 
     def see(self, state: State) -> None:
         """The last state of a batch."""
         self.nfe, self.asks = max(self.nfe, state.nfe), max(self.asks, state.asks)
+        self.evaluations += sum(state.each)
+        self.images += len(state.each)
 
     def __add__(self, other: Taken) -> Taken:
         """Both runs together, which have other images of the same kind."""
-        return Taken(max(self.nfe, other.nfe), max(self.asks, other.asks))
+        return Taken(
+            max(self.nfe, other.nfe),
+            max(self.asks, other.asks),
+            self.evaluations + other.evaluations,
+            self.images + other.images,
+        )
 
-    def record(self) -> dict[str, int]:
-        """For results to carry: `nfe`, and `asks` where they are not as many."""
-        return {"nfe": self.nfe, **({} if self.asks == self.nfe else {"asks": self.asks})}
+    def record(self) -> dict[str, Any]:
+        """For results to carry: `nfe`; `asks` where they are not as many; and `nfe_mean` where
+        images have different numbers."""
+        varied = self.evaluations < self.nfe * self.images
+        return {
+            "nfe": self.nfe,
+            **({} if self.asks == self.nfe else {"asks": self.asks}),
+            **({"nfe_mean": self.evaluations / self.images} if varied else {}),
+        }
 
 
-def modified(guides: Iterable[Modification]) -> dict[str, Any]:
-    """What the record says of guidance, if there is any."""
-    records = [guide.record() for guide in guides]
-    return {"guidance": records} if records else {}
+def modified(model: Any) -> dict[str, Any]:
+    """What the record says of the model's guidance, if there is any; networks beside the model with
+    their hash."""
+    record = model.record()
+    return {"guidance": record["guidance"]} if record.get("guidance") else {}
 
 
 def how_made(record: Mapping[str, Any]) -> str:
@@ -42,6 +59,6 @@ def how_made(record: Mapping[str, Any]) -> str:
     changes = [*record.get("guidance", []), *record.get("edits", [])]
     named = [str(Modification(one["name"], one["options"])) for one in changes]
     asks = f" ({record['asks']} asks)" if "asks" in record else ""
-    return ", ".join(
-        [record["sampler"], f"{record['steps']} steps", *named, f"NFE {record['nfe']}{asks}"]
-    )
+    mean = [f"mean {record['nfe_mean']:.1f}"] if "nfe_mean" in record else []
+    nfe = f"NFE {record['nfe']}{asks}"
+    return ", ".join([record["sampler"], f"{record['steps']} steps", *named, nfe, *mean])

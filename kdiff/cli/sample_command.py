@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,13 @@ from kdiff.cli.choices import (
     settings_option,
 )
 from kdiff.cli.grid_options import CONTEXT, choose_plan, grid_options, to_json, usage_errors
-from kdiff.cli.modification_options import guided_model, modification_options
+from kdiff.cli.modification_options import (
+    choose_negative,
+    guided_model,
+    modification_options,
+)
 from kdiff.cli.paths import UserPath
+from kdiff.cli.prompt_options import prompt_options, settled
 from kdiff.cli.run_record import Taken, how_made, modified
 from kdiff.cli.sample_folder import beside, check_trajectory, prepare_folder
 from kdiff.cli.seeds import choose_seeds
@@ -38,6 +43,7 @@ from kdiff.modifications import Modification
 from kdiff.plans import DEFAULT_SAMPLER, Plan
 from kdiff.run_folder import OVERVIEW, RECORD, picture_name
 from kdiff.sampling import run
+from kdiff.text import Request
 
 
 @click.command("sample", context_settings=CONTEXT)
@@ -46,7 +52,8 @@ from kdiff.sampling import run
 @click.option("--sampler", default=DEFAULT_SAMPLER, help="Any name; see `kdiff list samplers`.")
 @grid_options
 @modification_options
-@click.option("--num", type=int, help="How many images.  [default: 16, or one a seed]")
+@prompt_options
+@click.option("--num", type=int, help="How many images.  [default: 16, or one a seed or prompt]")
 @click.option(
     "--seed", type=int, help="Seed of the first image; the next has the next.  [default: 0]"
 )
@@ -77,6 +84,7 @@ def command(
     seeds: str | None,
     batch: int,
     class_label: str | None,
+    negative_label: str | None,
     out: Path,
     overwrite: bool,
     device: str | None,
@@ -86,10 +94,12 @@ def command(
     trajectory: Path | None,
     as_json: bool,
     guides: Sequence[Modification],
+    request: Request | None,
     **grid: Any,
 ) -> None:
     """Make pictures with a model: one PNG a seed, grid.png, and run.json, which records how."""
-    chosen = choose_seeds(num, seed, seeds)
+    usual = len(request.prompts) if request and request.prompts else 16
+    chosen = choose_seeds(num, seed, seeds, usual)
     if batch < 1:
         raise click.UsageError(f"--batch must be at least 1, not {batch}")
     check_trajectory(trajectory, out, overwrite)
@@ -97,13 +107,18 @@ def command(
         loaded = load_with(find_model(model_name), settings)
         digest = loaded.record()["sha256"]
         check_pictures(loaded)
-    labels = choose_labels(loaded, class_label, len(chosen))
-    model = guided_model(loaded, guides, labels)
+    loaded, asked = settled(loaded, request, [*guides, *grid["edits"]])
+    model = guided_model(loaded, guides)
+    labels = choose_labels(model, class_label, len(chosen))
     plan = choose_plan(model, sampler, **grid)
+    negative = choose_negative(model, guides, plan.edits, labels, negative_label)
+    cond = {"class_labels": labels, **negative}
     if trajectory is not None and plan.nfe is None:
         name = plan.sampler.name
         raise click.UsageError(f"{name} takes each image its own way: leave out --trajectory")
     where = choose_device(device)
+    with usage_errors():
+        told = asked.conditions(loaded, len(chosen), where, DTYPES[dtype]) if asked else {}
     earlier = prepare_folder(out, overwrite)
 
     model.to(where, DTYPES[dtype])
@@ -114,7 +129,7 @@ def command(
     try:
         with network_errors(model_name):
             films, taken = draw(
-                *(model, plan, chosen, labels, out, images),
+                *(model, plan, chosen, {**cond, **told}, out, images),
                 *(batch, deterministic, trajectory, earlier),
             )
             seconds = time.perf_counter() - started
@@ -124,10 +139,11 @@ def command(
                 **({"model_settings": list(settings)} if settings else {}),
                 **plan.record(),
                 **taken.record(),
-                **modified(guides),
+                **modified(model),
+                **({"text": asked.record()} if asked else {}),
                 "seeds": chosen,
                 "trajectory": beside(out, trajectory),
-                "class_labels": labels,
+                **cond,
                 "batch": batch,
                 "deterministic": deterministic,
                 "device": str(where),
@@ -154,7 +170,7 @@ def draw(
     model: Any,
     plan: Plan,
     seeds: list[int],
-    labels: list[int] | None,
+    cond: Mapping[str, Any],
     out: Path,
     images: list[np.ndarray],
     batch: int,
@@ -165,7 +181,6 @@ def draw(
     """Write a PNG a seed as each batch ends, and add the batch to `images`. The `earlier` files go
     when the first batch is there. Return, for a trajectory, each batch's denoised images, an array
     an evaluation, the last being the result; and what the run took."""
-    cond = {"class_labels": labels}
     runs = run(model, plan, seeds, batch=batch, deterministic=deterministic, cond=cond)
     films, taken = [], Taken()
     each = network_nfe(model, plan)

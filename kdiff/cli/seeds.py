@@ -7,14 +7,17 @@ import click
 MOST_IMAGES = 1_000_000
 
 
-def choose_seeds(num: int | None, seed: int | None, seeds: str | None) -> list[int]:
-    """--num images from --seed on, or --seeds `0-63`, `3,5,8-10`."""
+def choose_seeds(
+    num: int | None, seed: int | None, seeds: str | None, usual: int = 16
+) -> list[int]:
+    """--num images from --seed on, by default `usual` ones, or --seeds `0-63`, `3,5,8-10`."""
     if num is not None and num < 1:
         raise click.UsageError(f"--num must be at least 1, not {num}")
     if seeds is None:
-        check_count(16 if num is None else num)
+        count = usual if num is None else num
+        check_count(count)
         first = seed or 0
-        chosen = list(range(first, first + (16 if num is None else num)))
+        chosen = list(range(first, first + count))
     else:
         if seed is not None:
             raise click.UsageError("give only one of --seed and --seeds")

@@ -12,9 +12,11 @@ import torch
 from kdiff.cli.evaluating import choose_evaluation
 from kdiff.cli.grid_options import key_value
 from kdiff.cli.lists import as_list, as_numbers
+from kdiff.cli.modification_options import said, short_form
 from kdiff.eval.evaluation import Collector, all_metrics
 from kdiff.eval.features import DEFAULT_FEATURES
 from kdiff.eval.sweep import RMSE, Judge, ModelSpec
+from kdiff.guidance import GUIDANCE
 from kdiff.models import find_model, sha256
 from kdiff.modifications import Modification, several
 from kdiff.names import Registry, unknown_name
@@ -44,8 +46,18 @@ def choose_modifications(
 ) -> list[tuple[Modification, ...]]:
     """`cfg:scale=1,1.5` and `other:w=2` -> (cfg:scale=1, other:w=2), (cfg:scale=1.5, other:w=2):
     every combination of values, of all that is given, in its order; one empty tuple if nothing is.
-    ValueError or UnknownName says what is wrong."""
-    return list(product(*(several(registry, text) for text in words)))
+    ValueError or UnknownName says what is wrong, or click.UsageError."""
+    return list(product(*(said(several, registry, text) for text in words)))
+
+
+def choose_guides(scales: str | None, words: Sequence[str]) -> list[tuple[Modification, ...]]:
+    """Those of --guide, each after each scale of --guidance, if there are any. Errors as
+    `choose_modifications`; click.UsageError if a scale is not a number."""
+    guides = choose_modifications(GUIDANCE, words)
+    if scales is None:
+        return guides
+    each = dict.fromkeys(as_list("--guidance", scales))
+    return [(*short_form(scale, own), *own) for scale, own in product(each, guides)]
 
 
 def choose_measures(text: str) -> list[tuple[str, str | None]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from kdiff.cli.grid_options import CONTEXT, usage_errors
 from kdiff.cli.lists import as_list, as_numbers
 from kdiff.cli.modification_options import SEE_EDITS, SEE_GUIDANCE
 from kdiff.cli.paths import UserPath
+from kdiff.cli.prompt_options import OF_PROMPTS, prompt_options, settled
 from kdiff.cli.sweep_file import from_file
 from kdiff.cli.sweep_progress import Progress
 from kdiff.cli.sweep_table import describe, table
@@ -29,12 +31,12 @@ from kdiff.editing import EDITS
 from kdiff.eval import sweep
 from kdiff.eval.evaluation import METRICS
 from kdiff.eval.ranks import ranks, share, wait_for_all
-from kdiff.eval.sweep import RMSE, Cell, Models, SweepFolder
+from kdiff.eval.sweep import RMSE, Cell, Models, ModelSpec, SweepFolder
 from kdiff.eval.sweep.claims import WRITING, Claims
-from kdiff.guidance import GUIDANCE
 from kdiff.models import DEFAULT_MODEL
 from kdiff.plans import DEFAULT_SAMPLER, DEFAULT_STEPS
 from kdiff.schedules import FINALS
+from kdiff.text import Request
 
 
 @click.command("sweep", context_settings=CONTEXT)
@@ -74,12 +76,23 @@ from kdiff.schedules import FINALS
     " first innermost.",
 )
 @click.option(
+    "--guidance",
+    metavar="SCALE[,SCALE..]",
+    help="Short for --guide cfg:scale=SCALE, which stands before all others, a list; 1 is none.",
+)
+@click.option(
+    "--negative-label",
+    help="Class that guides lead away from, instead of no class, or a list for images to take in"
+    " turn.",
+)
+@click.option(
     "--edit",
     "edits",
     multiple=True,
     metavar="NAME:KEY=VALUE[,VALUE..]",
     help="Edit the samplers' course; lists and several as for --guide.",
 )
+@prompt_options
 @click.option("--num", type=click.IntRange(1), default=1000, help="Images in a cell.")
 @click.option("--first-seed", "first_seeds", default="0", help="A list: each repeats every cell.")
 @click.option(
@@ -107,7 +120,10 @@ def command(
     schedules: str | None,
     options: Sequence[str],
     guides: Sequence[str],
+    guidance: str | None,
+    negative_label: str | None,
     edits: Sequence[str],
+    request: Request | None,
     num: int,
     first_seeds: str,
     metrics: str,
@@ -130,20 +146,22 @@ def command(
     evaluating = {key: others.pop(key) for key in ("ref", "features", "resize", "weights", "data")}
     where, loaded = choose_device(device), Models()
     with usage_errors(SEE_GUIDANCE):
-        guided = choices.choose_modifications(GUIDANCE, guides)
+        guided = choices.choose_guides(guidance, guides)
     with usage_errors(SEE_EDITS):
         edited = choices.choose_modifications(EDITS, edits)
+    changes = [*guides, *edits, *([guidance] if guidance else [])]
     with usage_errors():
         measures = choices.choose_measures(metrics)
         judges, notes = choices.choose_judges(measures, num, where, evaluating)
         cells = sweep.expand(
-            [choices.choose_model(name) for name in as_list("--model", models)],
+            [choose_spec(name, request, changes, loaded) for name in as_list("--model", models)],
             as_list("--sampler", samplers),
             sizes=choices.choose_sizes(steps, nfe),
             schedules=[None] if schedules is None else as_list("--schedule", schedules),
             options=choices.choose_options(options),
             guides=guided,
             edits=edited,
+            negative=negative_label,
             n=num,
             first_seeds=as_numbers("--first-seed", first_seeds),
             judges=judges,
@@ -184,6 +202,15 @@ def command(
         failed = sum(lines.get(cell.key, {}).get("status") == "failed" for cell in own)
         if failed:
             raise click.ClickException(f"{failed} cells failed; --retry computes them again")
+
+
+def choose_spec(
+    name: str, request: Request | None, changes: Sequence[str], loaded: Models
+) -> ModelSpec:
+    """The model of that name, with what it is asked. Errors as `settled`."""
+    spec = choices.choose_model(name)
+    _, text = settled(loaded.load(spec), request, changes)
+    return replace(spec, text=text)
 
 
 # --- running ---
@@ -246,12 +273,13 @@ def command_record(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def settings_of(params: Mapping[str, Any]) -> dict[str, Any]:
-    """What determines the cells and where they are; guidance and edits only if there are any, so
-    that older records of the same command are equal."""
+    """What determines the cells and where they are; what older commands did not have only if it is
+    given, so that their records are equal."""
+    newer = ("guides", "guidance", "negative_label", "edits", *OF_PROMPTS)
     return {
         key: as_plain(value)
         for key, value in params.items()
-        if key not in ("retry", "dry_run") and (value or key not in ("guides", "edits"))
+        if key not in ("retry", "dry_run") and (value not in (None, ()) or key not in newer)
     }
 
 

@@ -48,6 +48,8 @@ def as_argument(parameter: click.Parameter, value: Any) -> Any:
     has no such form."""
     if parameter.name in ("guides", "edits"):
         return as_modifications(value)
+    if parameter.name == "prompts":
+        return as_prompts(value)
     if parameter.multiple:  # type: ignore[attr-defined]
         if not isinstance(value, dict):
             raise ValueError("takes a mapping, such as eta: 0.5")
@@ -69,6 +71,14 @@ def as_modifications(value: Any) -> tuple[str, ...]:
             texts.append(one)
         else:
             raise ValueError(f"takes texts such as cfg:scale=1,1.5, not {one!r:.80}")
+    return tuple(texts)
+
+
+def as_prompts(value: Any) -> tuple[str, ...]:
+    """A text, or a list of texts, which may have commas."""
+    texts = value if isinstance(value, list) else [value]
+    if not texts or not all(isinstance(one, str) for one in texts):
+        raise ValueError(f"takes a text or a list of texts, not {value!r:.80}")
     return tuple(texts)
 
 

@@ -21,17 +21,19 @@ the sampler, or returns, is cut off from any graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from kdiff.guidance.registry import GUIDANCE
+from kdiff.modifications import Modification
 from kdiff.names import Registry, made_of_functions
 from kdiff.options import Option, options_of
 from kdiff.samplers.contract import Coroutine, Noise, Walk
 from kdiff.samplers.outline import outline
 
-__all__ = ["EDITS", "Edit", "begin", "edit"]
+__all__ = ["EDITS", "Edit", "apg", "begin", "edit", "guiding"]
 
 if TYPE_CHECKING:
     from kdiff.plans import Plan
@@ -44,13 +46,17 @@ Levels = Callable[[OfGrid, Sequence[float], Mapping[str, Any]], Sequence[float]]
 
 @dataclass(frozen=True)
 class Edit:
-    """An edit and what it declares. `levels`: the noise levels of its evaluations, if they are not
-    the sampler's own."""
+    """An edit and what it declares.
+
+    `levels`: the noise levels of its evaluations, if they are not the sampler's own. `like`: of an
+    edit that guides, the guidance that needs of a model, and of its classes, what the edit needs.
+    """
 
     name: str
     function: Callable[..., Coroutine]
     paper: str
     levels: Levels | None = None
+    like: str | None = None
     aliases: Sequence[str] = ()
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     options: Mapping[str, Option] = field(default_factory=dict)
@@ -121,6 +127,18 @@ def _streamed(noise: Noise, name: str) -> Noise:
     return draws if name else noise
 
 
+def guiding(edits: Iterable[Modification]) -> list[Modification]:
+    """Those that guide, each as the guidance that it is like: to check models and classes."""
+    found = []
+    for said in edits:
+        like = EDITS.find(said.name).thing.like
+        if like is not None:
+            known = GUIDANCE[like].options
+            options = {key: value for key, value in said.options.items() if key in known}
+            found.append(Modification(like, options))
+    return found
+
+
 def edited_levels(plan: Plan) -> Sequence[float] | None:
     """Those of the plan's evaluations, edits included; None if only the run will tell."""
     if plan.outline is None:
@@ -140,3 +158,7 @@ def edited_levels(plan: Plan) -> Sequence[float] | None:
 
 def _changed(inner: OfGrid, own: Levels, options: Mapping[str, Any]) -> OfGrid:
     return lambda sigmas: own(inner, sigmas, options)
+
+
+# They register theirs, with the decorator above.
+from kdiff.editing.projected import apg  # noqa: E402

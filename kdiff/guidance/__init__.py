@@ -30,6 +30,22 @@ from kdiff.guidance.registry import (
 
 # These register theirs, in the order in which `kdiff list guidance` shows them.
 from kdiff.guidance.classifier_free import cfg, ho_salimans
+from kdiff.guidance.limited_interval import interval
+from kdiff.guidance.rescaling import rescale
+from kdiff.guidance.worse_model import autoguidance
+from kdiff.guidance.cfg_plus_plus import cfg_pp
+from kdiff.guidance.projected import apg
+from kdiff.guidance.zero_star import cfg_zero
+from kdiff.guidance.tangential import tcfg
+from kdiff.guidance.frequencies import fdg
+from kdiff.guidance.magnitude import magnitude_aware
+from kdiff.guidance.perpendicular import perp_neg
+from kdiff.guidance.mimic_scale import mimic
+from kdiff.guidance.skip_layers import slg
+from kdiff.guidance.perturbed_attention import pag
+from kdiff.guidance.smoothed_energy import seg
+from kdiff.guidance.thresholding import dynamic_threshold, threshold
+from kdiff.guidance.epsilon_scaling import eps_scaling
 from kdiff.guidance.classifier import classifier, classifier_mean_shift
 from kdiff.guidance.loss import loss
 # isort: on
@@ -41,18 +57,35 @@ __all__ = [
     "Step",
     "also_without_class",
     "answers",
+    "apg",
+    "autoguidance",
     "cfg",
+    "cfg_pp",
+    "cfg_zero",
     "check_null_class",
     "classifier",
     "classifier_mean_shift",
+    "dynamic_threshold",
     "empty",
+    "eps_scaling",
+    "fdg",
     "guidance",
     "guide",
     "guided",
     "ho_salimans",
+    "interval",
     "loss",
+    "magnitude_aware",
+    "mimic",
+    "pag",
     "pair",
+    "perp_neg",
+    "rescale",
+    "seg",
+    "slg",
     "suited",
+    "tcfg",
+    "threshold",
     "unguided",
     "without",
 ]

@@ -119,6 +119,11 @@ def _once(change: Callable[[Conditions], dict[str, Any]], cond: Conditions) -> d
 
 def also_without_class(inner: frozenset[str], sigma: float, **options: Any) -> frozenset[str]:
     """The questions of a guidance that asks the model inside for c and for u."""
-    return inner | frozenset(
+    return inner | only_without_class(inner)
+
+
+def only_without_class(inner: frozenset[str]) -> frozenset[str]:
+    """The questions of a guidance that asks the model inside for u alone."""
+    return frozenset(
         UNCONDITIONAL if asked == CONDITIONAL else f"{UNCONDITIONAL}: {asked}" for asked in inner
     )

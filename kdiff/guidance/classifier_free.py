@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
-from kdiff.guidance.answers import also_without_class, pair, without
+from kdiff.guidance.answers import also_without_class, only_without_class, pair, without
 from kdiff.guidance.registry import guidance
+from kdiff.guidance.spaces import Space, denoised, prediction
 from kdiff.model import Denoise, Model
 from kdiff.options import Option
 
@@ -16,8 +18,16 @@ Scale = Annotated[float, Option("w: 1 is no guidance, 0 is without the class", -
 
 
 def asks(inner: frozenset[str], sigma: float, *, scale: float) -> frozenset[str]:
-    both = also_without_class(inner, sigma)
-    return inner if scale == 1 else both - inner if scale == 0 else both
+    if scale in (0, 1):
+        return inner if scale == 1 else only_without_class(inner)
+    return also_without_class(inner, sigma)
+
+
+def asks_both(
+    inner: frozenset[str], sigma: float, *, scale: float, **options: Any
+) -> frozenset[str]:
+    """The questions of `of_both`."""
+    return inner if scale == 1 else also_without_class(inner, sigma)
 
 
 def leaves_class_out(*, scale: float, **options: Any) -> bool:
@@ -63,5 +73,20 @@ def extrapolated(model: Model, scale: float) -> Denoise:
             return model(x, sigma, **(cond if scale == 1 else without(cond)))
         c, u = pair(model, x, sigma, cond)
         return u + scale * (c - u)
+
+    return denoise
+
+
+def of_both(
+    model: Model, scale: float, space: Space, formula: Callable[[Tensor, Tensor], Tensor]
+) -> Denoise:
+    """`formula` of c and u, which it gets and answers as predictions in this space; the model
+    itself at scale 1."""
+
+    def denoise(x: Tensor, sigma: float, **cond: Any) -> Tensor:
+        if scale == 1:
+            return model(x, sigma, **cond)
+        c, u = (prediction(space, x, sigma, d) for d in pair(model, x, sigma, cond))
+        return denoised(space, x, sigma, formula(c, u))
 
     return denoise

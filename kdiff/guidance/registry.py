@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdiff.conditions import LABELS, NEGATIVE, NULL, STEP
@@ -40,6 +41,8 @@ class Guidance:
     level puts to networks, given those of the model inside: as many evaluations as there are names.
     `needs_class`: it has no meaning for a sample without a class or prompt.
     `needs_null_class(**options)`: whether it asks the model about samples without their class.
+    `needs_negative(**options)`: whether it needs a negative class or prompt, and asks about samples
+    with neither beside it.
     `knows_step`: its denoiser gets `step`, a `kdiff.guidance.Step`; so it works in a run only.
     `refuses(plan, **options)`: why it is wrong with the plan's sampler, None if it is right.
     `loads`: options that name a network beside the model, with what loads each; the function gets
@@ -52,6 +55,7 @@ class Guidance:
     asks: Callable[..., frozenset[str]] = _the_same
     needs_class: bool = False
     needs_null_class: Callable[..., bool] = _never
+    needs_negative: Callable[..., bool] = _never
     knows_step: bool = False
     refuses: Callable[..., str | None] = _suits_all
     loads: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
@@ -197,7 +201,7 @@ def _check_class(name: str, x: Tensor, cond: Mapping[str, Any]) -> None:
 def _loaded(load: Callable[[Any], Any], value: Any, model: Any) -> Any:
     """What an option names, moved to where the model is; an object that was given stays there."""
     other = load(value)
-    if isinstance(value, str) and hasattr(other, "to"):
+    if isinstance(value, str | Path) and hasattr(other, "to"):
         other.to(model.device, model.dtype)
     return other
 

@@ -56,4 +56,4 @@ def denoised(space: Space, x: Tensor, sigma: float, f: Tensor) -> Tensor:
 
 def per_sample(reduce: Callable[[Tensor], Tensor], f: Tensor) -> Tensor:
     """`reduce`, from `[N, D]` to `[N]`, of `f`, shaped to multiply `f`."""
-    return reduce(f.flatten(1)).reshape(-1, *[1] * (f.ndim - 1))
+    return reduce(f.reshape(len(f), -1)).reshape(-1, *[1] * (f.ndim - 1))

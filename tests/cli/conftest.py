@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import kdiff
+import toy_guidance
 from kdiff.checkpoints import native
 from kdiff.networks import SongUNet
 from places import GOLDEN
@@ -30,3 +31,16 @@ def no_size(tmp_path):
     golden = GOLDEN / "lucidrains.pt.gz"
     path.write_bytes(gzip.decompress(golden.read_bytes()))
     return path
+
+
+@pytest.fixture
+def toys():
+    """Guidance of `toy_guidance`, and the files that it loads."""
+    with toy_guidance.registered() as loads:
+        yield loads
+
+
+@pytest.fixture
+def model(tmp_path):
+    """The file of a small model with three classes."""
+    return toy_guidance.with_classes(tmp_path / "tiny.safetensors")

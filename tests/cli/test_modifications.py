@@ -109,7 +109,8 @@ def test_an_edit_is_that_of_the_library(tmp_path, made, clamped):
     assert record["edits"] == [{"name": "clamped", "options": {"most": 0.25}}]
     assert record["nfe"] == 5 and "clamped:most=0.25, NFE 5," in told
     listed = json.loads(call("list", "edits", "--json").stdout)
-    assert listed[0]["options"]["most"]["help"] == "bound"
+    (clamped,) = (row for row in listed if row["name"] == "clamped")
+    assert clamped["options"]["most"]["help"] == "bound"
 
 
 @pytest.fixture
@@ -180,7 +181,10 @@ def test_eval_fid_without_guidance_is_as_ever(tmp_path, own):
 
 
 BAD = {
-    "unknown guidance": (["--guide", "cgf"], "did you mean cfg? (see `kdiff list guidance`)"),
+    "unknown guidance": (
+        ["--guide", "clasifier_free"],
+        "did you mean classifier_free? (see `kdiff list guidance`)",
+    ),
     "unknown option": (["--guide", "cfg:scael=2"], "unknown cfg option 'scael'"),
     "bad value": (["--guide", "cfg:scale=much"], "scale must be a number from -100 to 100"),
     "several values": (["--guide", "cfg:scale=1,2"], "scale must be a number from -100 to 100"),
@@ -189,6 +193,13 @@ BAD = {
     "one is none": (["--guide", "cfg", "--class-label", "3,none"], "leave out the class none"),
     "twice by case": (["--guide", "cfg:scale=1:SCALE=2"], "each key once"),
     "no classes": (["--guide", "cfg", "--model", "{tiny}"], "has no classes: leave out the guid"),
+    "an edit": (
+        ["--guide", "apg:momentum=-0.5"],
+        "apg:momentum=-0.5 is an edit: give it as --edit apg:momentum=-0.5",
+    ),
+    "a guidance": (["--edit", "cfg"], "cfg is a guidance: give it as --guide cfg"),
+    "neither": (["--guide", "apg:memory=1"], "unknown apg option 'memory'; there is scale"),
+    "no classes to edit by": (["--edit", "apg", "--model", "{tiny}"], "has no classes: leave out"),
     "unknown edit": (["--edit", "inpaint"], "(see `kdiff list edits`)"),
 }
 

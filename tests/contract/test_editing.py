@@ -19,7 +19,7 @@ from kdiff.model import as_model, network_nfe
 from kdiff.modifications import Modification, chosen
 from kdiff.names import UnknownName
 from kdiff.samplers import REGISTRY, Ask, Sampler
-from odd_samplers import plan_of, states_of
+from odd_samplers import plan_of
 
 TO_ZERO = [8.0, 3.0, 1.0, 0.3, 0.0]
 SEEDS = [5, 2, 9]
@@ -38,6 +38,15 @@ def planned(sampler, *edits, sigmas=TO_ZERO, **options):
     return kdiff.plan(sampler=sampler, sigmas=sigmas, edits=edits, options=options)
 
 
+def told(seeds=SEEDS):
+    """Each seed has a class of its own: some edits guide."""
+    return {"class_labels": torch.tensor([seed % 4 for seed in seeds])}
+
+
+def states_of(plan, seeds=SEEDS, **arguments):
+    return odd_samplers.states_of(plan, seeds, cond=told(seeds), **arguments)
+
+
 # --- any edit of any sampler ---
 
 
@@ -50,7 +59,7 @@ def test_a_seed_is_a_picture_in_any_batch_and_in_lockstep(name, sampler):
         alone = [states_of(plan, [s], deterministic=deterministic)[-1].x for s in SEEDS]
         assert torch.equal(torch.cat(alone), expected[-1].x)
     others = [planned(sampler), planned(sampler, name), planned(sampler, name, "clamped")]
-    (only,) = lockstep(Pointwise(), [*others[:1], plan, *others], SEEDS)
+    (only,) = lockstep(Pointwise(), [*others[:1], plan, *others], SEEDS, cond=told())
     assert torch.equal(only.outcomes[1].x, expected[-1].x)
     assert torch.equal(only.outcomes[3].x, expected[-1].x)
     assert torch.equal(only.outcomes[0].x, states_of(others[0])[-1].x)
@@ -207,7 +216,7 @@ def test_nothing_with_a_graph_reaches_the_sampler_or_the_states(name):
     weight = torch.nn.Parameter(torch.tensor(0.5))
     plan = kdiff.Plan(sampler, {}, TO_ZERO, "given", (chosen(EDITS, name),))
     x, noise = torch.ones(3, 3, requires_grad=True), kdiff.Noise(SEEDS, (3,))
-    states = list(kdiff.drive(lambda x, sigma: weight * x, plan, x, noise))
+    states = list(kdiff.drive(lambda x, sigma, **_: weight * x, plan, x, noise, **told()))
     assert heard and not any(getattr(tensor, "requires_grad", False) for tensor in heard)
     assert not any(s.x.requires_grad or s.denoised.requires_grad for s in states)
 

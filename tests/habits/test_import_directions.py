@@ -7,17 +7,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 TOOLS = ("counts", "interrupt", "names", "options", "plugins")  # files of kdiff/ that know nothing
 ROOMS = (
-    "checkpoints",
-    "classifiers",
-    "cli",
-    "compat",
-    "editing",
-    "eval",
-    "guidance",
-    "networks",
-    "samplers",
+    *("checkpoints", "classifiers", "cli", "compat", "editing", "eval", "guidance", "networks"),
+    *("samplers", "text"),
 )
-BELOW_EVAL = {"tools", "samplers", "networks", "core", "guidance", "editing", "checkpoints"}
+BELOW_EVAL = {"tools", "samplers", "networks", "core", "guidance", "editing", "text", "checkpoints"}
 BELOW_EVAL |= {"classifiers"}
 
 # Of kdiff's own; what stands in no folder of its own in kdiff/ is the core.
@@ -27,8 +20,9 @@ MAY_IMPORT = {
     "networks": {"tools"},
     "core": BELOW_EVAL,
     "guidance": {"tools", "core", "classifiers"},
-    "editing": {"tools", "samplers", "core"},
-    "checkpoints": {"tools", "networks", "core"},
+    "editing": {"tools", "samplers", "core", "guidance"},
+    "text": {"tools", "core"},
+    "checkpoints": {"tools", "networks", "core", "text"},
     "classifiers": {"tools", "networks", "core", "checkpoints"},
     "eval": BELOW_EVAL,
     "compat": BELOW_EVAL | {"eval"},

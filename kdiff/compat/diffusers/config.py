@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from kdiff.checkpoints.diffusers_scheduler import is_flow, precond_of
+from kdiff.checkpoints.diffusers_scheduler import dynamic_shift, is_flow, precond_of
 from kdiff.counts import real_number
 from kdiff.modifications import Modification
 from kdiff.preconditioners import Precond
@@ -127,17 +127,6 @@ def without_lowest_snr(found: Precond, least: float | None) -> Precond:
     if len(kept) < 2:
         raise ValueError(f"lambda_min_clipped {least:g} leaves no timesteps")
     return replace(found, sigmas=kept, sigma_max=min(found.sigma_max, kept[-1]))
-
-
-def dynamic_shift(config: Mapping[str, Any], mu: float | None) -> float:
-    """The shift that `mu` stands for."""
-    if mu is None:
-        return 1.0
-    mu = real_number("mu", mu)
-    shift = mu if config.get("time_shift_type") == "linear" else math.exp(min(mu, 700))
-    if not 0 < shift < 1e3:
-        raise ValueError(f"mu gives a shift of {shift:g}: it must be above 0 and below 1000")
-    return float(shift)
 
 
 def training_times(config: Mapping[str, Any]) -> int:

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kdiff.checkpoints.diffusers_scheduler import FLOW_END, is_flow
+from kdiff.checkpoints.diffusers_scheduler import FLOW_END, dynamic_shift, is_flow
 from kdiff.compat.diffusers.config import (
     SPACINGS,
-    dynamic_shift,
     precond_for,
     training_times,
     without_lowest_snr,

@@ -13,11 +13,11 @@ def test_a_budget_has_of_each_row_the_most_evaluations_within_it(sweep_of, tmp_p
     table, other = make_tables(sweep_of(*lines, a_line("ddim", nfe=39, metrics={"KID": 0.1})))
     assert not within(other, [10, 5]).rows
     short = within(table, [10, 5])
-    assert [[short.text(row, nfe) for nfe in short.nfes] for row in short.rows] == [
+    assert [[short.text(row, nfe) for nfe in short.columns] for row in short.rows] == [
         ["8.000", "3.000"],
         ["7.000 (NFE 3)", "2.000 (NFE 9)"],
     ]
-    assert list(map(short.heading, short.nfes)) == ["NFE ≤ 5", "NFE ≤ 10"]
+    assert list(map(short.heading, short.columns)) == ["NFE ≤ 5", "NFE ≤ 10"]
     assert [short.is_best(row, 10) for row in short.rows] == [False, True]
     eight = within(table, [8])
     assert [eight.text(row, 8) for row in eight.rows] == ["8.000 (NFE 5)", "7.000 (NFE 3)"]

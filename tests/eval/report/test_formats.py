@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdiff.eval.report import curves, formats, make_tables, page
+from kdiff.eval.report import curves, formats, make_tables, page, plots
 from small_reports import HOSTILE, a_full_sweep, a_line
 
 
@@ -89,8 +89,8 @@ def test_latex_reads_back_and_no_name_is_a_command(sweep_of):
 @pytest.mark.parametrize("suffix", ["svg", "png"])
 def test_curves_are_the_same_bytes_each_time_and_take_any_name(sweep_of, suffix):
     (table,) = make_tables(a_full_sweep(sweep_of))
-    picture = curves.draw(table, suffix)
-    assert picture == curves.draw(table, suffix)
+    picture = curves.draw(plots.curves(table), suffix)
+    assert picture == curves.draw(plots.curves(table), suffix)
     if suffix == "png":
         assert min(Image.open(io.BytesIO(picture)).size) > 400
     else:
@@ -105,11 +105,11 @@ def test_value_axis_is_logarithmic_for_distances_and_not_for_shares(sweep_of):
     values = {"FID": 5.0, "KID": -0.001, "recall": 0.1}
     more = {"FID": 50.0, "KID": 0.1, "recall": 0.6}
     tables = make_tables(sweep_of(a_line(metrics=values), a_line(nfe=5, metrics=more)))
-    axes = {table.metric: curves.value_axis(table) for table in tables}
-    assert {metric: axis.log for metric, axis in axes.items()} == {
+    found = {table.metric: plots.curves(table).y for table in tables}
+    assert {metric: axis.log for metric, axis in found.items()} == {
         **{"FID": True, "KID": False, "recall": False}
     }
-    for metric, axis in axes.items():
+    for metric, axis in found.items():
         assert axis.low < values[metric] < axis.high
         assert axis.low < more[metric] < axis.high
         assert len(axis.ticks) >= 3 and all(axis.low <= tick <= axis.high for tick in axis.ticks)

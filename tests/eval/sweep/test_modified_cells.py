@@ -33,11 +33,11 @@ def cfg(scale):
 def upper_guidance():
     """A guidance that calls the model three times above sigma = 1, and once below."""
 
-    @guidance(
-        "upper",
-        paper="a test",
-        asks=lambda inner, sigma, *, shift: inner | ({"again", "more"} if sigma > 1 else set()),
-    )
+    def asks(inner, sigma, *, shift):
+        again = {f"{time}: {asked}" for time in ("again", "more") for asked in inner}
+        return inner | again if sigma > 1 else inner
+
+    @guidance("upper", paper="a test", asks=asks)
     def upper(model, *, shift: Annotated[float, Option("of the mean", -1, 1)] = 0.1):
         def denoise(x, sigma, **cond):
             asked = [model(x.clone(), sigma, **cond) for _ in range(3 if sigma > 1 else 1)]
@@ -210,14 +210,15 @@ def test_a_file_takes_several_guidances(kdiff_sweep, tmp_path, upper_guidance):
 
 BAD = {
     "unknown guidance": (
-        ["--guide", "cgf:scale=2"],
-        "unknown guidance 'cgf'; did you mean cfg? (see `kdiff list guidance`)",
+        ["--guide", "clasifier_free:scale=2"],
+        "'clasifier_free'; did you mean classifier_free? (see `kdiff list guidance`)",
     ),
     "unknown option": (["--guide", "cfg:scal=2"], "did you mean scale"),
     "not a number": (["--guide", "cfg:scale=1,big"], "scale must be a number from"),
     "no value": (["--guide", "cfg:scale=1,,2"], "scale must be a number from"),
     "no key": (["--guide", "cfg:=1"], "NAME:key=value"),
     "nothing": (["--guide", ""], "unknown guidance ''"),
+    "an edit": (["--guide", "apg:momentum=-0.5,0"], "is an edit: give it as --edit apg:mom"),
     "unknown edit": (["--edit", "repaint"], "(see `kdiff list edits`)"),
 }
 
