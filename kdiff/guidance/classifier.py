@@ -16,7 +16,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
-from kdiff.conditions import LABELS, Step
+from kdiff.conditions import LABELS, STEP, Step
+from kdiff.guidance.answers import also_without_class, empty
 from kdiff.guidance.gradients import gradient
 from kdiff.guidance.registry import guidance
 from kdiff.model import Denoise, Model
@@ -43,6 +44,12 @@ def load(what: Any) -> NoisyClassifier:
     return load_classifier(what)
 
 
+def asks(
+    inner: frozenset[str], sigma: float, *, conditional: bool, **options: Any
+) -> frozenset[str]:
+    return inner if conditional else also_without_class(inner, sigma) - inner
+
+
 def asks_without_class(*, conditional: bool, **options: Any) -> bool:
     return not conditional
 
@@ -50,6 +57,7 @@ def asks_without_class(*, conditional: bool, **options: Any) -> bool:
 @guidance(
     "classifier",
     paper="Dhariwal & Nichol 2021 (Diffusion Models Beat GANs), algorithm 2, on D",
+    asks=asks,
     needs_null_class=asks_without_class,
     loads={"classifier": load},
 )
@@ -82,6 +90,7 @@ def refuses(plan: Plan, **options: Any) -> str | None:
 @guidance(
     "classifier_mean_shift",
     paper="Dhariwal & Nichol 2021 (Diffusion Models Beat GANs), algorithm 1, on D",
+    asks=asks,
     needs_null_class=asks_without_class,
     knows_step=True,
     refuses=refuses,
@@ -105,15 +114,14 @@ def classifier_mean_shift(
 
 def _guided(model: Model, classifier: Any, scale: float, conditional: bool, factor: Any) -> Denoise:
     check_fits(model, classifier)
-    told = bool(model.classes) and conditional
 
     def denoise(x: Tensor, sigma: float, step: Step | None = None, **cond: Any) -> Tensor:
         labels = _labels(x, cond)
-        own = dict(cond) if step is None else {**cond, "step": step}
-        if not told:
+        own = {**cond, **({} if step is None else {STEP: step})}
+        if not model.classes:
             own.pop(LABELS)
-            if model.classes:
-                own[LABELS] = labels.new_full(labels.shape, -1)
+        elif not conditional:
+            own = empty(own)
         d = model(x, sigma, **own)
         if scale == 0:
             return d

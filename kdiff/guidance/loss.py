@@ -29,9 +29,15 @@ def load_loss(function: Any) -> Callable[[Tensor], Tensor]:
     return function
 
 
+def asks(inner: frozenset[str], sigma: float, *, scale: float, **options: Any) -> frozenset[str]:
+    """An answer that is differentiated cannot be one that was computed without."""
+    return inner if scale == 0 else frozenset(f"differentiated: {asked}" for asked in inner)
+
+
 @guidance(
     "loss",
     paper="Bansal et al. 2023 (Universal Guidance for Diffusion Models), eq. 6, on D",
+    asks=asks,
     loads={"function": load_loss},
 )
 def loss(

@@ -9,7 +9,9 @@ import torch
 
 import kdiff
 from every_guidance import (
+    INSIDE,
     LABELS,
+    NEEDS,
     WITH_NEGATIVE,
     Counted,
     called,

@@ -142,10 +142,10 @@ def worse(inner):
 class Logits:
     """A classifier: some smooth numbers for each class."""
 
-    classes: int
+    n: int
 
     def __call__(self, x, sigma):
-        places = torch.linspace(-1, 1, self.classes, dtype=x.dtype)
+        places = torch.linspace(-1, 1, self.n, dtype=x.dtype)
         return -((x.flatten(1).mean(1, keepdim=True) / (1 + sigma) - places) ** 2)
 
 
