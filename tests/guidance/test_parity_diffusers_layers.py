@@ -1,5 +1,5 @@
 """Skipped layers and changed attention against diffusers: its guiders where they work, else its
-pipelines' own parts. Where they differ, docs/guidance.md says why."""
+pipelines' own parts. Where they differ, docs/guidance-methods.md says why."""
 
 import diffusers
 import pytest

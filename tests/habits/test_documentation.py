@@ -68,6 +68,23 @@ def test_the_page_on_guidance_runs(capsys):
     assert (asked, answered, evaluated) == ("10", "10", "20")
 
 
+def defaults_in_table(text):
+    """name -> the options and values that its row says, as (`option` value), of guidance."""
+    for row in re.findall(r"^\| `(\w+)` \|.*\|(.*)\|$", text, re.M):
+        yield row[0], dict(re.findall(r"`(\w+)` ([\w.+-]+)", row[1]))
+
+
+def test_the_table_of_guidance_has_each_and_its_defaults():
+    from kdiff.guidance import GUIDANCE
+
+    table = dict(defaults_in_table(TEXTS["docs/guidance.md"]))
+    assert set(GUIDANCE) <= set(table)
+    for name in GUIDANCE:
+        declared = {key: option.default for key, option in GUIDANCE[name].options.items()}
+        for key, said in table[name].items():
+            assert str(declared[key]) in (said, f"{said}.0"), (name, key)
+
+
 def test_a_broken_link_is_found(tmp_path):
     page = "# One `two`\n[a](page.md#one-two) [b](page.md#three) [c](none.md) [d](#one-two)\n"
     (tmp_path / "page.md").write_text(page)
