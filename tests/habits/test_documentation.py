@@ -68,6 +68,13 @@ def test_the_page_on_guidance_runs(capsys):
     assert (asked, answered, evaluated) == ("10", "10", "20")
 
 
+def test_the_page_on_classifiers_runs():
+    scope = {}
+    for code in python_blocks(TEXTS["docs/guidance-classifiers.md"]):
+        exec(code, scope)
+    assert scope["images"].shape == (2, 1, 28, 28)
+
+
 def defaults_in_table(text):
     """name -> the options and values that its row says, as (`option` value), of guidance."""
     for row in re.findall(r"^\| `(\w+)` \|.*\|(.*)\|$", text, re.M):
