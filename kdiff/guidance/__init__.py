@@ -15,7 +15,7 @@ write into `x`, and gets answers through `model`, `pair` (c and u in one call) a
 
 # isort: off
 from kdiff.conditions import Step
-from kdiff.guidance.answers import also_without_class, answers, empty, pair, without
+from kdiff.guidance.asking import also_without_class, answers, empty, pair, without
 from kdiff.guidance.registry import (
     GUIDANCE,
     Guided,
@@ -44,8 +44,8 @@ from kdiff.guidance.mimic_scale import mimic
 from kdiff.guidance.skip_layers import slg
 from kdiff.guidance.perturbed_attention import pag
 from kdiff.guidance.smoothed_energy import seg
-from kdiff.guidance.classifier import classifier, classifier_mean_shift
-from kdiff.guidance.loss import loss
+from kdiff.guidance.classifier_gradient import classifier, classifier_mean_shift
+from kdiff.guidance.loss_gradient import loss
 from kdiff.guidance.thresholding import dynamic_threshold, threshold
 from kdiff.guidance.epsilon_scaling import eps_scaling
 # isort: on

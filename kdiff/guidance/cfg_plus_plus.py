@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 from kdiff.conditions import STEP, Step
-from kdiff.guidance.answers import also_without_class, only_without_class, pair, without
+from kdiff.guidance.asking import also_without_class, only_without_class, pair, without
 from kdiff.guidance.registry import guidance
 from kdiff.model import Denoise, Model
 from kdiff.options import Option

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from kdiff.counts import finite_number
-from kdiff.guidance.answers import also_without_class, pair
+from kdiff.guidance.asking import also_without_class, pair
 from kdiff.guidance.registry import guidance
 from kdiff.model import Denoise, Model
 from kdiff.options import Option

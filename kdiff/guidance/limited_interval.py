@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Annotated, Any
 
-from kdiff.guidance.answers import CONDITIONAL
+from kdiff.guidance.asking import CONDITIONAL
 from kdiff.guidance.registry import guidance, unguided
 from kdiff.model import Denoise, Model
 from kdiff.options import Option

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kdiff.guidance.answers import CONDITIONAL
+from kdiff.guidance.asking import CONDITIONAL
 from kdiff.guidance.registry import GUIDANCE
 from kdiff.modifications import Modification
 from kdiff.schedules import Range

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdiff.conditions import LABELS, NEGATIVE, NULL, STEP
-from kdiff.guidance.answers import Base, one_call
+from kdiff.guidance.asking import Base, one_call
 from kdiff.model import Denoise, Model, Wrapper, as_model
 from kdiff.modifications import Modification, all_chosen, chosen
 from kdiff.names import Registry, made_of_functions

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from kdiff.conditions import LABELS
-from kdiff.guidance.answers import Base
+from kdiff.guidance.asking import Base
 from kdiff.guidance.registry import Guided, guidance
 from kdiff.model import Denoise, Model, as_model
 from kdiff.options import Option

@@ -5,7 +5,7 @@ import torch
 
 import kdiff
 from kdiff.classifiers import load_classifier, packaged_classifiers
-from kdiff.guidance.classifier import log_gradient
+from kdiff.guidance.classifier_gradient import log_gradient
 
 LABELS = torch.arange(40) % 10
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from kdiff.conditions import LABELS, STEP, Step
-from kdiff.guidance.answers import also_without_class, empty
+from kdiff.guidance.asking import also_without_class, empty
 from kdiff.guidance.gradients import gradient
 from kdiff.guidance.registry import guidance
 from kdiff.model import Denoise, Model
