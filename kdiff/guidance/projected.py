@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from kdiff.guidance.classifier_free import Scale, asks_both, leaves_class_out, of_both
-from kdiff.guidance.projection import along
+from kdiff.guidance.projection import along, length
 from kdiff.guidance.registry import guidance
-from kdiff.guidance.spaces import per_sample
 from kdiff.model import Denoise, Model
 from kdiff.options import Option
 
@@ -26,8 +25,7 @@ def projected(c: Tensor, d: Tensor, scale: float, norm: float, eta: float) -> Te
     """c + (w - 1) (d_perp + eta d_par): d, shortened to `norm`, in its parts orthogonal and
     parallel to c, each sample by itself."""
     if norm > 0:
-        length = per_sample(lambda rows: rows.norm(dim=1), d)
-        d = d * (norm / length).clamp(max=1)
+        d = d * (norm / length(d)).clamp(max=1)
     parallel = along(d, c)
     return c + (scale - 1) * (d - parallel + eta * parallel)
 
