@@ -46,6 +46,7 @@ def apg(model: Model, *, scale: Scale = 1.5, norm: Norm = 2.5, eta: Eta = 0.0) -
     `norm` 2.5 and `eta` 0 are ACE-Step's; larger pictures and latents take a larger norm. `norm` 0
     and `eta` 1 are `cfg`. diffusers' guider works on what the network predicts, with 15 and 1, and
     its scale is w - 1 with `use_original_formulation`. ComfyUI works on D, with 5 and 1. The
-    paper's momentum is memory, and so an edit: `--edit apg:momentum=-0.75`.
+    paper's momentum is memory, and so an edit: `--edit apg:momentum=-0.75`. The default scale is
+    the same as in `cfg`.
     """
     return of_both(model, scale, "denoised", lambda c, u: projected(c, c - u, scale, norm, eta))

@@ -62,7 +62,7 @@ def autoguidance(
 
     Published settings (paper, table 1, ImageNet-512): EDM2-S guided by an EDM2-XS trained for a
     sixteenth of the time, w = 2.1, FID 1.34; EDM2-XXL guided by an EDM2-M trained for 1 / 3.5 of
-    the time, w = 2.05, FID 1.25.
+    the time, w = 2.05, FID 1.25. The default scale is EDM2-S's.
 
     ValueError for a model of another shape or of other classes.
     """

@@ -47,7 +47,8 @@ def cfg_zero(
     above the level s_k: give s_k as `zero_above` (`kdiff explain` shows the levels).
 
     diffusers' guider works on what the network predicts; `space=noise` is that for eps-prediction.
-    ComfyUI takes s in the space `noise`, but multiplies D(x | no class) by it.
+    ComfyUI takes s in the space `noise`, but multiplies D(x | no class) by it. The default scale is
+    the same as in `cfg`.
     """
 
     def formula(c: Tensor, u: Tensor) -> Tensor:
