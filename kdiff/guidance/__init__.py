@@ -9,8 +9,17 @@ A guidance gets a model, and its options, and returns the guided denoiser, a fun
 
 What stands in the function's place makes a model of a model: `halved(model, 0.5)`. A guidance has
 no state: what depends on earlier calls, or draws noise, is an edit (`kdiff.editing`). It does not
-write into `x`, and gets answers through `model`, `pair` (c and u in one call) and `unguided(model)`
-(the model inside all guidance, which computes equal answers once in a call).
+write into `x`. It gets answers from
+
+- `model`;
+- `pair(model, x, sigma, cond)`: c and u in one call of the network;
+- `answers(model, x, sigma, cond, other, ..)`: under any conditions, in one call. `without(cond)`
+  are those of u, and `empty(cond)` those of nothing, also where there is a negative class or prompt
+  (`kdiff.conditions` says how these are named);
+- `unguided(model)`: the model inside all guidance, which computes equal answers once in a call.
+
+If it asks for more than `model` answers, it says so: `asks=also_without_class`, for example (see
+`Guidance`, which also says how it is told the step of a run).
 """
 
 # isort: off
