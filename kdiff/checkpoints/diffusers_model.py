@@ -15,9 +15,13 @@ import torch
 from torch import nn
 
 from kdiff.checkpoints import unwrap
-from kdiff.checkpoints.model_folder import read_json, tensors_in, weight_files
+from kdiff.checkpoints.model_folder import (
+    config_and_weights,
+    read_json,
+    tensors_in,
+    weight_files,
+)
 from kdiff.checkpoints.weights import common_type, load_weights
-from kdiff.downloads import check_file
 
 _WEIGHTS = dict.fromkeys(("safetensors", "bin"), "diffusion_pytorch_model")
 _SPARE = 2**24  # numbers that a network may have beside its weights: tables of position embeddings
@@ -38,12 +42,7 @@ def build(kind: type, folder: Path, variant: str | None, dtype: torch.dtype | No
     safetensors, or else a .bin that is read without running code; nothing is downloaded.
     ValueError if weights and config.json do not fit.
     """
-    config = read_json(folder / "config.json")
-    if config.get("quantization_config") is not None:
-        raise ValueError(f"{folder}: quantized weights are not supported")
-    _, weights = weight_files(folder, variant, _WEIGHTS)
-    for file in weights:
-        check_file(file)
+    config, weights = config_and_weights(folder, variant, _WEIGHTS)
     make = partial(kind.from_config, dict(config))  # type: ignore[attr-defined]
     names = check_size(make, config, folder, weights)
     tensors = {name: tensor for file in weights for name, tensor in tensors_in(file)}

@@ -17,7 +17,13 @@ import torch
 from torch import nn
 
 from kdiff.checkpoints.diffusers_model import check_report, check_size
-from kdiff.checkpoints.model_folder import is_there, read_json, tensors_in, weight_files
+from kdiff.checkpoints.model_folder import (
+    config_and_weights,
+    is_there,
+    read_json,
+    tensors_in,
+    weight_files,
+)
 from kdiff.counts import whole_number
 from kdiff.downloads import check_file
 from kdiff.messages import one_line
@@ -145,12 +151,7 @@ def _network(name: str, folder: Path, variant: str | None, dtype: torch.dtype) -
     """The text encoder in a folder, with its weights, on the CPU."""
     import transformers
 
-    config = read_json(folder / "config.json")
-    if config.get("quantization_config") is not None:
-        raise ValueError(f"{folder}: quantized weights are not supported")
-    _, weights = weight_files(folder, variant, _WEIGHTS)
-    for file in weights:
-        check_file(file)
+    config, weights = config_and_weights(folder, variant, _WEIGHTS)
     kind = getattr(transformers, name)
     config = {key: value for key, value in config.items() if key in _SETTINGS}
     try:

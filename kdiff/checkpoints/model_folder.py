@@ -35,6 +35,20 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
+def config_and_weights(
+    folder: Path, variant: str | None, names: Mapping[str, str]
+) -> tuple[dict[str, Any], list[Path]]:
+    """What config.json says, and the files of weights, as `weight_files` finds them. ValueError if
+    one is missing, or the weights are quantized."""
+    config = read_json(folder / "config.json")
+    if config.get("quantization_config") is not None:
+        raise ValueError(f"{folder}: quantized weights are not supported")
+    _, weights = weight_files(folder, variant, names)
+    for file in weights:
+        check_file(file)
+    return config, weights
+
+
 def weight_files(
     folder: Path, variant: str | None, names: Mapping[str, str]
 ) -> tuple[list[Path], list[Path]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from kdiff.editing import OfGrid, Start, edit
-from kdiff.guidance.answers import without
+from kdiff.guidance.asking import without
 from kdiff.guidance.classifier_free import Scale
 from kdiff.guidance.projected import PAPER, Eta, Norm, projected
 from kdiff.options import Option

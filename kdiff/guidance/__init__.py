@@ -9,13 +9,22 @@ A guidance gets a model, and its options, and returns the guided denoiser, a fun
 
 What stands in the function's place makes a model of a model: `halved(model, 0.5)`. A guidance has
 no state: what depends on earlier calls, or draws noise, is an edit (`kdiff.editing`). It does not
-write into `x`, and gets answers through `model`, `pair` (c and u in one call) and `unguided(model)`
-(the model inside all guidance, which computes equal answers once in a call).
+write into `x`. It gets answers from
+
+- `model`;
+- `pair(model, x, sigma, cond)`: c and u in one call of the network;
+- `answers(model, x, sigma, cond, other, ..)`: under any conditions, in one call. `without(cond)`
+  are those of u, and `empty(cond)` those of nothing, also where there is a negative class or prompt
+  (`kdiff.conditions` says how these are named);
+- `unguided(model)`: the model inside all guidance, which computes equal answers once in a call.
+
+If it asks for more than `model` answers, it says so: `asks=also_without_class`, for example (see
+`Guidance`, which also says how it is told the step of a run).
 """
 
 # isort: off
 from kdiff.conditions import Step
-from kdiff.guidance.answers import also_without_class, answers, empty, pair, without
+from kdiff.guidance.asking import also_without_class, answers, empty, pair, without
 from kdiff.guidance.registry import (
     GUIDANCE,
     Guided,
@@ -44,8 +53,8 @@ from kdiff.guidance.mimic_scale import mimic
 from kdiff.guidance.skip_layers import slg
 from kdiff.guidance.perturbed_attention import pag
 from kdiff.guidance.smoothed_energy import seg
-from kdiff.guidance.classifier import classifier, classifier_mean_shift
-from kdiff.guidance.loss import loss
+from kdiff.guidance.classifier_gradient import classifier, classifier_mean_shift
+from kdiff.guidance.loss_gradient import loss
 from kdiff.guidance.thresholding import dynamic_threshold, threshold
 from kdiff.guidance.epsilon_scaling import eps_scaling
 # isort: on

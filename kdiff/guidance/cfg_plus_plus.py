@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 from kdiff.conditions import STEP, Step
-from kdiff.guidance.answers import also_without_class, only_without_class, pair, without
+from kdiff.guidance.asking import also_without_class, only_without_class, pair, without
 from kdiff.guidance.registry import guidance
 from kdiff.model import Denoise, Model
 from kdiff.options import Option
@@ -52,10 +52,12 @@ def refuses(plan: Plan, **options: Any) -> str | None:
 def cfg_pp(
     model: Model,
     *,
-    scale: Annotated[float, Option("lambda: 0 is without the class, 1 is most", -100, 100)] = 0.6,
+    scale: Annotated[
+        float, Option("lambda: 0 is without the class; at most 1 in the paper", -100, 100)
+    ] = 0.6,
 ) -> Denoise:
     """u + w (c - u) with w = lambda / (1 - t / s), in a step from noise level s to t; lambda is the
-    `scale`, from 0 to 1 in the paper, whose code has 0.6.
+    `scale`, from 0 to 1 in the paper. The default, 0.6, is the one in the examples of its code.
 
     The paper's step takes the guided D_lambda = u + lambda (c - u) as the clean image, and the
     noise of u, eps_u = (x - u) / s, as the noise. Divided by the root of alpha bar, its DDIM step

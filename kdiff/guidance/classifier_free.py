@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
-from kdiff.guidance.answers import also_without_class, only_without_class, pair, without
+from kdiff.guidance.asking import also_without_class, only_without_class, pair, without
 from kdiff.guidance.registry import guidance
 from kdiff.guidance.spaces import Space, denoised, prediction
 from kdiff.model import Denoise, Model
@@ -47,8 +47,8 @@ def cfg(model: Model, *, scale: Scale = 1.5) -> Denoise:
     w = 0 one of them is left out.
 
     The coefficients of c and u add up to 1, so the same formula holds for eps, v and velocities.
+    The default scale, 1.5, is kdiff's own choice; Stable Diffusion is used with 7.5.
     """
-
     return extrapolated(model, scale)
 
 
@@ -63,7 +63,7 @@ def ho_salimans(
     model: Model, *, s: Annotated[float, Option("w - 1: 0 is no guidance", -100, 100)] = 0.5
 ) -> Denoise:
     """(1 + s) c - s u, which is `cfg` with w = 1 + s: as papers and lectures that write
-    (1 + s) eps_y - s eps_0 have it."""
+    (1 + s) eps_y - s eps_0 have it. The default is the scale of `cfg`."""
     return extrapolated(model, 1 + s)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from kdiff.counts import finite_number
-from kdiff.guidance.answers import also_without_class, pair
+from kdiff.guidance.asking import also_without_class, pair
 from kdiff.guidance.registry import guidance
 from kdiff.model import Denoise, Model
 from kdiff.options import Option
@@ -50,7 +50,7 @@ def fdg(
 ) -> Denoise:
     """u + sum_l w_l P_l (c - u), where P_l takes level l of a Laplacian pyramid. The first scale is
     for the finest details, and the last for all that is left. Scales of 1 are no guidance, and
-    equal ones are `cfg`. The default is the paper's for SDXL (table 8) and the one of diffusers.
+    equal ones are `cfg`. The default is the paper's for SDXL (table 8), and diffusers'.
 
     The levels add up to the picture. So classifier-free guidance on each level of the pyramids of c
     and u, as the paper and diffusers have it, is this sum, and the same for eps, v and velocities.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Annotated, Any
 
-from kdiff.guidance.answers import CONDITIONAL
+from kdiff.guidance.asking import CONDITIONAL
 from kdiff.guidance.registry import guidance, unguided
 from kdiff.model import Denoise, Model
 from kdiff.options import Option
@@ -21,7 +21,7 @@ def asks(inner: frozenset[str], sigma: float, *, low: float, high: float) -> fro
 @guidance(
     "interval",
     paper="Kynkäänniemi et al. 2024 (Applying Guidance in a Limited Interval Improves Sample and "
-    "Distribution Quality in Diffusion Models), eqs. 5 and 6",
+    "Distribution Quality in Diffusion Models)",
     asks=asks,
     aliases=("limited_interval",),
 )

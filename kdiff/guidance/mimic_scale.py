@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from kdiff.guidance.answers import also_without_class, pair
+from kdiff.guidance.asking import also_without_class, pair
 from kdiff.guidance.classifier_free import Scale
 from kdiff.guidance.registry import guidance
 from kdiff.model import Denoise, Model

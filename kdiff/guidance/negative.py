@@ -7,7 +7,7 @@ from typing import Any
 
 from kdiff.class_names import class_numbers
 from kdiff.conditions import NO_CLASS
-from kdiff.guidance.answers import UNCONDITIONAL
+from kdiff.guidance.asking import UNCONDITIONAL
 from kdiff.guidance.questions import asked_by
 from kdiff.guidance.registry import GUIDANCE, check_null_class
 from kdiff.modifications import Modification

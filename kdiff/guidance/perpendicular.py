@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 from kdiff.conditions import negatives
-from kdiff.guidance.answers import also_without_class, answers, empty, without
+from kdiff.guidance.asking import also_without_class, answers, empty, without
 from kdiff.guidance.projection import along
 from kdiff.guidance.registry import guidance
 from kdiff.model import Denoise, Model

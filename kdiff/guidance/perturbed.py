@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated, Any
 
-from kdiff.guidance.answers import CONDITIONAL
+from kdiff.guidance.asking import CONDITIONAL
 from kdiff.guidance.layers import AUTO, Layers, find_layers
 from kdiff.guidance.registry import unguided
 from kdiff.model import Denoise, Model

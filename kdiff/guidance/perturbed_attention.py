@@ -33,6 +33,7 @@ def pag(
     """D + w' (c - c'), with c = D(x | class or prompt) of the network, and c' its answer where, in
     these layers, each token attends to nothing but itself: self-attention softmax(Q K^T) V is V.
     Where text and image attend to each other, it is the image's tokens that do not see each other.
+    The default scale is the one of diffusers' pipelines; its guider has 2.8.
 
     ValueError for a model without such layers, or if they have no self-attention.
     """

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from kdiff.guidance.classifier_free import Scale, asks_both, leaves_class_out, of_both
-from kdiff.guidance.projection import along
+from kdiff.guidance.projection import along, length
 from kdiff.guidance.registry import guidance
-from kdiff.guidance.spaces import per_sample
 from kdiff.model import Denoise, Model
 from kdiff.options import Option
 
@@ -26,8 +25,7 @@ def projected(c: Tensor, d: Tensor, scale: float, norm: float, eta: float) -> Te
     """c + (w - 1) (d_perp + eta d_par): d, shortened to `norm`, in its parts orthogonal and
     parallel to c, each sample by itself."""
     if norm > 0:
-        length = per_sample(lambda rows: rows.norm(dim=1), d)
-        d = d * (norm / length).clamp(max=1)
+        d = d * (norm / length(d)).clamp(max=1)
     parallel = along(d, c)
     return c + (scale - 1) * (d - parallel + eta * parallel)
 
@@ -48,6 +46,7 @@ def apg(model: Model, *, scale: Scale = 1.5, norm: Norm = 2.5, eta: Eta = 0.0) -
     `norm` 2.5 and `eta` 0 are ACE-Step's; larger pictures and latents take a larger norm. `norm` 0
     and `eta` 1 are `cfg`. diffusers' guider works on what the network predicts, with 15 and 1, and
     its scale is w - 1 with `use_original_formulation`. ComfyUI works on D, with 5 and 1. The
-    paper's momentum is memory, and so an edit: `--edit apg:momentum=-0.75`.
+    paper's momentum is memory, and so an edit: `--edit apg:momentum=-0.75`. The default scale is
+    the same as in `cfg`.
     """
     return of_both(model, scale, "denoised", lambda c, u: projected(c, c - u, scale, norm, eta))

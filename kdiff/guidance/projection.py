@@ -1,4 +1,4 @@
-"""Parts of a prediction along another one, for each sample by itself."""
+"""Lengths of predictions, and parts along other ones, for each sample by itself."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 def dot(f: Tensor, g: Tensor) -> Tensor:
     """<f, g> of each sample, shaped to multiply `f`."""
     return per_sample(lambda rows: rows.sum(1), f * g)
+
+
+def length(f: Tensor) -> Tensor:
+    """The Euclidean norm of each sample, shaped to multiply `f`."""
+    return per_sample(lambda rows: rows.norm(dim=1), f)
 
 
 def along(f: Tensor, direction: Tensor) -> Tensor:

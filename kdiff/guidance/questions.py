@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kdiff.guidance.answers import CONDITIONAL
-from kdiff.guidance.registry import GUIDANCE
+from kdiff.guidance.asking import CONDITIONAL
+from kdiff.guidance.registry import GUIDANCE, check_suits
 from kdiff.modifications import Modification
 from kdiff.schedules import Range
 
@@ -37,10 +37,7 @@ class Questions(Range):
     def check_plan(self, plan: Plan) -> None:
         """ValueError if one of them is wrong with the plan's sampler."""
         for one in self.guides:
-            found = GUIDANCE.find(one.name).thing
-            why = found.refuses(plan, **one.options)
-            if why is not None:
-                raise ValueError(f"the guidance {found.name} {why}")
+            check_suits(one, plan)
 
 
 def asked_by(one: Modification) -> list[frozenset[str]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdiff.conditions import LABELS, NEGATIVE, NULL, STEP
-from kdiff.guidance.answers import Base, one_call
+from kdiff.guidance.asking import Base, one_call
 from kdiff.model import Denoise, Model, Wrapper, as_model
 from kdiff.modifications import Modification, all_chosen, chosen
 from kdiff.names import Registry, made_of_functions
@@ -121,8 +121,9 @@ class Guided(Wrapper):
 
     @property
     def knows_step(self) -> bool:
-        """Whether it must be told the step."""
-        return self.guidance.knows_step or getattr(self.model, "knows_step", False)
+        """Whether it, or what is inside or beside it, must be told the step."""
+        networks = (self.model, *self.beside.values())
+        return self.guidance.knows_step or any(getattr(n, "knows_step", False) for n in networks)
 
     def asks(self, sigma: float) -> frozenset[str]:
         """The names of the questions that a call at this noise level puts to networks."""
@@ -133,13 +134,11 @@ class Guided(Wrapper):
         return len(self.asks(sigma)) * unguided(self).evaluations(sigma)
 
     def check_plan(self, plan: Plan) -> None:
-        """ValueError if the guidance is wrong with the plan's sampler."""
-        if isinstance(self.model, Guided):
-            self.model.check_plan(plan)
-        options = self.modification.options
-        why = self.guidance.refuses(plan, **options)
-        if why is not None:
-            raise ValueError(f"the guidance {self.guidance.name} {why}")
+        """ValueError if the guidance, or what guides inside or beside it, is wrong with the plan's
+        sampler."""
+        for network in (self.model, *self.beside.values()):
+            suited(network, plan)
+        check_suits(self.modification, plan)
 
     def to(self, device: Any = None, dtype: Any = None) -> Guided:
         for network in (self.model, *self.beside.values()):
@@ -173,6 +172,14 @@ def suited(model: Any, plan: Plan) -> None:
     check = getattr(model, "check_plan", None)
     if check is not None:
         check(plan)
+
+
+def check_suits(one: Modification, plan: Plan) -> None:
+    """ValueError if a guidance is wrong with the plan's sampler."""
+    found = GUIDANCE.find(one.name).thing
+    why = found.refuses(plan, **one.options)
+    if why is not None:
+        raise ValueError(f"the guidance {found.name} {why}")
 
 
 def unguided(model: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from kdiff.guidance.answers import CONDITIONAL
+from kdiff.guidance.asking import CONDITIONAL
 from kdiff.guidance.registry import guidance, unguided
 from kdiff.guidance.spaces import Space, denoised, per_sample, prediction
 from kdiff.model import Denoise, Model

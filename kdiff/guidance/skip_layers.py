@@ -28,8 +28,10 @@ def slg(
     these layers, which pass on what they get. The usual ones are transformer blocks 7, 8 and 9, or
     the middle of a U-Net.
 
-    Published defaults act in 1% to 20% of the steps. That is an interval of sigma: `high` is where
-    these steps begin on the schedule, and `low` where they end.
+    The default scale is the one of diffusers; Stability AI's code has 2.5. Both act in a part of
+    the steps only, from 1% to 20% (diffusers) or 30% of them. That is an interval of sigma: `high`
+    is where these steps begin on the schedule, and `low` where they end.
+
     ValueError for a model without such layers, or if one cannot be skipped because its output has
     another shape than its input.
     """

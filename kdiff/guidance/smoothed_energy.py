@@ -23,7 +23,7 @@ Blur = Annotated[float, Option("standard deviation in tokens; inf: their mean", 
 
 @guidance(
     "seg",
-    paper="Hong 2024 (Smoothed Energy Guidance), algorithm 1",
+    paper="Hong 2024 (Smoothed Energy Guidance), section 3.3",
     asks=asks,
     aliases=("smoothed_energy",),
 )
@@ -39,7 +39,8 @@ def seg(
     """D + w' (c - c'), with c = D(x | class or prompt) of the network, and c' its answer where the
     queries of self-attention in these layers are blurred over the image: softmax((G Q) K^T) V, with
     a Gaussian G of standard deviation `blur`. Of text and image in one attention, the image's
-    queries are blurred.
+    queries are blurred. The default scale is the paper's, as its code has it, w' = 3; the paper's
+    formula without classes, s c - (s - 1) c' with s = 3, is w' = 2.
 
     ValueError for a model without such layers, if they have no self-attention, or if samples are
     not images of which the tokens are a grid.

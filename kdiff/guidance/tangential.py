@@ -33,7 +33,8 @@ def tcfg(
     of u along the first right-singular direction of the matrix with the rows c and u, in each
     sample: what c and u have in common. The paper's scores are proportional to these predictions.
 
-    diffusers' guider works on what the network predicts: `space` says what that is.
+    diffusers' guider works on what the network predicts: `space` says what that is. The default
+    scale is the same as in `cfg`.
     """
 
     def formula(c: Tensor, u: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from kdiff.conditions import LABELS
-from kdiff.guidance.answers import Base
+from kdiff.guidance.asking import Base
 from kdiff.guidance.registry import Guided, guidance
 from kdiff.model import Denoise, Model, as_model
 from kdiff.options import Option
@@ -62,7 +62,7 @@ def autoguidance(
 
     Published settings (paper, table 1, ImageNet-512): EDM2-S guided by an EDM2-XS trained for a
     sixteenth of the time, w = 2.1, FID 1.34; EDM2-XXL guided by an EDM2-M trained for 1 / 3.5 of
-    the time, w = 2.05, FID 1.25.
+    the time, w = 2.05, FID 1.25. The default scale is EDM2-S's.
 
     ValueError for a model of another shape or of other classes.
     """

@@ -47,9 +47,15 @@ def cfg_zero(
     above the level s_k: give s_k as `zero_above` (`kdiff explain` shows the levels).
 
     diffusers' guider works on what the network predicts; `space=noise` is that for eps-prediction.
-    ComfyUI takes s in the space `noise`, but multiplies D(x | no class) by it.
+    ComfyUI takes s in the space `noise`, but multiplies D(x | no class) by it. The default scale is
+    the same as in `cfg`.
     """
-    guided = of_both(model, scale, space, lambda c, u: _guided(c, along(c, u), scale))
+
+    def formula(c: Tensor, u: Tensor) -> Tensor:
+        u = along(c, u)
+        return u + scale * (c - u)
+
+    guided = of_both(model, scale, space, formula)
 
     def denoise(x: Tensor, sigma: float, **cond: Any) -> Tensor:
         if sigma > zero_above:
@@ -57,7 +63,3 @@ def cfg_zero(
         return guided(x, sigma, **cond)
 
     return denoise
-
-
-def _guided(c: Tensor, u: Tensor, scale: float) -> Tensor:
-    return u + scale * (c - u)

@@ -1,4 +1,4 @@
-"""The noisy-image classifier of Dhariwal & Nichol 2021 ("Diffusion Models Beat GANs", section 4.1):
+"""The noisy-image classifier of Dhariwal & Nichol 2021 ("Diffusion Models Beat GANs", section 4.3):
 the way down of their U-Net, with an attention pool at the end.
 
 Tensors have the names and shapes of OpenAI's published checkpoints, so that their weights load into

@@ -12,7 +12,7 @@ import torch
 import kdiff
 import places
 from kdiff.classifiers import guided_diffusion, load_classifier
-from kdiff.guidance.classifier import log_gradient
+from kdiff.guidance.classifier_gradient import log_gradient
 from kdiff.networks.openai_classifier import OpenAIClassifier
 from openai_files import saved
 from openai_files import small as small_unet

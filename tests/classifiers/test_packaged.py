@@ -5,9 +5,9 @@ import torch
 
 import kdiff
 from kdiff.classifiers import load_classifier, packaged_classifiers
-from kdiff.guidance.classifier import log_gradient
+from kdiff.guidance.classifier_gradient import log_gradient
 
-LABELS = torch.arange(40) % 10
+LABELS = torch.arange(20) % 10
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def classifier():
 def pictures():
     model = kdiff.load("cifar10")
     guide = "cfg:scale=2"  # typical of their classes
-    return kdiff.sample(model, "dpmpp_2m", steps=6, n=40, class_labels=LABELS, guide=guide)
+    return kdiff.sample(model, "dpmpp_2m", steps=5, n=20, class_labels=LABELS, guide=guide)
 
 
 def log_loss(classifier, pictures, sigma):
@@ -42,9 +42,8 @@ def test_it_recognises_pictures_and_the_more_noise_the_less_it_says(classifier, 
     assert right.float().mean() > 0.6
     losses = [log_loss(classifier, pictures, sigma) for sigma in (0.05, 0.5, 2.0, 10.0, 80.0)]
     assert losses == sorted(losses)
-    assert losses[0] < 1.2 and losses[-1] == pytest.approx(
-        2.303, abs=0.05
-    )  # ln 10: it knows nothing
+    assert losses[0] < 1.2
+    assert losses[-1] == pytest.approx(2.303, abs=0.05)  # ln 10: it knows nothing
 
 
 @pytest.mark.parametrize("sigma", [0.1, 1.0, 10.0])
@@ -71,4 +70,4 @@ def test_guidance_makes_the_model_without_classes_draw_them(classifier):
         kdiff.sample(model, "dpmpp_2m", guide=guide.format(scale), **arguments) for scale in (0, 8)
     )
     hits = [(classifier(x, 0.01).argmax(1) == labels).float().mean() for x in (free, guided)]
-    assert hits[0] < 0.5 < 0.8 <= hits[1]
+    assert hits[0] < 0.3 and hits[1] > 0.5  # one in ten by chance

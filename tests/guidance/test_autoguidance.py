@@ -1,13 +1,15 @@
 """Guidance away from a worse model, against its formula, diffusers, and what models say."""
 
 import re
+from itertools import pairwise
 
 import pytest
 import torch
 
 import kdiff
 from class_mixture import ClassMixture
-from kdiff.guidance import autoguidance, cfg, guide
+from kdiff.guidance import autoguidance, cfg, cfg_pp, guide
+from kdiff.noise import Noise
 
 X = torch.linspace(-4, 6, 96, dtype=torch.float64).reshape(3, 2, 4, 4)
 LABELS = torch.tensor([0, 2, 1])
@@ -85,6 +87,27 @@ def test_around_and_inside_classifier_free_guidance():
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
         rows = sum(n for n, _ in inner.calls + worse.calls)
         assert rows == len(X) * evaluations == len(X) * model.evaluations(0.7)
+
+
+def test_away_from_a_model_whose_guidance_must_know_the_step():
+    """Euler's steps by hand, where the worse answer is CFG++'s."""
+    model = autoguidance(ClassMixture(), cfg_pp(ClassMixture(seed=1), 0.6), 2.0)
+    plan = kdiff.plan(model, "euler", steps=3, sigma_max=5.0)
+    arguments = {"seeds": [4, 5, 6], "class_labels": LABELS, "dtype": torch.float64}
+    found = kdiff.sample(model, "euler", steps=3, sigma_max=5.0, **arguments)
+    none = torch.full_like(LABELS, -1)
+    x = 5.0 * Noise([4, 5, 6], X.shape[1:], torch.float64).initial()
+    for s, t in pairwise(plan.sigmas):
+        d, c, u = (
+            ClassMixture(seed=seed)(x, s, labels)
+            for seed, labels in ((0, LABELS), (1, LABELS), (1, none))
+        )
+        g = u + 0.6 / (1 - t / s) * (c - u)
+        d = g + 2 * (d - g)
+        x = d + t / s * (x - d)
+    torch.testing.assert_close(found, x)
+    with pytest.raises(ValueError, match="the guidance cfg_pp is right for euler"):
+        kdiff.sample(model, "heun", steps=3, **arguments)
 
 
 def test_a_file_is_loaded_and_its_hash_is_in_the_record():

@@ -69,13 +69,10 @@ def test_the_mean_shift_is_the_variance_of_the_step_times_the_gradient(s, t):
 
 @pytest.mark.parametrize("sampler", ["euler_ancestral", "ddim"])
 def test_a_run_takes_the_shifted_steps(sampler):
-    options = {"eta": 1.0}
-    grid, seeds, labels = [3.0, 1.0, 0.2, 0.0], [4, 5], [0, 2]
+    grid, labels = [3.0, 1.0, 0.2, 0.0], [0, 2]
+    run = {"sigmas": grid, "seeds": [4, 5], "options": {"eta": 1.0}, "dtype": torch.float64}
     guided = guide(Unconditional(), "classifier_mean_shift", classifier=exact, scale=1)
-    found = kdiff.sample(
-        guided, sampler, sigmas=grid, seeds=seeds, class_labels=labels, options=options,
-        dtype=torch.float64,
-    )  # fmt: skip
+    found = kdiff.sample(guided, sampler, class_labels=labels, **run)
     steps = iter(pairwise(grid))
 
     def expected(x, sigma, class_labels):
@@ -83,10 +80,7 @@ def test_a_run_takes_the_shifted_steps(sampler):
         c, u = MIXTURE(x, s, class_labels), MIXTURE(x, s)
         return u + (t / s) ** 2 * (c - u)
 
-    by_hand = kdiff.sample(
-        expected, sampler, sigmas=grid, seeds=seeds, class_labels=labels, options=options,
-        dtype=torch.float64, shape=MIXTURE.shape,
-    )  # fmt: skip
+    by_hand = kdiff.sample(expected, sampler, class_labels=labels, shape=MIXTURE.shape, **run)
     torch.testing.assert_close(found, by_hand, rtol=1e-8, atol=1e-8)
 
 

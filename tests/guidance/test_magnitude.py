@@ -7,17 +7,10 @@ import torch
 
 from class_mixture import ClassMixture
 from kdiff.guidance import cfg, magnitude_aware
+from two_answers import SPACES, to_space
 
 X = torch.linspace(-4, 6, 96, dtype=torch.float64).reshape(3, 2, 4, 4)
 LABELS = torch.tensor([0, 2, 1])
-SPACES = {
-    "denoised": lambda x, sigma, d: d,
-    "noise": lambda x, sigma, d: (x - d) / sigma,
-    "v": lambda x, sigma, d: (
-        (x - d) / sigma / math.sqrt(1 + sigma**2) - sigma / math.sqrt(1 + sigma**2) * d
-    ),
-    "velocity": lambda x, sigma, d: (x - d) / sigma - d,
-}
 
 
 def both(sigma):
@@ -34,7 +27,7 @@ def test_the_formula(space, sigma):
     """With what a network of the space predicts, one sample after the other."""
     scale, alpha = 4.0, 0.3
     c, u = both(sigma)
-    f_c, f_u = (SPACES[space](X, sigma, d) for d in (c, u))
+    f_c, f_u = (to_space(space, X, sigma, d) for d in (c, u))
     expected = []
     for i in range(len(X)):
         r = math.dist(f_c[i].flatten(), f_u[i].flatten()) / math.hypot(*f_u[i].flatten())
@@ -49,8 +42,8 @@ def test_diffusers(space, settings):
     """Its guider, with its defaults too. Its norm takes two axes: those of tokens."""
     guiders = pytest.importorskip("diffusers.guiders")
     model = magnitude_aware(ClassMixture(), *settings, space=space)
-    found = SPACES[space](X, 0.7, model(X, 0.7, class_labels=LABELS))
-    f_c, f_u = (SPACES[space](X, 0.7, d).flatten(2) for d in both(0.7))
+    found = to_space(space, X, 0.7, model(X, 0.7, class_labels=LABELS))
+    f_c, f_u = (to_space(space, X, 0.7, d).flatten(2) for d in both(0.7))
     theirs = guiders.MagnitudeAwareGuidance(*settings).forward(f_c, f_u).pred
     torch.testing.assert_close(found, theirs.reshape(X.shape), rtol=1e-5, atol=1e-5)
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from kdiff.conditions import LABELS, STEP, Step
-from kdiff.guidance.answers import also_without_class, empty
+from kdiff.guidance.asking import also_without_class, empty
 from kdiff.guidance.gradients import gradient
 from kdiff.guidance.registry import guidance
 from kdiff.model import Denoise, Model
@@ -72,6 +72,8 @@ def classifier(
 
     For a model without the class and w = 1 this is D of the class. If the model is told the class
     too, w = 0 is already that, and w sharpens it, as the paper does with its conditional models.
+    guided-diffusion has w = 1 for images of 64 and 256 pixels, 0.5 for 128 and 4 for 512, and 10
+    for its unconditional model.
     Samples of no class (-1) are not guided. ValueError for a classifier of other classes or of
     another image shape than the model's.
     """
