@@ -20,6 +20,7 @@ from kdiff.conditions import LABELS, STEP, Step
 from kdiff.guidance.answers import also_without_class, empty
 from kdiff.guidance.gradients import gradient
 from kdiff.guidance.registry import guidance
+from kdiff.messages import Unusable
 from kdiff.model import Denoise, Model
 from kdiff.options import Option
 
@@ -149,7 +150,7 @@ def log_gradient(classifier: NoisyClassifier, x: Tensor, sigma: float, labels: T
     try:
         return gradient(log_p, x)[0]
     except ValueError as error:
-        raise ValueError(f"the classifier {classifier.name}: {error}") from error
+        raise Unusable(f"the classifier {classifier.name}: {error}") from error
 
 
 def check_fits(model: Model, classifier: NoisyClassifier) -> None:
@@ -185,7 +186,7 @@ def _labels(x: Tensor, cond: dict[str, Any]) -> Tensor:
 
     labels = cond.get(LABELS)
     if labels is None:
-        raise ValueError("classifier guidance needs class_labels")
+        raise Unusable("classifier guidance needs class_labels")
     if not isinstance(labels, torch.Tensor) or labels.shape != x.shape[:1]:
         raise ValueError("classifier guidance needs class_labels as whole numbers, one a sample")
     return labels.long()
