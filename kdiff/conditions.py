@@ -147,34 +147,34 @@ def negatives(cond: Conditions) -> list[str]:
     return [key for key in cond if str(key).startswith(NEGATIVE)]
 
 
-def unconditional(cond: Conditions) -> dict[str, Any]:
+def no_class(labels: Any) -> Any:
+    """No class for each sample: -1, or in the place of rows (one-hot, or embeddings) zeros."""
+    return labels.new_full(labels.shape, NO_CLASS if labels.ndim == 1 else 0)
+
+
+def unconditional(cond: Conditions, none: Callable[[Any], Any] = no_class) -> dict[str, Any]:
     """With the negative class or prompt, or none, in the place of the class or prompt. ValueError
-    if there is neither."""
-    return _replaced(cond, NEGATIVE, NULL)
+    if there is neither. `none`: what makes no class of labels."""
+    return _replaced(cond, none, NEGATIVE, NULL)
 
 
-def nothing(cond: Conditions) -> dict[str, Any]:
+def nothing(cond: Conditions, none: Callable[[Any], Any] = no_class) -> dict[str, Any]:
     """Without class and prompt, also where there are negative ones. ValueError if there is
     neither."""
-    return _replaced(cond, NULL)
+    return _replaced(cond, none, NULL)
 
 
-def _replaced(cond: Conditions, *prefixes: str) -> dict[str, Any]:
+def _replaced(cond: Conditions, none: Callable[[Any], Any], *prefixes: str) -> dict[str, Any]:
     others: dict[str, Any] = {}
     for key in own(cond):
         given = [prefix + key for prefix in prefixes if prefix + key in cond]
         if given:
             others[key] = cond[given[0]]
         elif key == LABELS:
-            others[key] = _none_like(cond[key])
+            others[key] = none(cond[key])
     if not others:
         raise ValueError("guidance needs class_labels, or a prompt, to leave out")
     return {**cond, **others}
-
-
-def _none_like(labels: Any) -> Any:
-    """No class: -1, or of rows (one-hot, or embeddings) zeros."""
-    return labels.new_full(labels.shape, NO_CLASS if labels.ndim == 1 else 0)
 
 
 def plain(cond: Conditions) -> dict[str, Any]:

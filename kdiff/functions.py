@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from kdiff.messages import one_line
+from kdiff.messages import Unusable, one_line
 
 
 def named(kind: str, name: str, load: Callable[[str], Any] | None = None) -> Callable[..., Any]:
@@ -25,6 +25,20 @@ def named(kind: str, name: str, load: Callable[[str], Any] | None = None) -> Cal
     if not callable(found):
         raise ValueError(f"{kind} {name!r} is {type(found).__name__}, not a function")
     return found
+
+
+def called(who: str, function: Callable[..., Any], *args: Any) -> Any:
+    """`function(*args)`. Unusable, with the error in one line, if it fails; a lack of memory is
+    left to whoever can do with less."""
+    import torch
+
+    try:
+        return function(*args)
+    except torch.OutOfMemoryError:
+        raise
+    except (Exception, SystemExit) as error:  # `exit(0)` would pass for success
+        reason = f"{type(error).__name__}: {one_line(error, 200)}"
+        raise Unusable(f"{who} fails: {reason}") from error
 
 
 def imported(name: str) -> Any:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kdiff.counts import sizes
 from kdiff.denoiser import computing_dtype
+from kdiff.functions import called
 from kdiff.hashes import sha256_of_file
 from kdiff.preconditioners import Precond
 
@@ -91,7 +92,7 @@ class FunctionClassifier:
         self.classes: Sequence[str] = tuple(getattr(f, "classes", ()))
 
     def __call__(self, x: Tensor, sigma: float, /) -> Tensor:
-        return self.f(x, sigma)
+        return called("it", self.f, x, sigma)
 
     def to(self, device: Any = None, dtype: torch.dtype | None = None) -> FunctionClassifier:
         """Move a module (in place), and return self."""

@@ -17,7 +17,7 @@ from kdiff.cli.grid_options import key_value, usage_errors
 from kdiff.denoiser import Denoiser
 from kdiff.driver import NonFiniteError, TooManyEvaluations
 from kdiff.files import parse_yaml
-from kdiff.messages import one_line
+from kdiff.messages import Unusable, one_line
 from kdiff.models import load
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -56,11 +56,14 @@ def as_value(text: str) -> Any:
 
 @contextmanager
 def network_errors(name: str) -> Iterator[None]:
-    """Whatever goes wrong while a network runs, as one line: it may be anybody's."""
+    """Whatever goes wrong while a network runs, as one line: it may be anybody's.
+    click.UsageError if what goes wrong is how it was to be guided."""
     try:
         yield
     except click.ClickException:
         raise
+    except Unusable as error:
+        raise click.UsageError(f"{name}: {one_line(error, 300)}") from error
     except OSError as error:
         raise click.ClickException(told(error)) from error
     except (NonFiniteError, TooManyEvaluations) as error:

@@ -33,6 +33,7 @@ from kdiff.cli.outputs import check_free, writing
 from kdiff.cli.paths import UserPath
 from kdiff.cli.prompt_options import OF_PROMPTS, prompt_options, settled
 from kdiff.cli.run_record import Taken, modified
+from kdiff.editing import guiding
 from kdiff.environment import environment
 from kdiff.eval.backends import BACKENDS, Backend, CannotRun, second_opinion
 from kdiff.eval.evaluation import METRICS, Collector, Source, stream
@@ -192,7 +193,7 @@ def generated(
 ) -> tuple[Generated, dict[str, Any]]:
     loaded = load_with(find_model(model_name), settings)
     check_pictures(loaded)
-    loaded, asked = settled(loaded, request, [*guides, *grid["edits"]])
+    loaded, asked = settled(loaded, request, [*guides, *guiding(grid["edits"])])
     model = guided_model(loaded, guides)
     labels, how = every_class(model, num)
     if class_label is not None:

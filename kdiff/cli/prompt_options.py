@@ -13,8 +13,10 @@ import click
 from kdiff.cli.grid_options import usage_errors
 from kdiff.cli.paths import UserPath
 from kdiff.files import read_text
+from kdiff.guidance.negative import leads_away, needs_negative
 from kdiff.hashes import sha256_of_file
 from kdiff.latent import check_takes_prompts, takes_prompts
+from kdiff.modifications import Modification
 from kdiff.text import Request
 
 # The parameters of these options, as click names them.
@@ -77,11 +79,11 @@ def read_prompts(file: Path) -> tuple[str, ...]:
 
 
 def settled(
-    model: Any, request: Request | None, changes: Sequence[Any]
+    model: Any, request: Request | None, *several: Sequence[Modification]
 ) -> tuple[Any, Request | None]:
     """The model for images of the size that is asked for, and the request with all that the model
-    says by default. `changes`: the guidance and edits of the run, of which a negative prompt needs
-    one. click.UsageError if they do not go together."""
+    says by default. `several`: the guidance of each run, that of its edits included: a negative
+    prompt needs one that leads away from it. click.UsageError if they do not go together."""
     if request is None:
         _check_needs_none(model)
         return model, None
@@ -92,10 +94,14 @@ def settled(
             raise ValueError(f"{error}; leave out --prompt and what goes with it") from error
         if not request.prompts:
             _check_needs_none(model)
-        if request.negative is not None and not changes:
+        if request.negative is not None and not any(map(leads_away, several)):
             raise ValueError(
                 "--negative-prompt is for guidance: add --guide cfg:scale=7.5, or leave it out"
             )
+        if request.negative is None:
+            needing = next(needs_negative(one for guides in several for one in guides), None)
+            if needing:
+                raise ValueError(f"the guidance {needing} needs --negative-prompt")
         known = request.settled(model)
         return known.fit(model), known
 

@@ -29,9 +29,16 @@ from kdiff.cli.modification_options import (
 from kdiff.cli.paths import UserPath
 from kdiff.cli.prompt_options import prompt_options, settled
 from kdiff.cli.run_record import Taken, how_made, modified
-from kdiff.cli.sample_folder import beside, check_trajectory, prepare_folder
+from kdiff.cli.sample_folder import (
+    beside,
+    check_trajectory,
+    new_folders,
+    prepare_folder,
+    remove_empty,
+)
 from kdiff.cli.seeds import choose_seeds
 from kdiff.driver import State
+from kdiff.editing import guiding
 from kdiff.environment import environment
 from kdiff.files import whole_file
 from kdiff.images import grid as image_grid
@@ -107,7 +114,7 @@ def command(
         loaded = load_with(find_model(model_name), settings)
         digest = loaded.record()["sha256"]
         check_pictures(loaded)
-    loaded, asked = settled(loaded, request, [*guides, *grid["edits"]])
+    loaded, asked = settled(loaded, request, [*guides, *guiding(grid["edits"])])
     model = guided_model(loaded, guides)
     labels = choose_labels(model, class_label, len(chosen))
     plan = choose_plan(model, sampler, **grid)
@@ -119,6 +126,7 @@ def command(
     where = choose_device(device)
     with usage_errors():
         told = asked.conditions(loaded, len(chosen), where, DTYPES[dtype]) if asked else {}
+    new = new_folders(out)
     earlier = prepare_folder(out, overwrite)
 
     model.to(where, DTYPES[dtype])
@@ -154,6 +162,9 @@ def command(
                 "environment": environment(where),
             }
             finish(out, images, trajectory, films, record)
+    except click.ClickException:
+        remove_empty(new)
+        raise
     except KeyboardInterrupt:
         done = sum(map(len, images))
         raise click.ClickException(f"stopped: {done} of {len(chosen)} images in {out}") from None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -43,6 +45,18 @@ def prepare_folder(out: Path, overwrite: bool) -> list[Path]:
         if (out / name).is_file():
             (out / name).unlink()
     return earlier
+
+
+def new_folders(out: Path) -> list[Path]:
+    """Those that `prepare_folder` will make, the innermost first."""
+    return [folder for folder in (out, *out.parents) if not folder.exists()]
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """A run that fails before its first picture leaves no empty folders."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def check_writable(folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,13 +27,14 @@ from kdiff.cli.prompt_options import OF_PROMPTS, prompt_options, settled
 from kdiff.cli.sweep_file import from_file
 from kdiff.cli.sweep_progress import Progress
 from kdiff.cli.sweep_table import describe, table
-from kdiff.editing import EDITS
+from kdiff.editing import EDITS, guiding
 from kdiff.eval import sweep
 from kdiff.eval.evaluation import METRICS
 from kdiff.eval.ranks import ranks, share, wait_for_all
 from kdiff.eval.sweep import RMSE, Cell, Models, ModelSpec, SweepFolder
 from kdiff.eval.sweep.claims import WRITING, Claims
 from kdiff.models import DEFAULT_MODEL
+from kdiff.modifications import Modification
 from kdiff.plans import DEFAULT_SAMPLER, DEFAULT_STEPS
 from kdiff.schedules import FINALS
 from kdiff.text import Request
@@ -149,12 +150,12 @@ def command(
         guided = choices.choose_guides(guidance, guides)
     with usage_errors(SEE_EDITS):
         edited = choices.choose_modifications(EDITS, edits)
-    changes = [*guides, *edits, *([guidance] if guidance else [])]
+    several = [[*own, *guiding(some)] for own in guided for some in edited]
     with usage_errors():
         measures = choices.choose_measures(metrics)
         judges, notes = choices.choose_judges(measures, num, where, evaluating)
         cells = sweep.expand(
-            [choose_spec(name, request, changes, loaded) for name in as_list("--model", models)],
+            [choose_spec(name, request, several, loaded) for name in as_list("--model", models)],
             as_list("--sampler", samplers),
             sizes=choices.choose_sizes(steps, nfe),
             schedules=[None] if schedules is None else as_list("--schedule", schedules),
@@ -205,11 +206,14 @@ def command(
 
 
 def choose_spec(
-    name: str, request: Request | None, changes: Sequence[str], loaded: Models
+    name: str,
+    request: Request | None,
+    several: Iterable[Sequence[Modification]],
+    loaded: Models,
 ) -> ModelSpec:
     """The model of that name, with what it is asked. Errors as `settled`."""
     spec = choices.choose_model(name)
-    _, text = settled(loaded.load(spec), request, changes)
+    _, text = settled(loaded.load(spec), request, *several)
     return replace(spec, text=text)
 
 

@@ -8,18 +8,27 @@ call of the outermost one lasts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from kdiff.conditions import Conditions, Shared, alike, joined, nothing, own, unconditional
+from kdiff.conditions import (
+    Conditions,
+    Shared,
+    alike,
+    joined,
+    no_class,
+    nothing,
+    own,
+    unconditional,
+)
 from kdiff.model import Wrapper
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-CONDITIONAL, UNCONDITIONAL = "conditional", "unconditional"
+CONDITIONAL, UNCONDITIONAL, NOTHING = "conditional", "unconditional", "nothing"
 
 # What has been computed in this call, by key; with what it was computed from, whose id is in the
 # key: as long as it is held, no other object has that id.
@@ -37,6 +46,16 @@ def one_call() -> Iterator[None]:
         yield
     finally:
         _known.reset(token)
+
+
+def once(model: Any, x: Tensor, sigma: float, cond: Conditions, answer: Any) -> Tensor:
+    """`answer()`, what a guided model answers, computed once in this call."""
+    known = _known.get()
+    assert known is not None
+    key = id(model), id(x), sigma, frozenset((name, id(value)) for name, value in cond.items())
+    if key not in known:
+        known[key] = (x, cond), answer()
+    return known[key][1]
 
 
 class Base(Wrapper):
@@ -98,22 +117,22 @@ def pair(model: Any, x: Tensor, sigma: float, cond: Mapping[str, Any]) -> list[T
 
 def without(cond: Conditions) -> dict[str, Any]:
     """The conditions of u: `negative_X` in the place of X, or else `null_X`, or no class."""
-    return _once(unconditional, cond)
+    return unconditional(cond, _no_class)
 
 
 def empty(cond: Conditions) -> dict[str, Any]:
     """The conditions without class and prompt, whatever the negative ones are."""
-    return _once(nothing, cond)
+    return nothing(cond, _no_class)
 
 
-def _once(change: Callable[[Conditions], dict[str, Any]], cond: Conditions) -> dict[str, Any]:
-    """`change(cond)`, the same objects whenever it is asked for in this call."""
+def _no_class(labels: Tensor) -> Any:
+    """The same object in all of this call, so that u of u is known to be u."""
     known = _known.get()
     if known is None:
-        return change(cond)
-    key = change, frozenset((name, id(value)) for name, value in cond.items())
+        return no_class(labels)
+    key = no_class, labels.shape, labels.dtype, labels.device
     if key not in known:
-        known[key] = dict(cond), change(cond)
+        known[key] = None, no_class(labels)
     return known[key][1]
 
 
@@ -123,7 +142,17 @@ def also_without_class(inner: frozenset[str], sigma: float, **options: Any) -> f
 
 
 def only_without_class(inner: frozenset[str]) -> frozenset[str]:
-    """The questions of a guidance that asks the model inside for u alone."""
-    return frozenset(
-        UNCONDITIONAL if asked == CONDITIONAL else f"{UNCONDITIONAL}: {asked}" for asked in inner
-    )
+    """The questions of a guidance that asks the model inside for u alone; u of u is u."""
+    return frozenset(UNCONDITIONAL if q == CONDITIONAL else _told(UNCONDITIONAL, q) for q in inner)
+
+
+def only_of_nothing(inner: frozenset[str]) -> frozenset[str]:
+    """The questions of a guidance that asks the model inside without class and prompt, beside the
+    negative ones."""
+    return frozenset(_told(NOTHING, question) for question in inner)
+
+
+def _told(what: str, question: str) -> str:
+    """The question where conditions are replaced. What they are replaced by stays what it is."""
+    replaced = question.startswith((UNCONDITIONAL, NOTHING))
+    return question if replaced else f"{what}: {question}"

@@ -17,9 +17,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from kdiff.conditions import LABELS, STEP, Step
-from kdiff.guidance.asking import also_without_class, empty
+from kdiff.guidance.asking import empty, only_without_class
 from kdiff.guidance.gradients import gradient
 from kdiff.guidance.registry import guidance
+from kdiff.messages import Unusable
 from kdiff.model import Denoise, Model
 from kdiff.options import Option
 
@@ -47,7 +48,7 @@ def load(what: Any) -> NoisyClassifier:
 def asks(
     inner: frozenset[str], sigma: float, *, conditional: bool, **options: Any
 ) -> frozenset[str]:
-    return inner if conditional else also_without_class(inner, sigma) - inner
+    return inner if conditional else only_without_class(inner)
 
 
 def asks_without_class(*, conditional: bool, **options: Any) -> bool:
@@ -151,7 +152,7 @@ def log_gradient(classifier: NoisyClassifier, x: Tensor, sigma: float, labels: T
     try:
         return gradient(log_p, x)[0]
     except ValueError as error:
-        raise ValueError(f"the classifier {classifier.name}: {error}") from error
+        raise Unusable(f"the classifier {classifier.name}: {error}") from error
 
 
 def check_fits(model: Model, classifier: NoisyClassifier) -> None:
@@ -187,7 +188,7 @@ def _labels(x: Tensor, cond: dict[str, Any]) -> Tensor:
 
     labels = cond.get(LABELS)
     if labels is None:
-        raise ValueError("classifier guidance needs class_labels")
+        raise Unusable("classifier guidance needs class_labels")
     if not isinstance(labels, torch.Tensor) or labels.shape != x.shape[:1]:
         raise ValueError("classifier guidance needs class_labels as whole numbers, one a sample")
     return labels.long()

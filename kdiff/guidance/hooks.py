@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from kdiff.guidance.layers import Layers
+from kdiff.messages import Unusable
 
 # Blocks of diffusers in which text and image attend to each other: whether the text's tokens stand
 # first in the joint attention. All of them answer with (encoder_hidden_states, hidden_states).
@@ -38,7 +39,7 @@ def skipped(layers: Layers) -> Iterator[None]:
     text and image as they came. (What they compute is thrown away: a skipped layer costs as much as
     any other.)
 
-    ValueError if an answer has another shape than the input, or a layer was not called.
+    Unusable if an answer has another shape than the input, or a layer was not called.
     """
     thread, called = get_ident(), set[str]()
 
@@ -56,7 +57,7 @@ def skipped(layers: Layers) -> Iterator[None]:
         hooks.enter_context(_as_written())
         yield
     for name in layers.keys() - called:
-        raise ValueError(f"the network does not call the layer {name} as a module: name another")
+        raise Unusable(f"the network does not call the layer {name} as a module: name another")
 
 
 def _input(name: str, module: nn.Module, args: Any, given: Any, answer: Any) -> Any:
@@ -67,7 +68,7 @@ def _input(name: str, module: nn.Module, args: Any, given: Any, answer: Any) -> 
     if not (isinstance(x, Tensor) and isinstance(answer, Tensor) and x.shape == answer.shape):
         said = f"{tuple(answer.shape)}" if isinstance(answer, Tensor) else type(answer).__name__
         came = f"{tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"the layer {name} cannot be skipped: it makes {said} of {came}")
+        raise Unusable(f"the layer {name} cannot be skipped: it makes {said} of {came}")
     return x
 
 
@@ -100,7 +101,7 @@ def attention(
     many keys as queries, beside those in a module's `mem_kv`. Attention in modules with a true
     `is_cross_attention` stays as it is.
 
-    ValueError if there is no self-attention in a layer.
+    Unusable if there is no self-attention in a layer.
     """
     mode = _Changed(change)
     with ExitStack() as hooks:
@@ -133,7 +134,7 @@ def attention(
         hooks.enter_context(mode)
         yield
     for name in layers.keys() - mode.changed:
-        raise ValueError(f"no self-attention of PyTorch's is in the layer {name}: name another")
+        raise Unusable(f"no self-attention of PyTorch's is in the layer {name}: name another")
 
 
 def _tokens(module: nn.Module, args: Any, given: Any) -> tuple[int, slice]:

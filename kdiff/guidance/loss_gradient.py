@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
-from kdiff.functions import named
+from kdiff.functions import called, named
 from kdiff.guidance.gradients import NotDifferentiable, differentiable, gradient
 from kdiff.guidance.registry import guidance, unguided
+from kdiff.messages import Unusable
 from kdiff.model import Denoise, Model
 from kdiff.options import Option
 
@@ -58,7 +59,7 @@ def loss(
     s = w sqrt(1 - abar), as in classifier guidance, it is this formula.
 
     ValueError if the network cannot be differentiated (ONNX, programs that detach), or if the
-    function does not answer with one loss for each sample.
+    function fails, or does not answer with one loss for each sample.
     """
 
     def denoise(x: Tensor, sigma: float, **cond: Any) -> Tensor:
@@ -67,13 +68,13 @@ def loss(
 
         def losses(x: Tensor) -> tuple[Tensor, Tensor]:
             d = model(x, sigma, **cond)
-            return _checked(function(d), len(d)), d  # type: ignore[operator]
+            return _losses(function, d), d
 
         try:
             with differentiable(getattr(unguided(model), "network", None)):
                 slope, d = gradient(losses, x)
         except NotDifferentiable:
-            raise ValueError(
+            raise Unusable(
                 f"{model.name} cannot be guided by a loss: its network gives no gradient, as ONNX "
                 "files and some programs do not"
             ) from None
@@ -82,12 +83,13 @@ def loss(
     return denoise
 
 
-def _checked(losses: Any, n: int) -> Tensor:
+def _losses(function: Any, d: Tensor) -> Tensor:
     import torch
 
+    n, losses = len(d), called("the loss function", function, d)
     if not isinstance(losses, torch.Tensor) or losses.shape != (n,):
         what = list(losses.shape) if isinstance(losses, torch.Tensor) else type(losses).__name__
-        raise ValueError(f"the loss function must answer with one loss a sample, [{n}], not {what}")
+        raise Unusable(f"the loss function must answer with one loss a sample, [{n}], not {what}")
     if not losses.requires_grad:
-        raise ValueError("the loss function's answer cannot be differentiated by the denoised")
+        raise Unusable("the loss function's answer cannot be differentiated by the denoised")
     return losses

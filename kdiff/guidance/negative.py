@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from kdiff.class_names import class_numbers
@@ -23,6 +23,13 @@ def _takes_negative(one: Modification) -> bool:
     return any(UNCONDITIONAL in asked for asked in asked_by(one))
 
 
+def needs_negative(guides: Iterable[Modification]) -> Iterator[str]:
+    """The names of those that mean nothing without a negative class or prompt."""
+    for one in guides:
+        if GUIDANCE.find(one.name).thing.needs_negative(**one.options):
+            yield one.name
+
+
 def check_leads_away(several: Iterable[Sequence[Modification]]) -> None:
     """ValueError if none of these does."""
     if not any(map(leads_away, several)):
@@ -41,9 +48,8 @@ def negative_classes(model: Any, guides: Sequence[Modification], text: str | Non
     """
     if text is None:
         check_null_class(model, guides)
-        for one in guides if model.classes else ():
-            if GUIDANCE.find(one.name).thing.needs_negative(**one.options):
-                raise ValueError(f"the guidance {one.name} needs a negative class: give one")
+        for name in needs_negative(guides) if model.classes else ():
+            raise ValueError(f"the guidance {name} needs a negative class: give one")
         return []
     if not model.classes:
         raise ValueError(f"{model.name} has no classes: leave out the negative class")
@@ -55,4 +61,4 @@ def negative_classes(model: Any, guides: Sequence[Modification], text: str | Non
 
 def _served(one: Modification) -> bool:
     """Whether a negative class is all that it needs in the place of no class."""
-    return _takes_negative(one) and not GUIDANCE.find(one.name).thing.needs_negative(**one.options)
+    return _takes_negative(one) and not any(needs_negative([one]))

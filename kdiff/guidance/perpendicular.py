@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 from kdiff.conditions import negatives
-from kdiff.guidance.asking import also_without_class, answers, empty, without
+from kdiff.guidance.asking import (
+    also_without_class,
+    answers,
+    empty,
+    only_of_nothing,
+    without,
+)
 from kdiff.guidance.projection import along
 from kdiff.guidance.registry import guidance
 from kdiff.model import Denoise, Model
@@ -22,7 +28,7 @@ def changes(*, scale: float, neg_scale: float) -> bool:
 def asks(inner: frozenset[str], sigma: float, **options: float) -> frozenset[str]:
     if not changes(**options):
         return inner
-    return also_without_class(inner, sigma) | {f"nothing: {asked}" for asked in inner}
+    return also_without_class(inner, sigma) | only_of_nothing(inner)
 
 
 @guidance(

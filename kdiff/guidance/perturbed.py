@@ -48,7 +48,10 @@ def away_from(
     attention: bool = False,
 ) -> Denoise:
     """D + w' (c - c'): c is the answer of the model inside all guidance, and c' its answer within
-    `perturbed(network, layers, x)`. ValueError if it has no module with these layers."""
+    `perturbed(network, layers, x)`. ValueError if it has no module with these layers, and unless
+    low <= high."""
+    if not low <= high:
+        raise ValueError(f"changed layers need low <= high, not {low:g} and {high:g}")
     network = _network(model)
     found = find_layers(network, layers, attention)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdiff.conditions import LABELS, NEGATIVE, NULL, STEP
-from kdiff.guidance.asking import Base, one_call
+from kdiff.guidance.asking import Base, once, one_call
 from kdiff.model import Denoise, Model, Wrapper, as_model
 from kdiff.modifications import Modification, all_chosen, chosen
 from kdiff.names import Registry, made_of_functions
@@ -111,7 +111,7 @@ class Guided(Wrapper):
             name = self.guidance.name
             raise ValueError(f"the guidance {name} must know the step: it works in a run only")
         with one_call():
-            return self._denoise(x, sigma, **cond)
+            return once(self, x, sigma, cond, lambda: self._denoise(x, sigma, **cond))
 
     @property
     def classes(self) -> Sequence[str]:

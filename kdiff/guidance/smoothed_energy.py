@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from kdiff.guidance.layers import AUTO
 from kdiff.guidance.perturbed import High, Low, Scale, Where, asks, away_from
 from kdiff.guidance.registry import guidance
+from kdiff.messages import Unusable
 from kdiff.model import Denoise, Model
 from kdiff.options import Option
 
@@ -74,14 +75,14 @@ def blurred(attention: Attention, *, blur: float, size: Sequence[int]) -> Tensor
 
 def grid(tokens: int, size: Sequence[int]) -> tuple[int, int]:
     """Height and width of that many tokens of an image of this `size`, divided by a whole number.
-    ValueError if it cannot be told."""
+    Unusable if it cannot be told."""
     if len(size) == 2:
         for patch in range(1, max(size) + 1):
             height, width = (-(-length // patch) for length in size)
             if height * width == tokens:
                 return height, width
     said = " x ".join(map(str, size))
-    raise ValueError(f"seg cannot tell how {tokens} tokens lie in samples of {said}: use pag")
+    raise Unusable(f"seg cannot tell how {tokens} tokens lie in samples of {said}: use pag")
 
 
 def matrix(n: int, blur: float) -> Tensor:

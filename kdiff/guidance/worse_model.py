@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from kdiff.conditions import LABELS
 from kdiff.guidance.asking import Base
-from kdiff.guidance.registry import Guided, guidance
+from kdiff.guidance.registry import Guided, guidance, unguided
 from kdiff.model import Denoise, Model, as_model
 from kdiff.options import Option
 
@@ -64,9 +64,12 @@ def autoguidance(
     sixteenth of the time, w = 2.1, FID 1.34; EDM2-XXL guided by an EDM2-M trained for 1 / 3.5 of
     the time, w = 2.05, FID 1.25. The default scale is EDM2-S's.
 
+    If both make pictures of prompts, the worse one makes them in the size of the other.
     ValueError for a model of another shape or of other classes.
     """
     worse: Any = model if isinstance(model, Guided) else Base(model)
+    if all(getattr(one, "takes_prompts", False) for one in (inner, worse)):
+        worse = worse.replace(shape=unguided(worse).resized(*unguided(inner).size).shape)
     _check_alike(inner, worse)
 
     def denoise(x: Tensor, sigma: float, **cond: Any) -> Tensor:

@@ -148,6 +148,8 @@ REFUSED = {
     "give --prompt TEXT, or --prompts FILE": ["--width", 32],
     "width must be a multiple of 2, not 31: take 30 or 32": [*asked("a"), "--width", 31],
     "--negative-prompt is for guidance: add --guide": [*asked("a"), "--negative-prompt", "b"],
+    "is for guidance: add": [*asked("a"), "--negative-prompt", "b", "--guide", "interval"],
+    "the guidance perp_neg needs --negative-prompt": [*asked("a"), "--guide", "perp_neg"],
     "give only one of --prompt and --prompts": [*asked("a"), "--prompts", "FILE"],
     "sd has no distilled guidance": [*asked("a"), "--distilled-guidance", 3],
     "has no prompts: write one a line": ["--prompts", "EMPTY"],

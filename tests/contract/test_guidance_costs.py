@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import kdiff
+from every_guidance import Counted, made, pictures, ten
 from exact_models import Pointwise
 from kdiff.editing import EDITS, edit
 from kdiff.guidance import guide
@@ -111,3 +112,17 @@ def test_what_an_ask_adds_is_not_what_another_had():
     alone = kdiff.sample(Pointwise(), "euler", steps=2, n=2, dtype=torch.float64)
     assert torch.equal(plain, alone) and not torch.equal(ours, alone)
     assert Ask(X, 1.0).cond is None
+
+
+@pytest.mark.parametrize("negative", [False, True])
+@pytest.mark.parametrize(
+    ("name", "nfe"), [("cfg", 2), ("threshold", 2), ("loss", 2), ("pag", 4), ("perp_neg", 3)]
+)
+def test_u_of_u_is_u(name, nfe, negative):
+    """Two guidances around another one ask it about u three times. It is computed once."""
+    inner = Counted(ten().to(dtype=torch.float64))
+    model = guide(guide(made(inner, name), "cfg", scale=2.0), "cfg", scale=3.0)
+    given = {"negative_class_labels": LABELS.flip(0)} if negative or name == "perp_neg" else {}
+    model(pictures(inner), 2.0, class_labels=LABELS, **given)
+    rows = sum(n for n, _ in inner.calls)
+    assert rows == len(LABELS) * model.evaluations(2.0) == len(LABELS) * nfe

@@ -43,6 +43,7 @@ def test_a_model_without_a_network_of_pytorchs_is_refused(guided):
         ("lucidrains_unet", "seg:layers=downs.0", "no self-attention"),
         ("song_unet", "slg:layers=unused", "does not call the layer unused"),
         ("song_unet", "slg:layers=7", "names, not numbers such as 7"),
+        ("song_unet", "seg:low=2:high=1", "changed layers need low <= high, not 2 and 1"),
         ("song_unet", "seg:blur=0", "blur must be a number, at least 0.01"),
     ],
 )

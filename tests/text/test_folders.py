@@ -235,3 +235,13 @@ def test_sizes(whole):
             model.resized(width=side)
     with pytest.raises(ValueError, match="height must be a whole number, at least 2"):
         model.resized(height=-8)
+
+
+def test_a_worse_model_makes_pictures_of_the_same_size(whole):
+    """Its own size counts as little as the other's."""
+    model = kdiff.load(whole).resized(height=24)
+    worse = kdiff.load(whole)
+    guided = kdiff.guide(model, "autoguidance", model=worse, scale=2.0)
+    found = kdiff.sample(guided, "euler", steps=1, prompt="cat")
+    assert torch.equal(found, kdiff.sample(model, "euler", steps=1, prompt="cat"))
+    assert worse.size == (16, 16)
