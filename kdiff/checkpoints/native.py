@@ -57,8 +57,13 @@ def save(
         save_file(stored, temporary, {"format": format, "config": json.dumps(config)})
 
 
-def detect(path: Path, format: str = FORMAT) -> str | None:
-    """None if the safetensors file says that it is kdiff's, of this `format`."""
+def detect(path: Path) -> str | None:
+    """None if the safetensors file says that it is kdiff's."""
+    return detect_format(path, FORMAT)
+
+
+def detect_format(path: Path, format: str) -> str | None:
+    """None if it is a safetensors file that says that it is of this `format`."""
     if not path.is_file():
         return "not a file"
     try:

@@ -26,7 +26,7 @@ def save(path: str | Path, network: NoisyClassifier, classes: list[str]) -> None
 
 def detect(path: Path) -> str | None:
     """None if the file says that it is such a classifier."""
-    return native.detect(path, FORMAT)
+    return native.detect_format(path, FORMAT)
 
 
 def load(path: Path) -> Classifier:

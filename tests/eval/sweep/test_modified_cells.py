@@ -210,8 +210,8 @@ def test_a_file_takes_several_guidances(kdiff_sweep, tmp_path, upper_guidance):
 
 BAD = {
     "unknown guidance": (
-        ["--guide", "clasifier_free:scale=2"],
-        "'clasifier_free'; did you mean classifier_free? (see `kdiff list guidance`)",
+        ["--guide", "auto_guidanse:scale=2"],
+        "'auto_guidanse'; did you mean autoguidance? (see `kdiff list guidance`)",
     ),
     "unknown option": (["--guide", "cfg:scal=2"], "did you mean scale"),
     "not a number": (["--guide", "cfg:scale=1,big"], "scale must be a number from"),
