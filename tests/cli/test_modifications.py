@@ -182,8 +182,8 @@ def test_eval_fid_without_guidance_is_as_ever(tmp_path, own):
 
 BAD = {
     "unknown guidance": (
-        ["--guide", "auto_guidanse"],
-        "did you mean autoguidance? (see `kdiff list guidance`)",
+        ["--guide", "ho_salimanns"],
+        "did you mean ho_salimans? (see `kdiff list guidance`)",
     ),
     "unknown option": (["--guide", "cfg:scael=2"], "unknown cfg option 'scael'"),
     "bad value": (["--guide", "cfg:scale=much"], "scale must be a number from -100 to 100"),

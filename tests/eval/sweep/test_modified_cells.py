@@ -210,8 +210,8 @@ def test_a_file_takes_several_guidances(kdiff_sweep, tmp_path, upper_guidance):
 
 BAD = {
     "unknown guidance": (
-        ["--guide", "auto_guidanse:scale=2"],
-        "'auto_guidanse'; did you mean autoguidance? (see `kdiff list guidance`)",
+        ["--guide", "ho_salimanns:scale=2"],
+        "'ho_salimanns'; did you mean ho_salimans? (see `kdiff list guidance`)",
     ),
     "unknown option": (["--guide", "cfg:scal=2"], "did you mean scale"),
     "not a number": (["--guide", "cfg:scale=1,big"], "scale must be a number from"),
