@@ -30,7 +30,7 @@ def asks(
     """One more answer, which is never computed twice: c of the changed network. And c itself."""
     if not _acts(sigma, scale, low, high):
         return inner
-    return inner | {CONDITIONAL, f"{CONDITIONAL}, changed layers {len(inner)}"}
+    return inner | {CONDITIONAL, f"{CONDITIONAL} with changed layers {len(inner)}"}
 
 
 def _acts(sigma: float, scale: float, low: float, high: float) -> bool:
