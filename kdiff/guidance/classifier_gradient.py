@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from kdiff.conditions import LABELS, STEP, Step
-from kdiff.guidance.asking import empty, only_without_class
+from kdiff.guidance.asking import empty, only_of_nothing
 from kdiff.guidance.gradients import gradient
 from kdiff.guidance.registry import guidance
 from kdiff.messages import Unusable
@@ -48,7 +48,7 @@ def load(what: Any) -> NoisyClassifier:
 def asks(
     inner: frozenset[str], sigma: float, *, conditional: bool, **options: Any
 ) -> frozenset[str]:
-    return inner if conditional else only_without_class(inner)
+    return inner if conditional else only_of_nothing(inner)
 
 
 def asks_without_class(*, conditional: bool, **options: Any) -> bool:

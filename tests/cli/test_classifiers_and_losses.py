@@ -48,3 +48,10 @@ def test_guides_that_cannot_be_are_refused_in_one_line(guide, message, tmp_path,
     assert result.exit_code == 2 and message in result.output
     error = result.output[result.output.index("Error:") :].strip()
     assert "\n" not in error and "Traceback" not in result.output and not out.parent.exists()
+
+
+def test_a_negative_class_has_no_effect_where_a_classifier_leaves_the_class_out(tmp_path):
+    guided = ["--guide", "classifier:conditional=false", "--negative-label", "dog"]
+    result = CliRunner().invoke(main, ["sample", *guided, "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2 and not (tmp_path / "out").exists()
+    assert "a negative class is for guidance that leads away from it" in result.output
