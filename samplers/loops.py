@@ -56,6 +56,8 @@ def ancestral_split(s: float, t: float, eta: float) -> tuple[float, float]:
     eta = 1 is the posterior variance of DDPM (Ho et al. 2020, eq. 7); Song et al. 2021 (DDIM),
     eq. 16, with x_t / alpha_t for x_t.
     """
+    if eta == 0:
+        return t, 0.0  # also upwards, from s to a larger t
     up = eta * t * math.sqrt((s - t) * (s + t)) / s
     down_squared = (1 - eta) * (1 + eta) + (eta * t / s) ** 2  # in units of t
     return t * math.sqrt(max(0.0, down_squared)), up

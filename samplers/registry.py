@@ -32,6 +32,8 @@ class Sampler:
     just one. `count`: the number of evaluations of a sampler that counts otherwise. `limit`: the
     most evaluations of an adaptive sampler, whose number is not known before it has run; None for
     all others.
+    `strong` and `weak`: the orders at which the paths, and the moments, of a sampler that draws
+    noise converge to those of its SDE, by default; None if it stands for no SDE.
     `linear`: its result is a linear combination of the start, the answers and the noises, so that
     it can be traced. `noise`: the kind of noise it draws, or None; `ode`: the settings at which it
     draws none, None if there are no such settings.
@@ -45,6 +47,8 @@ class Sampler:
     first_calls: int = 1
     count: Count | None = None
     limit: int | None = None
+    strong: float | None = None
+    weak: float | None = None
     linear: bool = True
     noise: NoiseKind | None = None
     ode: Mapping[str, Any] | None = field(default_factory=dict)
