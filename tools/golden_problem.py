@@ -1,7 +1,8 @@
-"""The problem that the tools/make_*_golden.py scripts solve with other projects' samplers: a small
-Gaussian mixture in float64, two noise grids, and noise that is a known smooth function.
+"""The problem that the tools/make_zoo_*_golden.py scripts solve with other projects' samplers: a
+small Gaussian mixture in float64, four noise grids, and noise that is a known smooth function.
 
-Imports torch and nothing of kdiff, so that it works in the environments of those projects.
+Imports nothing of kdiff, so that it works in the environments of those projects. Arrays are torch's
+where torch is installed, and else numpy's.
 """
 
 from __future__ import annotations
@@ -9,7 +10,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import torch
+import numpy as np
+
+try:
+    import torch
+except ImportError:
+    torch = None
 
 FOLDER = Path(__file__).parents[1] / "tests/golden"
 
@@ -24,11 +30,15 @@ SIGMA_MIN, SIGMA_MAX = 0.02, 20.0
 UNCONDITIONAL, SCALE = [0.2, 0.3, 0.5], 2.0
 
 
-def karras(n: int) -> torch.Tensor:
+def array(values):
+    values = np.asarray(values, dtype=np.float64)
+    return values if torch is None else torch.from_numpy(values)
+
+
+def karras(n: int):
     """n noise levels of Karras et al. (2022), eq. 5, with rho = 7, and a final zero."""
-    ramp = torch.linspace(0, 1, n, dtype=torch.float64)
     low, high = SIGMA_MIN ** (1 / 7), SIGMA_MAX ** (1 / 7)
-    return torch.cat([(high + ramp * (low - high)) ** 7, torch.zeros(1)])
+    return array([*(high + np.linspace(0, 1, n) * (low - high)) ** 7, 0.0])
 
 
 GRIDS = {
@@ -39,40 +49,38 @@ GRIDS = {
 }
 
 
-def start(sigma: float | torch.Tensor = SIGMA_MAX) -> torch.Tensor:
-    return sigma * torch.tensor(START, dtype=torch.float64)
+def start(sigma=SIGMA_MAX):
+    return sigma * array(START)
 
 
-def denoise(x: torch.Tensor, sigma: torch.Tensor, weights: list | None = None) -> torch.Tensor:
+def denoise(x, sigma, weights: list | None = None):
     """E[x0 | x] of the mixture, for x of any shape [N, ..]. Written out here too, so that kdiff's
     own is checked as well."""
-    means, stds, own = (
-        torch.tensor(MODEL[key], dtype=torch.float64) for key in ("means", "stds", "weights")
-    )
-    prior = own if weights is None else torch.tensor(weights, dtype=torch.float64)
-    flat = x.reshape(len(x), -1)
-    sigma = torch.as_tensor(sigma, dtype=torch.float64).reshape(-1, 1)
-    total = stds**2 + sigma**2  # [N, K]
+    means, stds = np.array(MODEL["means"]), np.array(MODEL["stds"])
+    prior = np.array(MODEL["weights"] if weights is None else weights)
+    flat = np.asarray(x).reshape(len(x), -1)
+    total = stds**2 + np.asarray(sigma, dtype=np.float64).reshape(-1, 1) ** 2  # [N, K]
     away = flat[:, None] - means  # [N, K, d]
-    log_likelihood = -0.5 * (away**2).sum(-1) / total - 0.5 * flat.shape[1] * total.log()
-    posterior = (prior.log() + log_likelihood).softmax(-1)
-    return (posterior[..., None] * (means + (stds**2 / total)[..., None] * away)).sum(1).view_as(x)
+    weight = -0.5 * (away**2).sum(-1) / total - 0.5 * flat.shape[1] * np.log(total) + np.log(prior)
+    posterior = np.exp(weight - weight.max(1, keepdims=True))
+    posterior /= posterior.sum(1, keepdims=True)
+    each = means + (stds**2 / total)[..., None] * away
+    return array((posterior[..., None] * each).sum(1).reshape(x.shape))
 
 
-def pseudo_noise(s: float, t: float, draw: int = 0) -> torch.Tensor:
+def pseudo_noise(s, t, draw: int = 0):
     """Stands for noise of the interval (s, t): smooth, so that rounding of s and t cannot matter,
     and different for each interval and for each draw in it."""
-    s, t = (torch.as_tensor(v, dtype=torch.float64) for v in (s, t))
-    index = torch.arange(1.0, len(START) * len(START[0]) + 1, dtype=torch.float64)
-    return torch.sin(index * (1 + s.log()) + t.log() / index + 0.7 * draw).view(len(START), -1)
+    s, t, index = float(s), float(t), np.arange(1.0, 7.0)
+    return array(np.sin(index * (1 + np.log(s)) + np.log(t) / index + 0.7 * draw).reshape(2, 3))
 
 
-def rounded(values: torch.Tensor | None, digits: int = 13) -> list | None:
+def rounded(values, digits: int = 13) -> list | None:
     """A nested list with so many significant digits; None for no result."""
     if values is None:
         return None
-    short = [float(f"{v:.{digits}g}") for v in values.double().flatten().tolist()]
-    return torch.tensor(short, dtype=torch.float64).view(values.shape).tolist()
+    values = np.asarray(values, dtype=np.float64)
+    return np.array([float(f"{v:.{digits}g}") for v in values.flat]).reshape(values.shape).tolist()
 
 
 def write(peer: str, version: str, samples: list[dict], schedules: list[dict], **more) -> None:

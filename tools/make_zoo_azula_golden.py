@@ -13,6 +13,7 @@ Noise: `torch.randn_like` returns `pseudo_noise(t, s)` in a step from t to s, an
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 from unittest import mock
 
@@ -51,7 +52,7 @@ class Mixture:
 
 def noises(name: str, options: dict, sigmas: torch.Tensor):
     """What the sampler draws, in turn."""
-    for t, s in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for t, s in itertools.pairwise(sigmas):
         if name == "PCSampler":
             yield from (problem.pseudo_noise(t, t, k) for k in range(options.get("corrections", 1)))
         else:

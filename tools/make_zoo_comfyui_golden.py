@@ -86,7 +86,7 @@ class AnyClass(type):
 class Anything(types.ModuleType):
     """A module that has every attribute, for what samplers import and never use."""
 
-    __path__: list = []
+    __path__ = ()
     __getattr__ = AnyClass.__getattr__
 
 

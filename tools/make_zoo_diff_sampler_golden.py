@@ -28,7 +28,7 @@ CASES: dict[str, list[dict]] = {
     "euler": [{}, {"afs": True}],
     "heun": [{}, {"afs": True}],
     "dpm_2": [{}, {"r": 0.3}],
-    "ipndm": ORDERS[1:] + [{"max_order": 4, "afs": True}],
+    "ipndm": [*ORDERS[1:], {"max_order": 4, "afs": True}],
     "ipndm_v": ORDERS[1:],
     "deis": [{"deis_mode": "tab", "max_order": n} for n in (2, 3, 4)],  # rhoab crashes
     "dpm_pp": [

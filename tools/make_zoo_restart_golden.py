@@ -1,5 +1,5 @@
-"""Writes tests/golden/zoo_restart.json: what the restart sampler of Xu et al. (2023) computes on the
-problem of tools/golden_problem.py. In a throw-away environment:
+"""Writes tests/golden/zoo_restart.json: what the restart sampler of Xu et al. (2023) computes on
+the problem of tools/golden_problem.py. In a throw-away environment:
 
     git clone https://github.com/Newbeeer/diffusion_restart_sampling
     pip install torch numpy

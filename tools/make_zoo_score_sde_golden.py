@@ -16,6 +16,7 @@ The probability-flow ODE is solved in float64 here (its own code casts to float3
 
 from __future__ import annotations
 
+import itertools
 import sys
 from unittest import mock
 
@@ -40,7 +41,7 @@ class Score(torch.nn.Module):
 
 
 def noises(sigmas: torch.Tensor, corrections: int, rows: slice):
-    for s, t in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for s, t in itertools.pairwise(sigmas):
         for k in range(corrections):
             yield problem.pseudo_noise(s, s, k)[rows].view(-1, 3, 1, 1)
         yield problem.pseudo_noise(s, t.clamp(min=1e-3))[rows].view(-1, 3, 1, 1)
