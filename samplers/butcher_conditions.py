@@ -47,23 +47,20 @@ class Butcher:
     def __post_init__(self) -> None:
         _check_shape(self)
         for i, (row, c) in enumerate(zip(self.a, self.c, strict=True), 1):
-            if abs(math.fsum(row) - c) > TOLERANCE:
-                raise self._wrong(f"row {i} of a sums to {math.fsum(row):.12g}, c has {c:.12g}")
+            if not abs(math.fsum(row) - c) <= TOLERANCE:
+                raise ValueError(f"row {i} of a sums to {math.fsum(row):.12g}, c has {c:.12g}")
             if not 0 <= c <= 1:
-                raise self._wrong(f"c must be from 0 to 1, not {c:g}")
+                raise ValueError(f"c must be from 0 to 1, not {c:g}")
         for key, b, order in self._results():
-            if abs(math.fsum(b) - 1) > TOLERANCE:
-                raise self._wrong(f"{key} sums to {math.fsum(b):.12g}, not to 1")
+            if not abs(math.fsum(b) - 1) <= TOLERANCE:
+                raise ValueError(f"{key} sums to {math.fsum(b):.12g}, not to 1")
             if order_of(self.a, b, order) < order:
-                raise self._wrong(f"{key} is not of order {order}")
+                raise ValueError(f"{key} is not of order {order}")
 
     def _results(self) -> Iterator[tuple[str, Numbers, int]]:
         yield "b", self.b, self.order
         if self.b_embedded is not None:
             yield "b_embedded", self.b_embedded, self.order_embedded or 1
-
-    def _wrong(self, what: str) -> ValueError:
-        return ValueError(f"the tableau {self.name:.200} is wrong: {what}")
 
     @property
     def stages(self) -> int:
@@ -75,14 +72,14 @@ class Butcher:
 def _check_shape(tableau: Butcher) -> None:
     s = len(tableau.b)
     if not 1 <= s <= MOST_STAGES:
-        raise tableau._wrong(f"it must have 1 to {MOST_STAGES} stages, not {s}")
+        raise ValueError(f"it must have 1 to {MOST_STAGES} stages, not {s}")
     if len(tableau.a) != s or len(tableau.c) != s:
-        raise tableau._wrong(f"b has {s} stages, a has {len(tableau.a)}, c has {len(tableau.c)}")
+        raise ValueError(f"b has {s} stages, a has {len(tableau.a)}, c has {len(tableau.c)}")
     if tableau.b_embedded is not None and len(tableau.b_embedded) != s:
-        raise tableau._wrong(f"b has {s} stages, b_embedded has {len(tableau.b_embedded)}")
+        raise ValueError(f"b has {s} stages, b_embedded has {len(tableau.b_embedded)}")
     for i, row in enumerate(tableau.a):
         if len(row) != i:
-            raise tableau._wrong(f"row {i + 1} of a must have {i} weights, not {len(row)}")
+            raise ValueError(f"row {i + 1} of a must have {i} weights, not {len(row)}")
 
 
 def order_of(a: Sequence[Numbers], b: Numbers, most: int = HIGHEST) -> int:
