@@ -3,44 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from kdiff.samplers.butcher import TABLEAUX
 from kdiff.samplers.butcher_conditions import Butcher
 from kdiff.samplers.butcher_files import tableau_of
 from kdiff.samplers.contract import Ask
 from kdiff.samplers.registry import Coroutine, Final, Option, sampler
-from kdiff.samplers.steps import eps
+from kdiff.samplers.steps import eps, level
 
 NAMES = ", ".join(TABLEAUX)
 
 
-# The variable of the steps: dx/dsigma = eps, or dx/dlambda = D - x with lambda = -ln sigma.
+class Variable(NamedTuple):
+    """What the ODE is stepped in: u, of which `length(s, t)` is a step's, for z = x / scale(sigma),
+    with dz/du = `slope(x, D, sigma)`."""
+
+    length: Callable[[float, float], float]
+    scale: Callable[[float], float]
+    slope: Callable[[Any, Any, float], Any]
 
 
-def level(variable: str, s: float, t: float, c: float) -> float:
-    """The sigma at the part c of a step from s to t."""
-    if c in (0, 1):
-        return t if c else s
-    return s * (t / s) ** c if variable == "log_sigma" else s + c * (t - s)
-
-
-def slope(variable: str, x: Any, d: Any, sigma: float) -> Any:
-    return d - x if variable == "log_sigma" else eps(x, d, sigma)
-
-
-def length(variable: str, s: float, t: float) -> float:
-    return math.log(s / t) if variable == "log_sigma" else t - s
-
-
-def along(x: Any, h: float, weights: Sequence[float], slopes: Sequence[Any]) -> Any:
-    """x + h sum_i w_i k_i."""
-    for weight, k in zip(weights, slopes, strict=False):
-        if weight:
-            x = x + h * weight * k
-    return x
+VARIABLES = {
+    "sigma": Variable(lambda s, t: t - s, lambda sigma: 1.0, eps),
+    "log_sigma": Variable(
+        lambda s, t: math.log(s / t), lambda sigma: 1.0, lambda x, d, sigma: d - x
+    ),
+    "inverse_sigma": Variable(
+        lambda s, t: (s - t) / s / t, lambda sigma: sigma, lambda x, d, sigma: d
+    ),
+}
 
 
 def runge_kutta_step(
@@ -48,12 +42,22 @@ def runge_kutta_step(
 ) -> Coroutine:
     """Asks for `method.stages` denoised images: a last stage that is for an embedded result only
     is left out, as it would be the first stage of the next step."""
-    h, slopes = length(variable, s, t), list[Any]()
+    length, scale, slope = VARIABLES[variable]
+    slopes: list[Any] = []
+
+    def state(sigma: float, weights: Sequence[float]) -> Any:
+        total = scale(sigma) / scale(s) * x
+        for weight, k in zip(weights, slopes, strict=False):
+            if weight:
+                total = total + scale(sigma) * length(s, t) * weight * k
+        return total
+
     for row, c in zip(method.a[: method.stages], method.c, strict=False):
-        y, sigma = along(x, h, row, slopes), level(variable, s, t, c)
+        sigma = level(variable, s, t, c)
+        y = state(sigma, row)
         d = yield Ask(y, sigma, step=step)
-        slopes.append(slope(variable, y, d, sigma))
-    return along(x, h, method.b, slopes)
+        slopes.append(slope(y, d, sigma))
+    return state(t, method.b)
 
 
 def evaluations(steps: int, final: Final, options: Mapping[str, Any]) -> int:
@@ -96,12 +100,13 @@ def runge_kutta(
     *,
     tableau: Annotated[str, Option(f"its coefficients: {NAMES}, or a .json file")] = "rk4",
     variable: Annotated[
-        Literal["sigma", "log_sigma"], Option("the variable in which the ODE is stepped")
+        Literal["sigma", "log_sigma", "inverse_sigma"],
+        Option("the variable in which the ODE is stepped"),
     ] = "sigma",
 ) -> Coroutine:
-    """k_i = f(x_s + h sum_j a_ij k_j), x_t = x_s + h sum_i b_i k_i; f is dx/dsigma = (x - D) /
-    sigma and h = t - s, or f is dx/dlambda = D - x and h = ln(s / t). Euler's step to sigma = 0.
-    """
+    """k_i = f(z_s + h sum_j a_ij k_j), z_t = z_s + h sum_i b_i k_i, of one of the forms of the ODE
+    dx/dsigma = (x - D) / sigma, dx/dlambda = D - x with lambda = -ln sigma, and
+    d(x / sigma)/d(1 / sigma) = D. Euler's step to sigma = 0."""
     method = tableau_of(tableau)
     for i, (s, t) in enumerate(pairwise(sigmas)):
         x = (yield x, s) if t == 0 else (yield from runge_kutta_step(x, s, t, method, variable, i))
