@@ -4,6 +4,8 @@
 # These register their samplers, in the order in which `kdiff list` shows them.
 import kdiff.samplers.euler
 import kdiff.samplers.two_stage
+import kdiff.samplers.heunpp
+import kdiff.samplers.runge_kutta
 import kdiff.samplers.exponential
 import kdiff.samplers.adams  # noqa: F401
 

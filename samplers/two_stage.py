@@ -6,18 +6,21 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from kdiff.samplers.loops import (
     ETA,
+    S_CHURN,
     S_NOISE,
+    S_TMAX,
+    S_TMIN,
     ancestral,
     ancestral_split,
     churned,
     denoises_last,
 )
 from kdiff.samplers.registry import Coroutine, Noise, Option, sampler
-from kdiff.samplers.steps import eps, euler_step
+from kdiff.samplers.steps import eps, euler_step, level
 
 two_stage = partial(sampler, order=2, calls=2, first_calls=2)
 
@@ -50,6 +53,44 @@ def dpm_2(x: Any, s: float, t: float) -> Coroutine:
     x_m = euler_step(x, d, s, m)
     d_m = yield x_m, m
     return x + (t - s) * eps(x_m, d_m, m)
+
+
+@two_stage(
+    "rk2",
+    paper="Karras et al. 2022 (EDM), algorithm 3; Lu et al. 2022 (DPM-Solver), algorithm 4",
+    noise="white",
+    ode={"S_churn": 0},
+)
+def rk2(
+    x: Any,
+    sigmas: Sequence[float],
+    *,
+    noise: Noise,
+    alpha: Annotated[float, Option("where in the step the second slope is", 0.05, 1)] = 2 / 3,
+    variable: Annotated[
+        Literal["sigma", "log_sigma"], Option("the variable in which `alpha` is measured")
+    ] = "sigma",
+    S_churn: Annotated[float, S_CHURN] = 0.0,
+    S_tmin: Annotated[float, S_TMIN] = 0.0,
+    S_tmax: Annotated[float, S_TMAX] = math.inf,
+    S_noise: Annotated[float, S_NOISE] = 1.0,
+) -> Coroutine:
+    """The second slope at m = s + alpha (t - s), or s^(1 - alpha) t^alpha, x_m by Euler:
+    x_t = x_s + (t - s) ((1 - 1 / (2 alpha)) e_s + e_m / (2 alpha)), e = (x - D) / sigma.
+    alpha = 1 is `heun`; 1/2 is the midpoint rule, with log_sigma `dpm_2`; 2/3 is Ralston's.
+    """
+
+    @denoises_last
+    def step(x: Any, s: float, t: float) -> Coroutine:
+        d = yield x, s
+        m = level(variable, s, t, alpha)
+        x_m = euler_step(x, d, s, m)
+        d_m = yield x_m, m
+        w = 1 / (2 * alpha)
+        return x + (t - s) * ((1 - w) * eps(x, d, s) + w * eps(x_m, d_m, m))
+
+    churn = {"S_churn": S_churn, "S_tmin": S_tmin, "S_tmax": S_tmax, "S_noise": S_noise}
+    return churned(step)(x, sigmas, noise=noise, **churn)
 
 
 two_stage(

@@ -56,6 +56,8 @@ def settings(s: Sampler) -> list[dict]:
 EVERY = [pytest.param(n, o, id=f"{n}-{o}") for n, s in REGISTRY.items() for o in settings(s)]
 # These average slopes over a step, so that a step over many octaves leaves up to half of x_s.
 SLOPES = ("heun", "dpm_2", "dpm_2_ancestral", "plms")
+# Of p stages, a step over many octaves is a polynomial of degree p in its ratio: only finite.
+UNSTABLE = ("runge_kutta",)
 
 
 def start(first: float) -> torch.Tensor:
@@ -72,6 +74,8 @@ def test_every_sampler_on_every_grid(run, name, options):
         x = start(sigmas[0])
         found = run(EXACT, name, sigmas, x, **options)  # asks as often as it declares
         assert found.isfinite().all(), sigmas
+        if name in UNSTABLE:
+            continue
         expected = gaussian_solution(MEAN, STD, x, sigmas[0], sigmas[-1])
         scale = sigmas[0] if name in SLOPES else max(STD, sigmas[-1])
         bound = 60 if stochastic else 8
