@@ -7,7 +7,15 @@ import kdiff.samplers.two_stage
 import kdiff.samplers.heunpp
 import kdiff.samplers.runge_kutta
 import kdiff.samplers.exponential
-import kdiff.samplers.adams  # noqa: F401
+import kdiff.samplers.unipc
+import kdiff.samplers.adams
+import kdiff.samplers.ipndm
+import kdiff.samplers.velocity
+import kdiff.samplers.gradient_estimation
+import kdiff.samplers.stork
+import kdiff.samplers.scire
+import kdiff.samplers.pfdiff
+import kdiff.samplers.sa_solver  # noqa: F401
 
 # isort: on
 from kdiff.names import UnknownName

@@ -1,5 +1,5 @@
-"""The exponential multistep family on the denoised D: DPM-Solver++ (2M, 3M, their SDE forms) and
-UniPC.
+"""The exponential multistep family on the denoised D: DPM-Solver++ (2M, 3M, any order, and their
+SDE forms). UniPC and SA-Solver correct what it predicts: see `unipc`.
 
 With lambda = -ln sigma, one step of the SDE that keeps the marginals is, exactly,
 
@@ -28,6 +28,7 @@ from kdiff.samplers.loops import ETA, S_NOISE
 from kdiff.samplers.registry import Coroutine, Noise, Option, sampler
 
 History = list[tuple[Any, float]]  # (D, the sigma it was predicted at), newest first
+Adjust = Callable[[np.ndarray], np.ndarray]  # of the moments, where a paper takes others
 SOLVER_TYPE = Option("midpoint: as published; heun: the linear term integrated exactly")
 AS_PUBLISHED = Option("half the third coefficient, as in the paper's code and its copies: order 2")
 
@@ -53,22 +54,20 @@ def step(x: Any, history: History, s: float, t: float, m: np.ndarray, eta: float
     return (t / s) ** (1 + eta) * x + combine(c, [d for d, _ in used])
 
 
-def second_order(s: float, t: float, k: int, eta: float, solver_type: str) -> np.ndarray:
+def second_order(m: np.ndarray, solver_type: str) -> np.ndarray:
     """Exact moments; with `midpoint`, m_1 = m_0 / 2, as published."""
-    m = exact_moments(s, t, k, eta)
-    if k == 2 and solver_type == "midpoint":
+    if len(m) == 2 and solver_type == "midpoint":
         m[1] = m[0] / 2
     return m
 
 
-def third_order(s: float, t: float, k: int, eta: float, as_published: bool) -> np.ndarray:
+def third_order(m: np.ndarray, as_published: bool) -> np.ndarray:
     """Exact moments; `as_published` halves m_2.
 
     DPM-Solver's code, and k-diffusion, diffusers and others after it, multiply the second divided
     difference by phi_3 where 2 phi_3 belongs. That makes it order 2.
     """
-    m = exact_moments(s, t, k, eta)
-    if k == 3 and as_published:
+    if len(m) == 3 and as_published:
         m[2] = m[2] / 2
     return m
 
@@ -77,21 +76,21 @@ def multistep(
     x: Any,
     sigmas: Sequence[float],
     order: int,
-    moments_of: Callable[[float, float, int, float], np.ndarray],
+    adjust: Adjust = lambda m: m,
     *,
     lower_order_final: bool = False,
     eta: float = 0.0,
     s_noise: float = 1.0,
     noise: Noise | None = None,
 ) -> Coroutine:
-    """The loop of DPM-Solver++: `order` predictions back, with `moments_of(s, t, k, eta)`."""
+    """The loop of DPM-Solver++: `order` predictions back, with the exact moments, adjusted."""
     history: History = []
     steps = zip(pairwise(sigmas), orders(sigmas, order, lower_order_final), strict=True)
     for (s, t), k in steps:
         d = yield x, s
         history = [(d, s), *history[: order - 1]]
         k = usable(nodes(history[:k], s, t))
-        x = step(x, history, s, t, moments_of(s, t, k, eta), eta)
+        x = step(x, history, s, t, adjust(exact_moments(s, t, k, eta)), eta)
         if noise and eta and t:
             x = x + s_noise * t * math.sqrt(1 - (t / s) ** (2 * eta)) * noise(s, t)
     return x
@@ -104,6 +103,7 @@ def multistep(
     aliases=("DPM++ 2M",),
     presets={
         "DPM++ 2M Heun": {"solver_type": "heun"},
+        "res_multistep": {"solver_type": "heun"},
         "DPMSolverMultistepScheduler": {"lower_order_final": True},
     },
 )
@@ -115,8 +115,8 @@ def dpmpp_2m(
     lower_order_final: Annotated[bool, LOWER] = False,
 ) -> Coroutine:
     """x_t = (t / s) x_s + (1 - t / s) (D_0 + (D_0 - D_1) / (2 r)), r = h_last / h."""
-    moments_of = partial(second_order, solver_type=solver_type)
-    return multistep(x, sigmas, 2, moments_of, lower_order_final=lower_order_final)
+    adjust = partial(second_order, solver_type=solver_type)
+    return multistep(x, sigmas, 2, adjust, lower_order_final=lower_order_final)
 
 
 @sampler(
@@ -126,7 +126,10 @@ def dpmpp_2m(
     noise="brownian",
     ode={"eta": 0},
     aliases=("DPM++ 2M SDE",),
-    presets={"DPM++ 2M SDE Heun": {"solver_type": "heun"}},
+    presets={
+        "DPM++ 2M SDE Heun": {"solver_type": "heun"},
+        "res_multistep_ancestral": {"solver_type": "heun"},
+    },
 )
 def dpmpp_2m_sde(
     x: Any,
@@ -138,15 +141,15 @@ def dpmpp_2m_sde(
     solver_type: Annotated[Literal["midpoint", "heun"], SOLVER_TYPE] = "midpoint",
 ) -> Coroutine:
     """`dpmpp_2m` on the SDE: h becomes (1 + eta) h in the weight of D, and noise is added."""
-    moments_of = partial(second_order, solver_type=solver_type)
-    return multistep(x, sigmas, 2, moments_of, eta=eta, s_noise=s_noise, noise=noise)
+    adjust = partial(second_order, solver_type=solver_type)
+    return multistep(x, sigmas, 2, adjust, eta=eta, s_noise=s_noise, noise=noise)
 
 
 @sampler(
     "dpmpp_3m",
     order=lambda o: 2 if o["as_published"] or o["lower_order_final"] else 3,
     paper="Lu et al. 2022 (DPM-Solver++), the multistep solver of order 3 of its code, corrected",
-    aliases=("DPM++ 3M",),
+    aliases=("DPM++ 3M", "res_3m"),
 )
 def dpmpp_3m(
     x: Any,
@@ -157,8 +160,8 @@ def dpmpp_3m(
 ) -> Coroutine:
     """The exact integral of the parabola through the last three D:
     x_t = (t / s) x_s + sum_i c_i D_i, sum_i c_i = 1 - t / s."""
-    moments_of = partial(third_order, as_published=as_published)
-    return multistep(x, sigmas, 3, moments_of, lower_order_final=lower_order_final)
+    adjust = partial(third_order, as_published=as_published)
+    return multistep(x, sigmas, 3, adjust, lower_order_final=lower_order_final)
 
 
 @sampler(
@@ -179,50 +182,30 @@ def dpmpp_3m_sde(
     as_published: Annotated[bool, AS_PUBLISHED] = False,
 ) -> Coroutine:
     """`dpmpp_3m` on the SDE: h becomes (1 + eta) h in the weight of D, and noise is added."""
-    moments_of = partial(third_order, as_published=as_published)
-    return multistep(x, sigmas, 3, moments_of, eta=eta, s_noise=s_noise, noise=noise)
-
-
-def _unipc_moments(s: float, t: float, k: int, variant: str) -> np.ndarray:
-    """Exact moments, but for two predictions: there the paper sets the one unknown coefficient to
-    1/2 against B(h) = h (bh1) or 1 - e^-h (bh2), instead of solving for it."""
-    m = exact_moments(s, t, k)
-    if len(m) == 2:
-        m[1] = (math.log(s / t) if variant == "bh1" else m[0]) / 2
-    return m
+    adjust = partial(third_order, as_published=as_published)
+    return multistep(x, sigmas, 3, adjust, eta=eta, s_noise=s_noise, noise=noise)
 
 
 @sampler(
-    "unipc",
-    order=lambda o: 2 if o["lower_order_final"] else o["order"] + 1,
-    paper="Zhao et al. 2023 (UniPC), algorithms 1 and 2, on the data prediction",
-    aliases=("uni_pc",),
-    presets={
-        "uni_pc_bh1": {"variant": "bh1"},
-        "uni_pc_bh2": {"variant": "bh2"},
-        "UniPCMultistepScheduler": {"lower_order_final": True},
-    },
+    "dpmpp_km",
+    order=lambda o: min(o["order"], 2) if o["lower_order_final"] else o["order"],
+    paper="Lu et al. 2022 (DPM-Solver++), sections 4 and 5; Hochbruck & Ostermann 2011, eq. 2.4",
+    noise="brownian",
+    ode={"eta": 0},
+    aliases=("DPM++ kM", "exponential_adams", "exponential_adams_x0", "xEABSampler"),
 )
-def unipc(
+def dpmpp_km(
     x: Any,
     sigmas: Sequence[float],
     *,
-    order: Annotated[Literal[1, 2, 3, 4], Option("order of the predictor")] = 2,
-    variant: Annotated[Literal["bh1", "bh2"], Option("B(h) = h, or 1 - e^-h")] = "bh2",
+    noise: Noise,
+    order: Annotated[int, Option("how many predictions are combined", 1, 9)] = 4,
+    eta: Annotated[float, ETA] = 0.0,
+    s_noise: Annotated[float, S_NOISE] = 1.0,
     lower_order_final: Annotated[bool, LOWER] = False,
 ) -> Coroutine:
-    """UniP-p predicts x_t from the last p predictions; the evaluation there is then also used to
-    correct it (UniC-p, order p + 1), at no further cost. `order` p gives order p + 1."""
-    history: History = []
-    x_last, s_last, k_last = x, sigmas[0], 0
-    steps = zip(pairwise(sigmas), orders(sigmas, order, lower_order_final), strict=True)
-    for (s, t), k in steps:
-        d = yield x, s
-        if k_last:  # UniC: x came from x_last; take that step again, now with D at its end too
-            m = _unipc_moments(s_last, s, k_last + 1, variant)
-            x = step(x_last, [*history[:k_last], (d, s)], s_last, s, m)
-        history = [(d, s), *history[: order - 1]]
-        k = usable(nodes(history[:k], s, t))
-        x_last, s_last, k_last = x, s, k
-        x = step(x, history, s, t, _unipc_moments(s, t, k, variant))  # UniP
-    return x
+    """Exponential Adams-Bashforth: the exact integral of the polynomial through the last k D,
+    x_t = (t / s)^(1 + eta) x_s + sum_i c_i D_i, sum_i c_i = 1 - (t / s)^(1 + eta), then noise.
+    k = 2 is `dpmpp_2m` with heun, k = 3 is `dpmpp_3m`, and `deis` is its form on eps."""
+    lower = {"lower_order_final": lower_order_final}
+    return multistep(x, sigmas, order, eta=eta, s_noise=s_noise, noise=noise, **lower)
