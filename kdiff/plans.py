@@ -8,28 +8,41 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from kdiff.counts import MOST_STEPS, whole_number
 from kdiff.editing import EDITS, edited_levels, guiding
 from kdiff.guidance import guided, suited
+from kdiff.model_data import First, first_of, first_record
 from kdiff.modifications import Modification, all_chosen
 from kdiff.samplers import Sampler, UnknownName, resolve
+from kdiff.samplers.first import Gaussian, analytic_first
 from kdiff.samplers.outline import Outline, outline
 from kdiff.samplers.registry import Final
 from kdiff.schedules import FINALS, check_sigmas
 from kdiff.schedules import schedule as make_schedule
 
 DEFAULT_SAMPLER, DEFAULT_STEPS, DEFAULT_SCHEDULE = "dpmpp_2m", 20, "karras"
+DROWNED = 10  # above so many spreads of the data, what a Gaussian does not say of D is small
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which sampler with which options on which grid, and what edits its course (see
-    `kdiff.editing`): all that `sample` needs beside the model."""
+    """Which sampler with which options on which grid, what edits its course (see
+    `kdiff.editing`), and what gives its first answer in place of the network, if anything does: all
+    that `sample` needs beside the model."""
 
     sampler: Sampler
     options: Mapping[str, Any]
     sigmas: Sequence[float]
     schedule: str
     edits: Sequence[Modification] = ()
+    first: Gaussian | None = None
+
+    @property
+    def solver(self) -> Sampler:
+        """The sampler as it runs: without its first ask if `first` answers that."""
+        if self.first is None:
+            return self.sampler
+        return analytic_first(self.sampler, self.first, self.sigmas[0])
 
     @property
     def final(self) -> Final:
@@ -50,7 +63,7 @@ class Plan:
     @cached_property
     def outline(self) -> Outline | None:
         """What the sampler will ask and draw, without edits; None if it is adaptive."""
-        return outline(self.sampler, self.sigmas, self.options)
+        return outline(self.solver, self.sigmas, self.options)
 
     @cached_property
     def levels(self) -> Sequence[float] | None:
@@ -74,6 +87,7 @@ class Plan:
             "nfe": self.nfe,
             "sigmas": list(self.sigmas),
             **edits,
+            **({"first": first_record(self.first)} if self.first else {}),
         }
 
 
@@ -90,6 +104,7 @@ def plan(
     sigma_max: float | None = None,
     options: Mapping[str, Any] | None = None,
     edits: str | Modification | Sequence[str | Modification] = (),
+    first: First | None = None,
     **settings: Any,
 ) -> Plan:
     """Resolve names and build the grid.
@@ -100,9 +115,11 @@ def plan(
     (default karras, or what the sampler's name says, as in `DPM++ 2M Karras`), its range, `final`
     and `settings` (rho ..) as in `kdiff.schedule`; `options` are the sampler's. `edits` are of
     `kdiff.editing`: one, or a list, each a `Modification` or text such as `NAME:key=value`.
+    `first="analytic"` makes the first answer of the data's mean and spread (see
+    `kdiff.model_data`), without the network, so that it counts as no evaluation.
     ValueError on anything wrong.
     """
-    found, edited = resolve(sampler), all_chosen(EDITS, edits)
+    found, edited, data = resolve(sampler), all_chosen(EDITS, edits), first_of(model, first)
     options = found.sampler.with_defaults({**found.options, **(options or {})})
     for key in settings:
         if key in found.sampler.options:
@@ -116,16 +133,18 @@ def plan(
         for key, value in ranged.items():
             if value is not None:
                 raise ValueError(f"sigmas are the whole grid: leave out {key}")
-        return _suited(model, Plan(found.sampler, options, check_sigmas(sigmas), "given", edited))
+        grid = check_sigmas(sigmas)
+        return _suited(model, Plan(found.sampler, options, grid, "given", edited, data))
     name = next(s for s in (schedule, found.schedule, DEFAULT_SCHEDULE) if s is not None)
 
     def in_steps(steps: int) -> Plan:
         ends: dict[str, Any] = {"sigma_min": sigma_min, "sigma_max": sigma_max, **settings}
         grid = make_schedule(name, steps, model, final=final, **ends)
-        return Plan(found.sampler, options, grid, name, edited)
+        return Plan(found.sampler, options, grid, name, edited, data)
 
     if nfe is not None:
-        steps = found.sampler.steps(nfe, final, options)
+        nfe = whole_number("nfe", nfe, 1, MOST_STEPS - 1)
+        steps = found.sampler.steps(nfe if data is None else nfe + 1, final, options)
         if edited or hasattr(model, "evaluations"):
             steps = _paid(nfe, steps, lambda n: _network_nfe(model, in_steps(n)))
     return _suited(model, in_steps(DEFAULT_STEPS if steps is None else steps))
@@ -133,9 +152,23 @@ def plan(
 
 def _suited(model: Any, plan: Plan) -> Plan:
     suited(model, plan)
+    if plan.first is not None:
+        _check_first(plan, plan.first)
     if model is not None:
         guided(model, guiding(plan.edits))
     return plan
+
+
+def _check_first(plan: Plan, data: Gaussian) -> None:
+    """ValueError where the first answer cannot be the Gaussian's, or leaves none to the network."""
+    least, begins = DROWNED * data.std, plan.sigmas[0]
+    if begins < least:
+        raise ValueError(
+            f"first=analytic is for runs that begin where noise drowns the data, at a sigma of "
+            f"{least:g} or more, not {begins:g}: leave it out"
+        )
+    if plan.nfe == 0:
+        raise ValueError("first=analytic answers the only ask of this plan: take more steps")
 
 
 def _network_nfe(model: Any, plan: Plan) -> int:

@@ -52,6 +52,8 @@ def settings(cell: Mapping[str, Any], modified: Modified = modifications) -> dic
         if key in MODIFICATIONS:
             if value:
                 shown[key] = ", ".join(modified(cell, key))
+        elif key == "first":
+            shown[key] = f"first={value.get('name')}"
         elif key == "steps":
             shown[key] = f"{value} steps"
         elif key not in NOT_THE_ROWS:

@@ -34,6 +34,7 @@ def expand(
     *,
     sizes: Sequence[Mapping[str, int]],
     schedules: Sequence[str | None] = (None,),
+    ends: Sequence[Mapping[str, Any]] = ({},),
     options: Mapping[str, Sequence[Any]] | None = None,
     guides: Sequence[Modifications] = ((),),
     edits: Sequence[Modifications] = ((),),
@@ -49,11 +50,12 @@ def expand(
 ) -> list[Cell]:
     """Every combination, each once.
 
-    `sizes` are {"steps": 10} or {"nfe": 10}; `options` have one or more values each and apply to
+    `sizes` are {"steps": 10} or {"nfe": 10}; `ends` say how grids end and begin, such as
+    {"final": "zero", "first": "analytic"}; `options` have one or more values each and apply to
     the samplers that have them. Each of `guides` is a tuple of guidances, the first one innermost,
     and each of `edits` a tuple of edits; an empty tuple is none. `negative` are classes, such as
     `cat,3`, for the guides that lead away from one. Each of the `judges` looks at all images;
-    `grid` (final, sigma_min ..) is for all, as in `kdiff.plan`. `models` has the models that are
+    `grid` (sigma_min ..) is for all, as in `kdiff.plan`. `models` has the models that are
     loaded already; `warn` is told of models whose schedules begin below the end of their table.
     ValueError if any combination is impossible or no sampler has one of the options.
     """
@@ -77,7 +79,8 @@ def expand(
             made = replace(spec, guides=own, recorded=around.record().get("guidance", ()))
             _, labels = every_class(around, n)
             shared = Shared(made, labels, tuple(away), dtype, deterministic)
-            every = plans(around, samplers, schedules, sizes, options or {}, edits, grid)
+            sized = [{**end, **size} for size, end in product(sizes, ends)]
+            every = plans(around, samplers, schedules, sized, options or {}, edits, grid)
             costed = [(one, network_nfe(around, one)) for one in every]
             for first, cost, judge in product(first_seeds, costed, judges):
                 seeds = range(first, first + n)
@@ -113,7 +116,7 @@ def plans(
     model: Any,
     samplers: Sequence[str],
     schedules: Sequence[str | None],
-    sizes: Sequence[Mapping[str, int]],
+    sizes: Sequence[Mapping[str, Any]],
     options: Mapping[str, Sequence[Any]],
     edits: Sequence[Modifications],
     grid: Mapping[str, Any],

@@ -42,7 +42,7 @@ def command(
         name = plan.sampler.name
         raise click.UsageError(f"{name} is adaptive: what it computes depends on the model")
     with usage_errors():
-        tableau = trace(plan.sampler, plan.sigmas, plan.options)
+        tableau = trace(plan.solver, plan.sigmas, plan.options)
     click.echo(to_json(as_dict(plan, tableau, asked)) if as_json else text(plan, tableau, asked))
 
 
@@ -100,6 +100,7 @@ def text(plan: Plan, tableau: Tableau, asked: Questions) -> str:
         + ("; draws noise with these options" if s.stochastic(plan.options) else ""),
         f"steps    {plan.steps} on the {plan.schedule} grid",
         *guides,
+        *first_answer(plan),
         f"NFE      {nfe}" + (f" ({tableau.nfe} asks)" if nfe != tableau.nfe else ""),
         "",
         f" ask  step       sigma  {question('asks for')}denoised there: x =",
@@ -113,6 +114,18 @@ def text(plan: Plan, tableau: Tableau, asked: Questions) -> str:
     about = "noise" + ("; where intervals overlap, correlated" if s.noise == "brownian" else "")
     noises = [f"n{i}: {in_words(draw)}" for i, draw in enumerate(tableau.draws, 1)]
     return "\n".join([*head, *rows, last, *(["", about, *noises] if noises else [])])
+
+
+def first_answer(plan: Plan) -> list[str]:
+    """What stands for the first evaluation, if anything does."""
+    if plan.first is None:
+        return []
+    s, std = plan.sigmas[0], plan.first.std
+    k = std**2 / (std**2 + s**2)
+    return [
+        f"first    D(x_T; {s:.4g}) = mean + {k:.4g} (x_T - mean), of the data's mean and spread "
+        f"{std:.4g}: no evaluation"
+    ]
 
 
 def in_words(draw: Draw) -> str:

@@ -11,6 +11,7 @@ import click
 
 from kdiff.files import to_json as to_json  # every command gets it with the rest
 from kdiff.messages import MissingSetting
+from kdiff.model_data import FIRSTS
 from kdiff.plans import DEFAULT_STEPS, Plan, plan
 from kdiff.ranges import beginning
 from kdiff.samplers import UnknownName
@@ -37,8 +38,15 @@ def usage_errors(see: str = "kdiff list") -> Iterator[None]:
         raise click.UsageError(str(error)) from error
 
 
+first_option = click.option(
+    "--first",
+    type=click.Choice(FIRSTS),
+    help="analytic: the first answer is made of the data's mean and spread, without an evaluation.",
+)
+
+
 def grid_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --steps to --option; the command gets them as `**grid`, for `choose_plan`."""
+    """Add --steps to --option, and --first; the command gets them as `**grid`, for `choose_plan`."""
     options = [
         click.option(
             "--steps", type=int, help=f"Steps of the sampler.  [default: {DEFAULT_STEPS}]"
@@ -58,6 +66,7 @@ def grid_options(command: Callable[..., Any]) -> Callable[..., Any]:
             default="zero",
             help="End at noise level zero, or at sigma-min.",
         ),
+        first_option,
         click.option(
             "--option",
             "options",
