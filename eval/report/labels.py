@@ -18,7 +18,7 @@ from kdiff.samplers import REGISTRY
 # These belong to the table or the column, or follow from sampler, schedule and steps.
 NOT_THE_ROWS = (
     *("model", "features", "reference", "metrics", "seeds"),
-    *("sampler", "options", "nfe", "asks", "sigmas"),
+    *("sampler", "options", "nfe", "asks", "sigmas", "tableau"),
 )
 Modified = Callable[[Mapping[str, Any], str], list[str]]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from kdiff.auto import is_auto, told
 from kdiff.counts import seed_number, whole_number
 from kdiff.editing import guiding
 from kdiff.eval.images.from_model import MOST_IMAGES, every_class, three_channels
@@ -21,9 +22,9 @@ from kdiff.latent import check_pictures
 from kdiff.model import network_nfe
 from kdiff.modifications import Modification
 from kdiff.names import unknown_name
-from kdiff.plans import Plan, plan
+from kdiff.plans import Plan, plan, sampler_options
 from kdiff.ranges import beginning
-from kdiff.samplers import UnknownName, resolve
+from kdiff.samplers import UnknownName
 
 Modifications = tuple[Modification, ...]
 
@@ -80,7 +81,7 @@ def expand(
             _, labels = every_class(around, n)
             shared = Shared(made, labels, tuple(away), dtype, deterministic)
             sized = [{**end, **size} for size, end in product(sizes, ends)]
-            every = plans(around, samplers, schedules, sized, options or {}, edits, grid)
+            every = plans(around, samplers, schedules, sized, options or {}, edits, grid, warn)
             costed = [(one, network_nfe(around, one)) for one in every]
             for first, cost, judge in product(first_seeds, costed, judges):
                 seeds = range(first, first + n)
@@ -120,19 +121,23 @@ def plans(
     options: Mapping[str, Sequence[Any]],
     edits: Sequence[Modifications],
     grid: Mapping[str, Any],
+    warn: Callable[[str], None],
 ) -> Iterator[Plan]:
     """Every combination, with the options that each sampler has."""
     for name, schedule, size, edited in product(samplers, schedules, sizes, edits):
-        known = {option.lower() for option in resolve(name).sampler.options}
+        known = {option.lower() for option in sampler_options(name)}
         own = {key: values for key, values in options.items() if key.lower() in known}
         for values in product(*own.values()):
             some = dict(zip(own, values, strict=True))
             settings = {**grid, **size}
-            yield plan(model, name, schedule=schedule, options=some, edits=edited, **settings)
+            made = plan(model, name, schedule=schedule, options=some, edits=edited, **settings)
+            if is_auto(name):
+                warn(told(made, model))
+            yield made
 
 
 def check_options(samplers: Sequence[str], options: Mapping[str, Any]) -> None:
-    known = {o for name in samplers for o in resolve(name).sampler.options}
+    known = {o for name in samplers for o in sampler_options(name)}
     for key in options:
         if key.lower() not in {o.lower() for o in known}:
             raise UnknownName(unknown_name("option of these samplers", key, sorted(known)))

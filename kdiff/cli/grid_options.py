@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from kdiff.auto import is_auto, told
 from kdiff.files import to_json as to_json  # every command gets it with the rest
 from kdiff.messages import MissingSetting
 from kdiff.model_data import FIRSTS
@@ -63,8 +64,7 @@ def grid_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--final",
             type=click.Choice(FINALS),
-            default="zero",
-            help="End at noise level zero, or at sigma-min.",
+            help="End at noise level zero, or at sigma-min.  [default: zero]",
         ),
         first_option,
         click.option(
@@ -86,6 +86,8 @@ def choose_plan(model: Any, sampler: str, rho: float | None, options: Any, **gri
     settings: dict[str, Any] = {} if rho is None else {"rho": rho}
     with usage_errors():
         made = plan(model, sampler, options=dict(map(key_value, options)), **settings, **grid)
+    if is_auto(sampler):
+        click.echo(told(made, model), err=True)
     said = None if model is None else beginning(model)
     if said and math.isclose(made.sigmas[0], model.sigma_max):
         click.echo(f"Note: {said}", err=True)

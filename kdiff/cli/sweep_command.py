@@ -56,7 +56,7 @@ from kdiff.text import Request
 @click.option("--sigma-min", type=float, help="Lowest noise level.  [default: the model's]")
 @click.option("--sigma-max", type=float, help="First noise level.  [default: the model's]")
 @click.option("--rho", type=float, help="Curvature of the karras schedule.  [default: 7]")
-@click.option("--final", default="zero", help="End at zero, or at sigma_min, a list.")
+@click.option("--final", help="End at zero, or at sigma_min, a list.  [default: zero]")
 @click.option(
     "--first",
     help="analytic: the first answer is made of the data's mean and spread, without an evaluation;"
@@ -121,7 +121,7 @@ def command(
     steps: str | None,
     nfe: str | None,
     schedules: str | None,
-    final: str,
+    final: str | None,
     first: str | None,
     options: Sequence[str],
     guides: Sequence[str],
@@ -187,7 +187,8 @@ def command(
     if ranks()[0] == 0:
         prepare_folder(out)
         with usage_errors(), Claims(out) as claims, claims.hold(WRITING):
-            folder.add_command(command_record(settings_of(ctx.params)))
+            said = {**ctx.params, "final": final or "zero"}
+            folder.add_command(command_record(settings_of(said)))
     wait_for_all()
     try:
         compute(todo, folder, batch, where, loaded)
