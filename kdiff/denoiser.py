@@ -31,7 +31,8 @@ class Denoiser:
     (the default range of schedules; if not given, the range of `precond`, whose `sigma_end` then
     counts too), `sigmas` (a discrete model's table, or None), `memory_format` (in which `x` is best
     given), `facts` (what a checkpoint's reader found and how it decided, as text for
-    `kdiff inspect`: `format`, `parameterisation`, ..). It is a `kdiff.Model`.
+    `kdiff inspect`: `format`, `parameterisation`, ..), `data_mean` and `data_std` (of its data, as
+    in `kdiff.model_data`, or None). It is a `kdiff.Model`.
     """
 
     def __init__(
@@ -47,7 +48,10 @@ class Denoiser:
         facts: Mapping[str, str] | None = None,
         channels_last: bool = True,
         learned_variance: bool | None = False,
+        data_mean: Any = None,
+        data_std: float | None = None,
     ):
+        self.data_mean, self.data_std = data_mean, data_std
         self.learned_variance = _yes_or_no(learned_variance)
         self.shape = sizes(shape)
         if learned_variance and not self.shape:
@@ -132,9 +136,9 @@ class Denoiser:
 
     def replace(self, precond: Precond | str | None = None, **changes: Any) -> Denoiser:
         """A copy with another `precond`, `shape`, `classes`, `sigma_min`, `sigma_max`, `name`,
-        `facts` or `learned_variance`, which shares the network. A new preconditioner brings its own
+        `facts`, `learned_variance`, `data_mean` or `data_std`, which shares the network. A new preconditioner brings its own
         range of sigmas. TypeError on any other keyword."""
-        wrong = changes.keys() - {*_TAKEN, "sigma_min", "sigma_max", "name", "facts"}
+        wrong = changes.keys() - {*_TAKEN, *_AS_IT_IS}
         if wrong:
             raise TypeError(f"a Denoiser has no {', '.join(sorted(wrong))} to replace")
         other = copy.copy(self)
@@ -163,7 +167,7 @@ def _yes_or_no(learned_variance: Any) -> bool | None:
     return learned_variance
 
 
-# What else can be replaced has no form of its own.
+_AS_IT_IS = ("sigma_min", "sigma_max", "name", "facts", "data_mean", "data_std")
 _TAKEN: Mapping[str, Callable[[Any], Any]] = {
     "shape": sizes,
     "classes": tuple,

@@ -73,12 +73,14 @@ def read_text(path: FilePath, most: int = MOST_TEXT) -> str:
         raise ValueError(f"{path} is not UTF-8 text: save it as UTF-8") from error
 
 
-def parse_json(text: str, where: object, finite: bool = False) -> Any:
+def parse_json(text: str, where: object, finite: bool = False, unique: bool = False) -> Any:
     """The value of a JSON text; `where` begins the messages. Python's NaN and Infinity are read,
-    unless all numbers must be `finite`. ValueError, in one line, if it is not JSON."""
+    unless all numbers must be `finite`; of a key that comes twice the last counts, unless all must
+    be `unique`. ValueError, in one line, if it is not JSON."""
     number = _finite_number if finite else float
+    pairs = _unique if unique else None
     try:
-        return json.loads(text, parse_constant=number, parse_float=number)
+        return json.loads(text, parse_constant=number, parse_float=number, object_pairs_hook=pairs)
     except RecursionError as error:
         raise ValueError(
             f"{where} is not JSON that kdiff reads: it is nested too deeply"
@@ -141,6 +143,15 @@ def _finite_number(text: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f"{text} is not a finite number")
     return number
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r:.80} comes twice")
+        found[key] = value
+    return found
 
 
 @contextmanager

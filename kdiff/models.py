@@ -10,7 +10,7 @@ from typing import Any
 
 from kdiff import checkpoints
 from kdiff.denoiser import Denoiser
-from kdiff.files import user_path
+from kdiff.files import read_json, user_path
 from kdiff.hashes import sha256_of_file, sha256_of_files
 
 ASSETS = Path(__file__).parent / "assets"
@@ -53,6 +53,9 @@ def load(model: str | Path = DEFAULT_MODEL, /, **overrides: Any) -> Denoiser:
     path = find_model(model)
     loaded = checkpoints.load(path, **overrides)
     loaded.hashed = _Hash(path, overrides)
+    beside = path.with_suffix(".json")
+    if path.parent == ASSETS and beside.is_file():  # its data: the file stands as it was published
+        return loaded.replace(**read_json(beside))
     return loaded
 
 

@@ -6,30 +6,49 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+from kdiff.auto import choice, is_auto
+from kdiff.counts import MOST_STEPS, whole_number
 from kdiff.editing import EDITS, edited_levels, guiding
 from kdiff.guidance import guided, suited
+from kdiff.model_data import First, first_of, first_record
 from kdiff.modifications import Modification, all_chosen
+from kdiff.options import Option
 from kdiff.samplers import Sampler, UnknownName, resolve
+from kdiff.samplers.first import Gaussian, analytic_first
 from kdiff.samplers.outline import Outline, outline
 from kdiff.samplers.registry import Final
+from kdiff.samplers.replay import needs_mean, replaying
 from kdiff.schedules import FINALS, check_sigmas
 from kdiff.schedules import schedule as make_schedule
+from kdiff.tableau_files import PREFIX, TableauFile, by_budget, read_tableau, tableau_path
 
 DEFAULT_SAMPLER, DEFAULT_STEPS, DEFAULT_SCHEDULE = "dpmpp_2m", 20, "karras"
+DROWNED = 10  # above so many spreads of the data, what a Gaussian does not say of D is small
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which sampler with which options on which grid, and what edits its course (see
-    `kdiff.editing`): all that `sample` needs beside the model."""
+    """Which sampler with which options on which grid, what edits its course (see
+    `kdiff.editing`), and what gives its first answer in place of the network, if anything does: all
+    that `sample` needs beside the model."""
 
     sampler: Sampler
     options: Mapping[str, Any]
     sigmas: Sequence[float]
     schedule: str
     edits: Sequence[Modification] = ()
+    first: Gaussian | None = None
+    tableau: Mapping[str, Any] | None = None  # what records say of the file that the sampler is
+
+    @property
+    def solver(self) -> Sampler:
+        """The sampler as it runs: without its first ask if `first` answers that."""
+        if self.first is None:
+            return self.sampler
+        return analytic_first(self.sampler, self.first, self.sigmas[0])
 
     @property
     def final(self) -> Final:
@@ -50,7 +69,7 @@ class Plan:
     @cached_property
     def outline(self) -> Outline | None:
         """What the sampler will ask and draw, without edits; None if it is adaptive."""
-        return outline(self.sampler, self.sigmas, self.options)
+        return outline(self.solver, self.sigmas, self.options)
 
     @cached_property
     def levels(self) -> Sequence[float] | None:
@@ -74,6 +93,8 @@ class Plan:
             "nfe": self.nfe,
             "sigmas": list(self.sigmas),
             **edits,
+            **({"first": first_record(self.first)} if self.first else {}),
+            **({"tableau": dict(self.tableau)} if self.tableau else {}),
         }
 
 
@@ -85,24 +106,41 @@ def plan(
     nfe: int | None = None,
     schedule: str | None = None,
     sigmas: Sequence[float] | None = None,
-    final: Final = "zero",
+    final: Final | None = None,
     sigma_min: float | None = None,
     sigma_max: float | None = None,
     options: Mapping[str, Any] | None = None,
     edits: str | Modification | Sequence[str | Modification] = (),
+    first: First | None = None,
     **settings: Any,
 ) -> Plan:
     """Resolve names and build the grid.
 
-    `sampler`: any name that `kdiff.samplers.resolve` knows. Either `steps` (default 20), or `nfe`:
+    `sampler`: any name that `kdiff.samplers.resolve` knows; the file of a tableau, which has a grid
+    of its own, or a folder of these by NFE (`kdiff.tableau_files`); or `auto`, which chooses all
+    that determines a run but the number of its evaluations (`kdiff.auto`). Either `steps` (default 20), or `nfe`:
     the most steps that this many evaluations of the network pay for (where `model` is guided, an
     answer may take several), or `sigmas`: the grid itself. `schedule`
-    (default karras, or what the sampler's name says, as in `DPM++ 2M Karras`), its range, `final`
-    and `settings` (rho ..) as in `kdiff.schedule`; `options` are the sampler's. `edits` are of
+    (default karras, or what the sampler's name says, as in `DPM++ 2M Karras`), its range, `final` (default
+    zero) and `settings` (rho ..) as in `kdiff.schedule`; `options` are the sampler's. `edits` are of
     `kdiff.editing`: one, or a list, each a `Modification` or text such as `NAME:key=value`.
+    `first="analytic"` makes the first answer of the data's mean and spread (see
+    `kdiff.model_data`), without the network, so that it counts as no evaluation.
     ValueError on anything wrong.
     """
-    found, edited = resolve(sampler), all_chosen(EDITS, edits)
+    path, edited = tableau_path(sampler), all_chosen(EDITS, edits)
+    if path is not None or is_auto(sampler):
+        chosen = {"schedule": schedule, "sigmas": sigmas, "final": final, "first": first}
+        ends = {"sigma_min": sigma_min, "sigma_max": sigma_max}
+        said = {**chosen, "options": options or None, **settings}
+        if path is None:
+            _leave_out("auto chooses the whole plan", said)
+            return _automatic(model, steps, nfe, ends, edited)
+        own = f"{path} is a tableau, with a grid of its own"
+        _leave_out(own, {"steps": steps, **ends, **said})
+        return _suited(model, _replayed(model, path, own, nfe, edited))
+    found, data = resolve(sampler), first_of(model, first)
+    final = "zero" if final is None else final
     options = found.sampler.with_defaults({**found.options, **(options or {})})
     for key in settings:
         if key in found.sampler.options:
@@ -116,26 +154,110 @@ def plan(
         for key, value in ranged.items():
             if value is not None:
                 raise ValueError(f"sigmas are the whole grid: leave out {key}")
-        return _suited(model, Plan(found.sampler, options, check_sigmas(sigmas), "given", edited))
+        grid = check_sigmas(sigmas)
+        return _suited(model, Plan(found.sampler, options, grid, "given", edited, data))
     name = next(s for s in (schedule, found.schedule, DEFAULT_SCHEDULE) if s is not None)
 
     def in_steps(steps: int) -> Plan:
         ends: dict[str, Any] = {"sigma_min": sigma_min, "sigma_max": sigma_max, **settings}
         grid = make_schedule(name, steps, model, final=final, **ends)
-        return Plan(found.sampler, options, grid, name, edited)
+        return Plan(found.sampler, options, grid, name, edited, data)
 
     if nfe is not None:
-        steps = found.sampler.steps(nfe, final, options)
+        nfe = whole_number("nfe", nfe, 1, MOST_STEPS - 1)
+        steps = found.sampler.steps(nfe if data is None else nfe + 1, final, options)
         if edited or hasattr(model, "evaluations"):
             steps = _paid(nfe, steps, lambda n: _network_nfe(model, in_steps(n)))
     return _suited(model, in_steps(DEFAULT_STEPS if steps is None else steps))
 
 
+def sampler_options(name: str) -> Mapping[str, Option]:
+    """The options of what `plan` takes for a sampler: tableaux and `auto` have none."""
+    if tableau_path(name) is not None or is_auto(name):
+        return {}
+    return resolve(name).sampler.options
+
+
+def _leave_out(why: str, said: Mapping[str, Any]) -> None:
+    """ValueError if any of these is given."""
+    for key, value in said.items():
+        if value is not None:
+            raise ValueError(f"{why}: leave out {key}")
+
+
+def _automatic(
+    model: Any,
+    steps: int | None,
+    nfe: int | None,
+    ends: Mapping[str, Any],
+    edited: Sequence[Modification],
+) -> Plan:
+    chosen = choice(next(n for n in (nfe, steps, DEFAULT_STEPS) if n is not None))
+    settings = chosen.settings(model)
+    return plan(model, chosen.sampler, steps=steps, nfe=nfe, edits=edited, **ends, **settings)
+
+
+def _replayed(
+    model: Any, path: Path, own: str, nfe: int | None, edited: Sequence[Modification]
+) -> Plan:
+    """The plan of a tableau, or of the largest in a folder that `nfe` evaluations pay for."""
+    if not path.is_dir():
+        _leave_out(own, {"nfe": nfe})
+        return _replay(model, read_tableau(path), edited)
+    files = by_budget(path)
+    there = ", ".join(map(str, sorted(files)))
+    if nfe is None:
+        raise ValueError(
+            f"{path} has tableaux for several numbers of evaluations: give nfe, of {there}"
+        )
+    nfe = whole_number("nfe", nfe, 1, MOST_STEPS)
+    for asks, file in files.items():
+        found = read_tableau(file)
+        if found.tableau.nfe != asks:
+            raise ValueError(f"{file} has {found.tableau.nfe} asks, not {asks} as its name says")
+        made = _replay(model, found, edited)
+        if _network_nfe(model, made) <= nfe:
+            return made
+    raise ValueError(f"{path} has no tableau that nfe = {nfe} pays for: it has {there}")
+
+
+def _replay(model: Any, file: TableauFile, edited: Sequence[Modification]) -> Plan:
+    record: dict[str, Any] = {"sha256": file.sha256}
+    mean = 0.0
+    if needs_mean(file.tableau):
+        data = first_of(model, "analytic")
+        assert data is not None
+        mean, record["mean"] = data.mean, first_record(data)["mean"]
+    sampler = replaying(
+        f"{PREFIX}{file.name}",
+        file.tableau,
+        file.sigmas,
+        noise=file.noise,
+        mean=mean,
+        paper=f"a tableau of {(file.source or {}).get('sampler', 'unknown origin')!s:.80}",
+    )
+    return Plan(sampler, {}, file.sigmas, "tableau", edited, tableau=record)
+
+
 def _suited(model: Any, plan: Plan) -> Plan:
     suited(model, plan)
+    if plan.first is not None:
+        _check_first(plan, plan.first)
     if model is not None:
         guided(model, guiding(plan.edits))
     return plan
+
+
+def _check_first(plan: Plan, data: Gaussian) -> None:
+    """ValueError where the first answer cannot be the Gaussian's, or leaves none to the network."""
+    least, begins = DROWNED * data.std, plan.sigmas[0]
+    if begins < least:
+        raise ValueError(
+            f"first=analytic is for runs that begin where noise drowns the data, at a sigma of "
+            f"{least:g} or more, not {begins:g}: leave it out"
+        )
+    if plan.nfe == 0:
+        raise ValueError("first=analytic answers the only ask of this plan: take more steps")
 
 
 def _network_nfe(model: Any, plan: Plan) -> int:

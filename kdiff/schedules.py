@@ -19,7 +19,7 @@ from kdiff.samplers.registry import Final
 from kdiff.samplers.vp import BETA_D, BETA_MIN, vp_sigma, vp_time
 
 # Beyond these, squares leave float32, and Brownian paths have no octaves.
-_SMALLEST_SIGMA, LARGEST_SIGMA = 1e-18, 1e18
+SMALLEST_SIGMA, LARGEST_SIGMA = 1e-18, 1e18
 FINALS: tuple[Final, ...] = get_args(Final)
 
 
@@ -228,6 +228,6 @@ def check_sigmas(sigmas: Sequence[float]) -> list[float]:
         raise ValueError("sigmas must be two or more, strictly decreasing, and end at or above 0")
     if not math.isfinite(result[0]):
         raise ValueError("sigmas must be finite")
-    if not all(_SMALLEST_SIGMA <= s <= LARGEST_SIGMA for s in result if s > 0):
-        raise ValueError(f"sigmas above 0 must be from {_SMALLEST_SIGMA:g} to {LARGEST_SIGMA:g}")
+    if not all(SMALLEST_SIGMA <= s <= LARGEST_SIGMA for s in result if s > 0):
+        raise ValueError(f"sigmas above 0 must be from {SMALLEST_SIGMA:g} to {LARGEST_SIGMA:g}")
     return result

@@ -41,7 +41,7 @@ class Sampler:
 
     name: str
     function: Callable[..., Coroutine]
-    order: Callable[[Mapping[str, Any]], int]
+    order: Callable[[Mapping[str, Any]], int | None]
     paper: str
     calls: int = 1
     first_calls: int = 1

@@ -1,7 +1,7 @@
 """What a sampler computes, exactly: its coroutine run on symbols instead of tensors.
 
-The symbols are `x_T` (the start), `D1, D2, ..` (the answers to its asks) and `n1, n2, ..` (the
-noises it draws). A linear sampler's asks, and its result, are rows of numbers in them.
+The symbols are `x_T` (the start), `D1, D2, ..` (the answers to its asks), `n1, n2, ..` (the
+noises it draws) and `mean` (of the data, where the first answer is made of it: `samplers/first.py`). A linear sampler's asks, and its result, are rows of numbers in them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 
 from kdiff.samplers.outline import Draw, walk_through
 from kdiff.samplers.registry import Sampler
+
+START, MEAN = "x_T", "mean"
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def trace(
         sampler,
         sigmas,
         options,
-        x=Linear({"x_T": 1.0}),
+        x=Linear({START: 1.0}),
         answer=lambda i, x: Linear({f"D{i}": 1.0}),
         noise=lambda i: Linear({f"n{i}": 1.0}),
     )

@@ -18,7 +18,7 @@ from kdiff.samplers import REGISTRY
 # These belong to the table or the column, or follow from sampler, schedule and steps.
 NOT_THE_ROWS = (
     *("model", "features", "reference", "metrics", "seeds"),
-    *("sampler", "options", "nfe", "asks", "sigmas"),
+    *("sampler", "options", "nfe", "asks", "sigmas", "tableau"),
 )
 Modified = Callable[[Mapping[str, Any], str], list[str]]
 
@@ -52,6 +52,8 @@ def settings(cell: Mapping[str, Any], modified: Modified = modifications) -> dic
         if key in MODIFICATIONS:
             if value:
                 shown[key] = ", ".join(modified(cell, key))
+        elif key == "first":
+            shown[key] = f"first={value.get('name')}"
         elif key == "steps":
             shown[key] = f"{value} steps"
         elif key not in NOT_THE_ROWS:

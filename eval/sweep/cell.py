@@ -148,6 +148,8 @@ class Cell:
         """The sampler, with the options that are not the default, guidance and edits."""
         known, options = self.plan.sampler.options, self.plan.options.items()
         other = [f"{key}={value}" for key, value in options if value != known[key].default]
+        other += ["final=sigma_min"] if self.plan.final == "sigma_min" else []
+        other += ["first=analytic"] if self.plan.first else []
         other += map(str, [*self.model.guides, *self.plan.edits])
         other += [f"away from {','.join(map(str, self.negative))}"] if self.negative else []
         return f"{self.plan.sampler.name} ({', '.join(other)})" if other else self.plan.sampler.name

@@ -15,6 +15,7 @@ OF_CELL = {
     **{"options": dict, "features": dict, "reference": dict, "sigmas": list, "text": dict},
     **dict.fromkeys(MODIFICATIONS, list),
     "negative_class_labels": list,
+    **{"first": dict, "tableau": dict},
 }
 OPTIONAL = {
     **{"noise_floor": dict, "environment": dict, "converged": dict, "grid": str, "error": str},

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from kdiff.auto import is_auto, told
 from kdiff.counts import seed_number, whole_number
 from kdiff.editing import guiding
 from kdiff.eval.images.from_model import MOST_IMAGES, every_class, three_channels
@@ -21,9 +22,9 @@ from kdiff.latent import check_pictures
 from kdiff.model import network_nfe
 from kdiff.modifications import Modification
 from kdiff.names import unknown_name
-from kdiff.plans import Plan, plan
+from kdiff.plans import Plan, plan, sampler_options
 from kdiff.ranges import beginning
-from kdiff.samplers import UnknownName, resolve
+from kdiff.samplers import UnknownName
 
 Modifications = tuple[Modification, ...]
 
@@ -34,6 +35,7 @@ def expand(
     *,
     sizes: Sequence[Mapping[str, int]],
     schedules: Sequence[str | None] = (None,),
+    ends: Sequence[Mapping[str, Any]] = ({},),
     options: Mapping[str, Sequence[Any]] | None = None,
     guides: Sequence[Modifications] = ((),),
     edits: Sequence[Modifications] = ((),),
@@ -49,11 +51,12 @@ def expand(
 ) -> list[Cell]:
     """Every combination, each once.
 
-    `sizes` are {"steps": 10} or {"nfe": 10}; `options` have one or more values each and apply to
+    `sizes` are {"steps": 10} or {"nfe": 10}; `ends` say how grids end and begin, such as
+    {"final": "zero", "first": "analytic"}; `options` have one or more values each and apply to
     the samplers that have them. Each of `guides` is a tuple of guidances, the first one innermost,
     and each of `edits` a tuple of edits; an empty tuple is none. `negative` are classes, such as
     `cat,3`, for the guides that lead away from one. Each of the `judges` looks at all images;
-    `grid` (final, sigma_min ..) is for all, as in `kdiff.plan`. `models` has the models that are
+    `grid` (sigma_min ..) is for all, as in `kdiff.plan`. `models` has the models that are
     loaded already; `warn` is told of models whose schedules begin below the end of their table.
     ValueError if any combination is impossible or no sampler has one of the options.
     """
@@ -77,7 +80,8 @@ def expand(
             made = replace(spec, guides=own, recorded=around.record().get("guidance", ()))
             _, labels = every_class(around, n)
             shared = Shared(made, labels, tuple(away), dtype, deterministic)
-            every = plans(around, samplers, schedules, sizes, options or {}, edits, grid)
+            sized = [{**end, **size} for size, end in product(sizes, ends)]
+            every = plans(around, samplers, schedules, sized, options or {}, edits, grid, warn)
             costed = [(one, network_nfe(around, one)) for one in every]
             for first, cost, judge in product(first_seeds, costed, judges):
                 seeds = range(first, first + n)
@@ -113,23 +117,27 @@ def plans(
     model: Any,
     samplers: Sequence[str],
     schedules: Sequence[str | None],
-    sizes: Sequence[Mapping[str, int]],
+    sizes: Sequence[Mapping[str, Any]],
     options: Mapping[str, Sequence[Any]],
     edits: Sequence[Modifications],
     grid: Mapping[str, Any],
+    warn: Callable[[str], None],
 ) -> Iterator[Plan]:
     """Every combination, with the options that each sampler has."""
     for name, schedule, size, edited in product(samplers, schedules, sizes, edits):
-        known = {option.lower() for option in resolve(name).sampler.options}
+        known = {option.lower() for option in sampler_options(name)}
         own = {key: values for key, values in options.items() if key.lower() in known}
         for values in product(*own.values()):
             some = dict(zip(own, values, strict=True))
             settings = {**grid, **size}
-            yield plan(model, name, schedule=schedule, options=some, edits=edited, **settings)
+            made = plan(model, name, schedule=schedule, options=some, edits=edited, **settings)
+            if is_auto(name):
+                warn(told(made, model))
+            yield made
 
 
 def check_options(samplers: Sequence[str], options: Mapping[str, Any]) -> None:
-    known = {o for name in samplers for o in resolve(name).sampler.options}
+    known = {o for name in samplers for o in sampler_options(name)}
     for key in options:
         if key.lower() not in {o.lower() for o in known}:
             raise UnknownName(unknown_name("option of these samplers", key, sorted(known)))

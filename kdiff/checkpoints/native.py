@@ -26,6 +26,7 @@ from kdiff.preconditioners import precond as make_precond
 
 NAME = "kdiff"
 FORMAT = "kdiff/1"
+DATA = ("data_mean", "data_std")  # what a config may say of the data: see `kdiff.model_data`
 
 
 def save(
@@ -135,6 +136,7 @@ def describe(model: Denoiser) -> dict[str, Any]:
         "classes": list(model.classes),
         **({"learned_variance": True} if model.learned_variance else {}),
         **_chosen_range(model),
+        **{key: getattr(model, key) for key in DATA if getattr(model, key) is not None},
     }
 
 
@@ -187,6 +189,7 @@ def _denoiser(
         sigma_max=chosen.get("sigma_max"),
         learned_variance=_learned_variance(config),
         name=name,
+        **{key: config.get(key) for key in DATA},
         facts={
             "format": FORMAT,
             "parameterisation": f"{process.name}, from the file's metadata",

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
 from kdiff.cli.grid_options import CONTEXT, choose_plan, grid_options, to_json, usage_errors
 from kdiff.cli.modification_options import guide_options, short_form
+from kdiff.cli.outputs import check_free, writing
+from kdiff.cli.paths import UserPath
 from kdiff.guidance.questions import Questions
 from kdiff.modifications import Modification
 from kdiff.plans import Plan
 from kdiff.samplers.outline import Draw
 from kdiff.samplers.tableau import Linear, Tableau, trace
+from kdiff.tableau_files import PREFIX, TableauFile, write_tableau
 
 MOST_STEPS = 1000
+MADE_FROM = ("sampler", "options", "schedule", "final", "steps")
 
 
 @click.command("explain", context_settings=CONTEXT)
@@ -24,16 +29,22 @@ MOST_STEPS = 1000
 @grid_options
 @guide_options
 @click.option("--json", "as_json", is_flag=True, help="The tableau with all digits, for machines.")
+@click.option("--save", type=UserPath(dir_okay=False), help="Write the tableau: itself a sampler.")
+@click.option("--overwrite", is_flag=True, help="Replace that file, if there is one.")
 def command(
     sampler: str,
     as_json: bool,
+    save: Path | None,
+    overwrite: bool,
     guides: Sequence[Modification],
     guidance: str | None,
     **grid: Any,
 ) -> None:
     """Show exactly what SAMPLER computes: its order, its NFE, and each evaluation as a combination
     of the start x_T, earlier denoised images D1, D2 .. and noises n1, n2 ..; with guidance, also
-    what each evaluation asks the network."""
+    what each evaluation asks the network. SAMPLER may be the file of a tableau."""
+    if save is not None:
+        check_free(save, overwrite)
     asked = Questions(guides=[*short_form(guidance, guides), *guides])
     plan = choose_plan(asked, sampler, **grid)
     if plan.steps > MOST_STEPS:
@@ -42,7 +53,10 @@ def command(
         name = plan.sampler.name
         raise click.UsageError(f"{name} is adaptive: what it computes depends on the model")
     with usage_errors():
-        tableau = trace(plan.sampler, plan.sigmas, plan.options)
+        tableau = trace(plan.solver, plan.sigmas, plan.options)
+        if save is not None:
+            with writing(save):
+                write_tableau(save, file_of(plan, tableau))
     click.echo(to_json(as_dict(plan, tableau, asked)) if as_json else text(plan, tableau, asked))
 
 
@@ -66,6 +80,15 @@ def as_dict(plan: Plan, tableau: Tableau, asked: Questions) -> dict[str, Any]:
     }
 
 
+def file_of(plan: Plan, tableau: Tableau) -> TableauFile:
+    """What --save writes, with what it was made from."""
+    made = plan.record()
+    source = {key: made[key] for key in (*MADE_FROM, "first", "tableau") if key in made}
+    name = plan.sampler.name.removeprefix(PREFIX)
+    noise = plan.sampler.noise if tableau.draws else None
+    return TableauFile(name, tableau, plan.sigmas, noise, source)
+
+
 def evaluations(tableau: Tableau, asked: Questions) -> int:
     """How often all asks evaluate the network."""
     return sum(asked.evaluations(row.sigma) for row in tableau.asks)
@@ -80,7 +103,7 @@ def noise(draw: Draw) -> dict[str, Any]:
 
 def text(plan: Plan, tableau: Tableau, asked: Questions) -> str:
     """The same for people, a line an evaluation."""
-    s = plan.sampler
+    s, order = plan.sampler, plan.sampler.order(plan.options)
     options = ", ".join(f"{k} = {v}" for k, v in plan.options.items())
     nfe, guides, questions = evaluations(tableau, asked), [], {}
     if asked.guides:
@@ -96,10 +119,11 @@ def text(plan: Plan, tableau: Tableau, asked: Questions) -> str:
         f"{s.name}: {' '.join((inspect.getdoc(s.function) or '').split())}",
         f"source   {s.paper}",
         f"options  {options or 'none'}",
-        f"order    {s.order(plan.options)} on the ODE"
+        f"order    {'not claimed' if order is None else f'{order} on the ODE'}"
         + ("; draws noise with these options" if s.stochastic(plan.options) else ""),
         f"steps    {plan.steps} on the {plan.schedule} grid",
         *guides,
+        *first_answer(plan),
         f"NFE      {nfe}" + (f" ({tableau.nfe} asks)" if nfe != tableau.nfe else ""),
         "",
         f" ask  step       sigma  {question('asks for')}denoised there: x =",
@@ -113,6 +137,18 @@ def text(plan: Plan, tableau: Tableau, asked: Questions) -> str:
     about = "noise" + ("; where intervals overlap, correlated" if s.noise == "brownian" else "")
     noises = [f"n{i}: {in_words(draw)}" for i, draw in enumerate(tableau.draws, 1)]
     return "\n".join([*head, *rows, last, *(["", about, *noises] if noises else [])])
+
+
+def first_answer(plan: Plan) -> list[str]:
+    """What stands for the first evaluation, if anything does."""
+    if plan.first is None:
+        return []
+    s, std = plan.sigmas[0], plan.first.std
+    k = std**2 / (std**2 + s**2)
+    return [
+        f"first    D(x_T; {s:.4g}) = mean + {k:.4g} (x_T - mean), of the data's mean and spread "
+        f"{std:.4g}: no evaluation"
+    ]
 
 
 def in_words(draw: Draw) -> str:

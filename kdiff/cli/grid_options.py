@@ -9,8 +9,10 @@ from typing import Any
 
 import click
 
+from kdiff.auto import is_auto, told
 from kdiff.files import to_json as to_json  # every command gets it with the rest
 from kdiff.messages import MissingSetting
+from kdiff.model_data import FIRSTS
 from kdiff.plans import DEFAULT_STEPS, Plan, plan
 from kdiff.ranges import beginning
 from kdiff.samplers import UnknownName
@@ -37,8 +39,15 @@ def usage_errors(see: str = "kdiff list") -> Iterator[None]:
         raise click.UsageError(str(error)) from error
 
 
+first_option = click.option(
+    "--first",
+    type=click.Choice(FIRSTS),
+    help="analytic: the first answer is made of the data's mean and spread, without an evaluation.",
+)
+
+
 def grid_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --steps to --option; the command gets them as `**grid`, for `choose_plan`."""
+    """Add --steps to --option, and --first; the command gets them as `**grid`, for `choose_plan`."""
     options = [
         click.option(
             "--steps", type=int, help=f"Steps of the sampler.  [default: {DEFAULT_STEPS}]"
@@ -55,9 +64,9 @@ def grid_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--final",
             type=click.Choice(FINALS),
-            default="zero",
-            help="End at noise level zero, or at sigma-min.",
+            help="End at noise level zero, or at sigma-min.  [default: zero]",
         ),
+        first_option,
         click.option(
             "--option",
             "options",
@@ -77,6 +86,8 @@ def choose_plan(model: Any, sampler: str, rho: float | None, options: Any, **gri
     settings: dict[str, Any] = {} if rho is None else {"rho": rho}
     with usage_errors():
         made = plan(model, sampler, options=dict(map(key_value, options)), **settings, **grid)
+    if is_auto(sampler):
+        click.echo(told(made, model), err=True)
     said = None if model is None else beginning(model)
     if said and math.isclose(made.sigmas[0], model.sigma_max):
         click.echo(f"Note: {said}", err=True)

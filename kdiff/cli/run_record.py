@@ -61,4 +61,5 @@ def how_made(record: Mapping[str, Any]) -> str:
     asks = f" ({record['asks']} asks)" if "asks" in record else ""
     mean = [f"mean {record['nfe_mean']:.1f}"] if "nfe_mean" in record else []
     nfe = f"NFE {record['nfe']}{asks}"
-    return ", ".join([record["sampler"], f"{record['steps']} steps", *named, nfe, *mean])
+    first = [f"first {record['first']['name']}"] if "first" in record else []
+    return ", ".join([record["sampler"], f"{record['steps']} steps", *first, *named, nfe, *mean])

@@ -17,11 +17,14 @@ from kdiff.eval.evaluation import Collector, all_metrics
 from kdiff.eval.features import DEFAULT_FEATURES
 from kdiff.eval.sweep import RMSE, Judge, ModelSpec
 from kdiff.guidance import GUIDANCE
+from kdiff.model_data import FIRSTS
 from kdiff.models import find_model, sha256
 from kdiff.modifications import Modification, several
 from kdiff.names import Registry, unknown_name
-from kdiff.plans import DEFAULT_STEPS
 from kdiff.samplers import UnknownName
+from kdiff.schedules import FINALS
+
+NONE = "none"  # of --first: the network answers
 
 
 def choose_sizes(steps: str | None, nfe: str | None) -> list[dict[str, int]]:
@@ -29,8 +32,25 @@ def choose_sizes(steps: str | None, nfe: str | None) -> list[dict[str, int]]:
         raise ValueError("give only one of --steps and --nfe")
     if nfe is not None:
         return [{"nfe": n} for n in dict.fromkeys(as_numbers("--nfe", nfe))]
-    numbers = as_numbers("--steps", str(DEFAULT_STEPS) if steps is None else steps)
-    return [{"steps": n} for n in dict.fromkeys(numbers)]
+    if steps is None:
+        return [{}]  # as `kdiff.plan` has it: tableaux have steps of their own
+    return [{"steps": n} for n in dict.fromkeys(as_numbers("--steps", steps))]
+
+
+def choose_ends(final: str | None, first: str | None) -> list[dict[str, Any]]:
+    """`zero,sigma_min` and `none,analytic` -> every combination. ValueError for other words."""
+    finals = [None] if final is None else _some_of("--final", final, FINALS)
+    firsts = [NONE] if first is None else _some_of("--first", first, (NONE, *FIRSTS))
+    pairs = product(finals, firsts)
+    return [{"final": end, "first": None if begin == NONE else begin} for end, begin in pairs]
+
+
+def _some_of(name: str, text: str, known: Sequence[str]) -> list[str]:
+    words = list(dict.fromkeys(as_list(name, text)))
+    for word in words:
+        if word not in known:
+            raise ValueError(f"{name} takes a list of {' and '.join(known)}, not {word!r:.80}")
+    return words
 
 
 def choose_options(words: Sequence[str]) -> dict[str, list[str]]:

@@ -36,7 +36,6 @@ from kdiff.eval.sweep.claims import WRITING, Claims
 from kdiff.models import DEFAULT_MODEL
 from kdiff.modifications import Modification
 from kdiff.plans import DEFAULT_SAMPLER, DEFAULT_STEPS
-from kdiff.schedules import FINALS
 from kdiff.text import Request
 
 
@@ -57,8 +56,11 @@ from kdiff.text import Request
 @click.option("--sigma-min", type=float, help="Lowest noise level.  [default: the model's]")
 @click.option("--sigma-max", type=float, help="First noise level.  [default: the model's]")
 @click.option("--rho", type=float, help="Curvature of the karras schedule.  [default: 7]")
+@click.option("--final", help="End at zero, or at sigma_min, a list.  [default: zero]")
 @click.option(
-    "--final", type=click.Choice(FINALS), default="zero", help="End at zero, or at sigma-min."
+    "--first",
+    help="analytic: the first answer is made of the data's mean and spread, without an evaluation;"
+    " or none, a list.",
 )
 @click.option(
     "--option",
@@ -119,6 +121,8 @@ def command(
     steps: str | None,
     nfe: str | None,
     schedules: str | None,
+    final: str | None,
+    first: str | None,
     options: Sequence[str],
     guides: Sequence[str],
     guidance: str | None,
@@ -159,6 +163,7 @@ def command(
             as_list("--sampler", samplers),
             sizes=choices.choose_sizes(steps, nfe),
             schedules=[None] if schedules is None else as_list("--schedule", schedules),
+            ends=choices.choose_ends(final, first),
             options=choices.choose_options(options),
             guides=guided,
             edits=edited,
@@ -182,7 +187,8 @@ def command(
     if ranks()[0] == 0:
         prepare_folder(out)
         with usage_errors(), Claims(out) as claims, claims.hold(WRITING):
-            folder.add_command(command_record(settings_of(ctx.params)))
+            said = {**ctx.params, "final": final or "zero"}
+            folder.add_command(command_record(settings_of(said)))
     wait_for_all()
     try:
         compute(todo, folder, batch, where, loaded)
@@ -279,7 +285,7 @@ def command_record(settings: Mapping[str, Any]) -> dict[str, Any]:
 def settings_of(params: Mapping[str, Any]) -> dict[str, Any]:
     """What determines the cells and where they are; what older commands did not have only if it is
     given, so that their records are equal."""
-    newer = ("guides", "guidance", "negative_label", "edits", *OF_PROMPTS)
+    newer = ("guides", "guidance", "negative_label", "edits", "first", *OF_PROMPTS)
     return {
         key: as_plain(value)
         for key, value in params.items()

@@ -104,7 +104,7 @@ def _begin(
     if depth == 0:
         kind = plan.sampler.noise
         source = None if kind is None else _streamed(getattr(noise, kind), visit)
-        return Walk(plan.sampler.start(x, sigmas, source, plan.options), graph)
+        return Walk(plan.solver.start(x, sigmas, source, plan.options), graph)
     said = plan.edits[depth - 1]
     own = _streamed(noise.white, f"{visit}edit {depth - 1} {said.name} ")
     start = partial(_begin, plan, noise, graph, depth - 1, visit)
@@ -145,7 +145,7 @@ def edited_levels(plan: Plan) -> Sequence[float] | None:
         return None
 
     def unedited(sigmas: Sequence[float]) -> Sequence[float]:
-        found = outline(plan.sampler, sigmas, plan.options) if len(sigmas) > 1 else None
+        found = outline(plan.solver, sigmas, plan.options) if len(sigmas) > 1 else None
         return () if found is None else found.levels
 
     levels: OfGrid = unedited

@@ -20,9 +20,10 @@ LEVELS = [10 ** (k / 8) for k in range(-24, 17)]  # noise levels, from 0.001 to 
 @dataclass(frozen=True)
 class Questions(Range):
     """What `guides`, the first one innermost, ask networks at each noise level. `kdiff.plan` takes
-    it in the place of a model that they guide."""
+    it in the place of a model that they guide. Noise levels and the spread of data are EDM's."""
 
     guides: Sequence[Modification] = ()
+    data_std: float = 0.5
 
     def asks(self, sigma: float) -> frozenset[str]:
         """The names of the questions that a call at this noise level puts to networks."""
