@@ -23,7 +23,7 @@ DEFAULT_SAMPLER, DEFAULT_STEPS, DEFAULT_SCHEDULE = "dpmpp_2m", 20, "karras"
 @dataclass(frozen=True)
 class Plan:
     """Which sampler with which options on which grid, and what edits its course (see
-    `kdiff.editing`): all that `sample` needs beside the model."""
+    `kdiff.editing`): all that `sample` needs beside the model. The grid of an inversion rises."""
 
     sampler: Sampler
     options: Mapping[str, Any]
@@ -90,6 +90,7 @@ def plan(
     sigma_max: float | None = None,
     options: Mapping[str, Any] | None = None,
     edits: str | Modification | Sequence[str | Modification] = (),
+    upward: bool = False,
     **settings: Any,
 ) -> Plan:
     """Resolve names and build the grid.
@@ -100,10 +101,18 @@ def plan(
     (default karras, or what the sampler's name says, as in `DPM++ 2M Karras`), its range, `final`
     and `settings` (rho ..) as in `kdiff.schedule`; `options` are the sampler's. `edits` are of
     `kdiff.editing`: one, or a list, each a `Modification` or text such as `NAME:key=value`.
+    `upward`: the same grid from its end, sigma_min whatever `final` is, up to its start, with the
+    sampler as a solver of the ODE: see `kdiff.invert`.
     ValueError on anything wrong.
     """
     found, edited = resolve(sampler), all_chosen(EDITS, edits)
+    if upward:
+        final = "sigma_min"
+        options = {**_ode_settings(found.sampler), **(options or {})}
     options = found.sampler.with_defaults({**found.options, **(options or {})})
+    if upward and found.sampler.stochastic(options):
+        settings_of = ", ".join(f"{k} = {v}" for k, v in _ode_settings(found.sampler).items())
+        raise ValueError(f"{found.sampler.name} runs upward without noise only: {settings_of}")
     for key in settings:
         if key in found.sampler.options:
             raise UnknownName(f"{key} is an option of {found.sampler.name}: give it in options")
@@ -116,19 +125,37 @@ def plan(
         for key, value in ranged.items():
             if value is not None:
                 raise ValueError(f"sigmas are the whole grid: leave out {key}")
-        return _suited(model, Plan(found.sampler, options, check_sigmas(sigmas), "given", edited))
+        grid = _directed(check_sigmas(sigmas), upward)
+        return _suited(model, Plan(found.sampler, options, grid, "given", edited))
     name = next(s for s in (schedule, found.schedule, DEFAULT_SCHEDULE) if s is not None)
 
     def in_steps(steps: int) -> Plan:
         ends: dict[str, Any] = {"sigma_min": sigma_min, "sigma_max": sigma_max, **settings}
         grid = make_schedule(name, steps, model, final=final, **ends)
-        return Plan(found.sampler, options, grid, name, edited)
+        return Plan(found.sampler, options, _directed(grid, upward), name, edited)
 
     if nfe is not None:
         steps = found.sampler.steps(nfe, final, options)
         if edited or hasattr(model, "evaluations"):
             steps = _paid(nfe, steps, lambda n: _network_nfe(model, in_steps(n)))
     return _suited(model, in_steps(DEFAULT_STEPS if steps is None else steps))
+
+
+def _ode_settings(sampler: Sampler) -> Mapping[str, Any]:
+    """ValueError if there are none."""
+    if sampler.ode is None:
+        name = sampler.name
+        raise ValueError(
+            f"{name} always draws noise, so it cannot run upward: try ddim or dpmpp_2m"
+        )
+    return sampler.ode
+
+
+def _directed(sigmas: list[float], upward: bool) -> list[float]:
+    """ValueError for a grid with a 0 from which to go up: there is no denoised there to ask for."""
+    if upward and sigmas[-1] == 0:
+        raise ValueError("a run upward starts above 0: leave out the last sigma, 0")
+    return sigmas[::-1] if upward else sigmas
 
 
 def _suited(model: Any, plan: Plan) -> Plan:
