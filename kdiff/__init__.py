@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kdiff.denoiser import Denoiser
     from kdiff.driver import NonFiniteError, State, TooManyEvaluations, drive
     from kdiff.guidance import guide
+    from kdiff.inversion import invert
     from kdiff.model import Model
     from kdiff.models import load
     from kdiff.modifications import Modification
@@ -65,6 +66,7 @@ __all__ = [
     "editing",
     "guidance",
     "guide",
+    "invert",
     "load",
     "plan",
     "precond",
@@ -94,6 +96,7 @@ _HOMES = {
     "alphas_cumprod": "betas",
     "drive": "driver",
     "guide": "guidance",
+    "invert": "inversion",
     "load": "models",
     "plan": "plans",
     "precond": "preconditioners",

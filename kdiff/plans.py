@@ -33,7 +33,7 @@ DROWNED = 10  # above so many spreads of the data, what a Gaussian does not say 
 class Plan:
     """Which sampler with which options on which grid, what edits its course (see
     `kdiff.editing`), and what gives its first answer in place of the network, if anything does: all
-    that `sample` needs beside the model."""
+    that `sample` needs beside the model. The grid of an inversion rises."""
 
     sampler: Sampler
     options: Mapping[str, Any]
@@ -112,6 +112,7 @@ def plan(
     options: Mapping[str, Any] | None = None,
     edits: str | Modification | Sequence[str | Modification] = (),
     first: First | None = None,
+    upward: bool = False,
     **settings: Any,
 ) -> Plan:
     """Resolve names and build the grid.
@@ -126,6 +127,8 @@ def plan(
     `kdiff.editing`: one, or a list, each a `Modification` or text such as `NAME:key=value`.
     `first="analytic"` makes the first answer of the data's mean and spread (see
     `kdiff.model_data`), without the network, so that it counts as no evaluation.
+    `upward`: the same grid from its end, sigma_min whatever `final` is, up to its start, with the
+    sampler as a solver of the ODE: see `kdiff.invert`.
     ValueError on anything wrong.
     """
     path, edited = tableau_path(sampler), all_chosen(EDITS, edits)
@@ -140,8 +143,15 @@ def plan(
         _leave_out(own, {"steps": steps, **ends, **said})
         return _suited(model, _replayed(model, path, own, nfe, edited))
     found, data = resolve(sampler), first_of(model, first)
-    final = "zero" if final is None else final
+    final = "sigma_min" if upward else "zero" if final is None else final
+    if upward:
+        if first is not None:
+            raise ValueError("a run upward begins where the data are: leave out first")
+        options = {**_ode_settings(found.sampler), **(options or {})}
     options = found.sampler.with_defaults({**found.options, **(options or {})})
+    if upward and found.sampler.stochastic(options):
+        settings_of = ", ".join(f"{k} = {v}" for k, v in _ode_settings(found.sampler).items())
+        raise ValueError(f"{found.sampler.name} runs upward without noise only: {settings_of}")
     for key in settings:
         if key in found.sampler.options:
             raise UnknownName(f"{key} is an option of {found.sampler.name}: give it in options")
@@ -154,14 +164,14 @@ def plan(
         for key, value in ranged.items():
             if value is not None:
                 raise ValueError(f"sigmas are the whole grid: leave out {key}")
-        grid = check_sigmas(sigmas)
+        grid = _directed(check_sigmas(sigmas), upward)
         return _suited(model, Plan(found.sampler, options, grid, "given", edited, data))
     name = next(s for s in (schedule, found.schedule, DEFAULT_SCHEDULE) if s is not None)
 
     def in_steps(steps: int) -> Plan:
         ends: dict[str, Any] = {"sigma_min": sigma_min, "sigma_max": sigma_max, **settings}
         grid = make_schedule(name, steps, model, final=final, **ends)
-        return Plan(found.sampler, options, grid, name, edited, data)
+        return Plan(found.sampler, options, _directed(grid, upward), name, edited, data)
 
     if nfe is not None:
         nfe = whole_number("nfe", nfe, 1, MOST_STEPS - 1)
@@ -237,6 +247,23 @@ def _replay(model: Any, file: TableauFile, edited: Sequence[Modification]) -> Pl
         paper=f"a tableau of {(file.source or {}).get('sampler', 'unknown origin')!s:.80}",
     )
     return Plan(sampler, {}, file.sigmas, "tableau", edited, tableau=record)
+
+
+def _ode_settings(sampler: Sampler) -> Mapping[str, Any]:
+    """ValueError if there are none."""
+    if sampler.ode is None:
+        name = sampler.name
+        raise ValueError(
+            f"{name} always draws noise, so it cannot run upward: try ddim or dpmpp_2m"
+        )
+    return sampler.ode
+
+
+def _directed(sigmas: list[float], upward: bool) -> list[float]:
+    """ValueError for a grid with a 0 from which to go up: there is no denoised there to ask for."""
+    if upward and sigmas[-1] == 0:
+        raise ValueError("a run upward starts above 0: leave out the last sigma, 0")
+    return sigmas[::-1] if upward else sigmas
 
 
 def _suited(model: Any, plan: Plan) -> Plan:

@@ -44,6 +44,7 @@ def sample(
     prompt: str | Sequence[str] | None = None,
     negative_prompt: str | Sequence[str] | None = None,
     guide: str | Modification | Sequence[str | Modification] = (),
+    start: Tensor | None = None,
     **planned: Any,
 ) -> Tensor:
     """`n` samples `[n, *model.shape]` from `model`, a `Denoiser` or any callable like one.
@@ -58,12 +59,15 @@ def sample(
     for each sample, for a model that takes prompts, and `negative_prompt` what guidance leads away
     from (`model.encode` makes conditions of them, and `model.resized` sets the size). `guide`, such
     as `cfg:scale=2`, or a list of these, guides the model (`kdiff.guide`). `callback` gets each
-    `State`. All else (`steps`, `nfe`, `schedule`, `options`, `edits`, ..) as in `plan`.
+    `State`. `start` has the samples at the first sigma, in the order of the seeds, to begin from
+    in place of the seeds' noise: `kdiff.invert` makes such. All else (`steps`, `nfe`, `schedule`,
+    `options`, `edits`, ..) as in `plan`.
     ValueError on bad arguments, NonFiniteError if the model breaks down.
     """
     if class_labels is not None and (cond or {}).get("class_labels") is not None:
         raise ValueError("give class_labels once, not in cond as well")
     usual = len(prompt) if isinstance(prompt, list | tuple) else 1
+    usual = usual if start is None else len(start)
     count = usual if n is None else whole_number("n", n, 1, MOST_SAMPLES)
     if seed is not None and seeds is not None:
         raise ValueError("give only one of seed and seeds")
@@ -91,6 +95,7 @@ def sample(
         dtype=dtype,
         deterministic=deterministic,
         cond=cond,
+        start=start,
     ):
         for state in states:
             if callback is not None:
@@ -121,13 +126,35 @@ def run(
     dtype: torch.dtype = torch.float32,
     deterministic: bool = False,
     cond: Mapping[str, Any] | None = None,
+    start: Tensor | None = None,
 ) -> Iterator[tuple[Sequence[int], Iterator[State]]]:
     """What `sample` does, batch by batch: the seeds of each, and its states to iterate over.
     The last state of a batch has its samples. Errors as in `sample`."""
+    shape = _shape_of(start, len(seeds), model, shape)
+    done = 0
     for some in batches(model, seeds, batch, shape, dtype, deterministic, cond, device):
         noise = some.noise()
-        x = some.start(plan.sigmas[0], noise)
+        if start is None:
+            x = some.start(plan.sigmas[0], noise)
+        else:
+            x = some.placed(start[done : done + len(some.seeds)].to(noise.device, dtype))
+        done += len(some.seeds)
         yield some.seeds, drive(some.denoise, plan, x, noise, **some.cond)
+
+
+def _shape_of(
+    start: Tensor | None, n: int, model: Any, shape: Sequence[int] | None
+) -> Sequence[int] | None:
+    """The shape of a sample, from `start` if that is given: ValueError unless it fits all else."""
+    if start is None:
+        return shape
+    if not isinstance(start, Tensor) or not start.is_floating_point():
+        raise ValueError("start must be a tensor of a floating-point dtype")
+    known = getattr(model, "shape", None) if shape is None else shape
+    expected = (n, *(start.shape[1:] if known is None else known))
+    if tuple(start.shape) != tuple(expected):
+        raise ValueError(f"start must be {expected}, a row for each seed, not {tuple(start.shape)}")
+    return start.shape[1:]
 
 
 class Batch(NamedTuple):
@@ -141,7 +168,10 @@ class Batch(NamedTuple):
 
     def start(self, sigma: float, noise: Noise) -> Tensor:
         """Where plans that begin at noise level `sigma` start."""
-        return (sigma * noise.initial()).contiguous(memory_format=self.memory_format)
+        return self.placed(sigma * noise.initial())
+
+    def placed(self, x: Tensor) -> Tensor:
+        return x.contiguous(memory_format=self.memory_format)
 
 
 def batches(

@@ -3,7 +3,7 @@ on zeros instead of tensors."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -34,7 +34,7 @@ class Outline(NamedTuple):
 def outline(
     sampler: Sampler, sigmas: Sequence[float], options: Mapping[str, Any] | None = None
 ) -> Outline | None:
-    """The outline of `sampler` on the decreasing grid `sigmas`; None if it is adaptive. TypeError
+    """The outline of `sampler` on the grid `sigmas`; None if it is adaptive. TypeError
     if it is declared linear, but does not run on numbers."""
     if sampler.limit is not None:
         return None
@@ -106,6 +106,6 @@ def _steps(sampler: Sampler, sigmas: Sequence[float], asks: Sequence[Ask]) -> li
 
 def step_of(sigmas: Sequence[float], sigma: float) -> int:
     """The interval of the grid, from 0, that begins at `sigma` or has it inside."""
-    rising = bisect_left(sigmas, -sigma, key=lambda s: -s)  # the first level not above sigma
-    begins = rising < len(sigmas) and sigmas[rising] == sigma
-    return min(max(rising if begins else rising - 1, 0), len(sigmas) - 2)
+    sign = 1 if sigmas[0] < sigmas[-1] else -1
+    begun = bisect_right(sigmas, sign * sigma, key=lambda s: sign * s)
+    return min(max(begun - 1, 0), len(sigmas) - 2)

@@ -109,7 +109,8 @@ class Sampler:
         noise: Noise | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> Coroutine:
-        """The coroutine, for a `Walk`: `x` at noise level sigmas[0], decreasing sigmas."""
+        """The coroutine, for a `Walk`: `x` at noise level sigmas[0], on decreasing sigmas; or, at
+        its `ode` settings, on rising ones that start above 0."""
         keywords = self.with_defaults(options)
         if self.noise is not None:
             keywords["noise"] = noise

@@ -12,7 +12,15 @@ import pytest
 import kdiff
 
 FACE = {
-    "sampling": ["sample", "run", "drive", "State", "NonFiniteError", "TooManyEvaluations"],
+    "sampling": [
+        "sample",
+        "run",
+        "invert",
+        "drive",
+        "State",
+        "NonFiniteError",
+        "TooManyEvaluations",
+    ],
     "plans": ["plan", "Plan", "schedule", "Sampler", "Option", "Modification", "UnknownName"],
     "models": ["load", "wrap", "Denoiser", "Model", "guide", "Shared", "Noise"],
     "preconditioners": ["precond", "Precond", "Coefs", "alphas_cumprod"],
