@@ -64,7 +64,7 @@ def published_ipndm_v(at: Sequence[float], t: float) -> list[float]:
     """
     if len(at) < 3:
         return combination(*VARIABLES["rho"], at, t)
-    h, h1, h2, *rest = (b - a for a, b in pairwise([*reversed(at), t][::-1]))
+    h, h1, h2, *rest = (a - b for a, b in pairwise([t, *at]))
     r = h1 / h2
     g2 = h / (3 * (h + h1))
     c = np.array([1 + h / (2 * h1), -h / (2 * h1), 0, 0])

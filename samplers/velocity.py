@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from kdiff.samplers.adams import Path, combination, geometric, spaced, straight
+from kdiff.samplers.adams import combination, geometric, spaced
 from kdiff.samplers.coefficients import LOWER, combine, orders
 from kdiff.samplers.registry import Coroutine, Option, sampler
 from kdiff.samplers.steps import euler_step
@@ -28,22 +28,20 @@ Number = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class Velocity:
-    """v is (x - D) / (sigma scale) - slope D, with slope = dscale/dsigma, and v is taken for a
-    polynomial in variable(sigma) and integrated along `path`; rate = dtime/dsigma."""
+    """v = scale eps - slope x, slope = dscale/dsigma, is taken for a polynomial in variable(sigma),
+    and integrated over a time with dtime/dsigma = 1 / scale^2."""
 
     scale: Number
     slope: Number
-    rate: Number
     variable: Number
-    path: Path
 
     def of(self, x: Any, d: Any, s: float) -> Any:
-        a = 1 / (s * self.scale(s))
-        return a * x - (a + self.slope(s)) * d
+        a = self.scale(s) / s
+        return (a - self.slope(s)) * x - a * d
 
     def in_time(self, s: float, t: float, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        sigma, speed = self.path(s, t, u)
-        return sigma, self.rate(sigma) * speed
+        sigma, speed = geometric(s, t, u)
+        return sigma, speed / self.scale(sigma) ** 2
 
     def coefficients(self, at: Sequence[float], t: float) -> list[float]:
         return combination(self.variable, self.in_time, spaced(self.variable, at, t), t)
@@ -52,16 +50,12 @@ class Velocity:
 FLOW = Velocity(
     scale=lambda sigma: 1 + sigma,
     slope=lambda sigma: 1.0,
-    rate=lambda sigma: 1 / (1 + sigma) ** 2,
     variable=lambda sigma: sigma / (1 + sigma),
-    path=geometric,
 )
 ANGLE = Velocity(
     scale=lambda sigma: np.sqrt(1 + sigma * sigma),
     slope=lambda sigma: sigma / np.sqrt(1 + sigma * sigma),
-    rate=lambda sigma: 1 / (1 + sigma * sigma),
     variable=np.log,
-    path=geometric,
 )
 
 
@@ -112,9 +106,8 @@ def velocity_adams(
 
 
 def published_reab_scale(s: float, t: float) -> float:
-    """azula's sqrt(alpha_t^2 + sigma_s^2) in place of sqrt(alpha_t^2 + sigma_t^2), divided by
-    alpha_t, of the variance-preserving schedule."""
-    return math.sqrt(1 + s * s * (1 + t * t) / (1 + s * s))
+    """azula's sqrt(alpha_t^2 + sigma_s^2) in place of sqrt(alpha_t^2 + sigma_t^2), for alpha = 1."""
+    return math.hypot(1, s)
 
 
 @sampler(
