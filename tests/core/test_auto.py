@@ -100,8 +100,8 @@ def test_what_it_chooses_cannot_be_given(beside, table):
 def test_one_line_says_what_was_chosen(table):
     shown = kdiff_cli("explain", "auto", "--nfe", 5, "--json")
     assert shown.stderr.splitlines() == [
-        "auto: unipc (order=3), 6 steps, exponential, final sigma_min, first analytic: the best of 7 by "
-        "RMSE (3 seeds) on the packaged cifar10 model"
+        "auto: unipc (order=3), 6 steps, exponential, final sigma_min, first analytic: the best of "
+        "7 by RMSE (3 seeds) on the packaged cifar10 model"
     ]
     assert json.loads(shown.stdout)["sampler"] == "unipc"
     plan = kdiff.plan(MODEL, "auto", nfe=10)

@@ -39,8 +39,8 @@ def test_of_the_nearest_the_best_is_chosen():
     assert table["budgets"]["4"]["sampler"] == "heun"  # its 3 are what 4 pay for
     assert table["candidates"] == 5
     assert table["judged"] == (
-        "RMSE to the converged solution (40 seeds), and of the nearest 3 by FD (cifar10-classifier) of "
-        "500 images"
+        "RMSE to the converged solution (40 seeds), and of the nearest 3 by FD "
+        "(cifar10-classifier) of 500 images"
     )
     wide = chosen(merged(LINES), [5], keep=4)["budgets"]["5"]
     assert (wide["sampler"], wide["options"]) == ("unipc", {"order": 3})
