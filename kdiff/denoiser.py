@@ -136,8 +136,8 @@ class Denoiser:
 
     def replace(self, precond: Precond | str | None = None, **changes: Any) -> Denoiser:
         """A copy with another `precond`, `shape`, `classes`, `sigma_min`, `sigma_max`, `name`,
-        `facts`, `learned_variance`, `data_mean` or `data_std`, which shares the network. A new preconditioner brings its own
-        range of sigmas. TypeError on any other keyword."""
+        `facts`, `learned_variance`, `data_mean` or `data_std`, which shares the network. A new
+        preconditioner brings its own range of sigmas. TypeError on any other keyword."""
         wrong = changes.keys() - {*_TAKEN, *_AS_IT_IS}
         if wrong:
             raise TypeError(f"a Denoiser has no {', '.join(sorted(wrong))} to replace")

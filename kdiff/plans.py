@@ -117,15 +117,15 @@ def plan(
 ) -> Plan:
     """Resolve names and build the grid.
 
-    `sampler`: any name that `kdiff.samplers.resolve` knows; the file of a tableau, which has a grid
-    of its own, or a folder of these by NFE (`kdiff.tableau_files`); or `auto`, which chooses all
-    that determines a run but the number of its evaluations (`kdiff.auto`). Either `steps` (default 20), or `nfe`:
-    the most steps that this many evaluations of the network pay for (where `model` is guided, an
-    answer may take several), or `sigmas`: the grid itself. `schedule`
-    (default karras, or what the sampler's name says, as in `DPM++ 2M Karras`), its range, `final` (default
-    zero) and `settings` (rho ..) as in `kdiff.schedule`; `options` are the sampler's. `edits` are of
-    `kdiff.editing`: one, or a list, each a `Modification` or text such as `NAME:key=value`.
-    `first="analytic"` makes the first answer of the data's mean and spread (see
+    `sampler`: any name that `kdiff.samplers.resolve` knows; the file of a tableau, which has a
+    grid of its own, or a folder of these by NFE (`kdiff.tableau_files`); or `auto`, which chooses
+    all that determines a run but the number of its evaluations (`kdiff.auto`). Either `steps`
+    (default 20), or `nfe`: the most steps that this many evaluations of the network pay for (where
+    `model` is guided, an answer may take several), or `sigmas`: the grid itself. `schedule`
+    (default karras, or what the sampler's name says, as in `DPM++ 2M Karras`), its range, `final`
+    (default zero) and `settings` (rho ..) as in `kdiff.schedule`; `options` are the sampler's.
+    `edits` are of `kdiff.editing`: one, or a list, each a `Modification` or text such as
+    `NAME:key=value`. `first="analytic"` makes the first answer of the data's mean and spread (see
     `kdiff.model_data`), without the network, so that it counts as no evaluation.
     `upward`: the same grid from its end, sigma_min whatever `final` is, up to its start, with the
     sampler as a solver of the ODE: see `kdiff.invert`.

@@ -11,7 +11,7 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -218,7 +218,7 @@ def _noises(values: Sequence[Any]) -> tuple[NoiseKind | None, list[Draw]]:
     return (kinds.pop() if kinds else None), draws
 
 
-def _object(where: str, value: Any, keys: set[str], optional: set[str] = frozenset()) -> Any:  # type: ignore[assignment]
+def _object(where: str, value: Any, keys: Set[str], optional: Set[str] = frozenset()) -> Any:
     """ValueError unless it is an object with these keys."""
     if not isinstance(value, dict):
         raise ValueError(f"{where} must be an object")

@@ -25,7 +25,8 @@ SCHEDULE_SUFFIXES = ("polyexponential", "exponential", "karras", "vp")
 class Sampler:
     """A sampler and what it claims; the tests verify the claims.
 
-    `order`: of convergence on the probability-flow ODE (at its `ode` settings), given its options,
+    `order`: of convergence on the probability-flow ODE (at its `ode` settings), given its options
+    (None if it claims none),
     once a multistep method has its history: its first steps are of lower order, which from a
     sigma_max far above the data does not show, and from a low one limits it to 2 (UniPC to 3).
     `calls`: evaluations in a step; `first_calls`: in the first one; a last step to sigma = 0 takes

@@ -1,7 +1,8 @@
 """What a sampler computes, exactly: its coroutine run on symbols instead of tensors.
 
 The symbols are `x_T` (the start), `D1, D2, ..` (the answers to its asks), `n1, n2, ..` (the
-noises it draws) and `mean` (of the data, where the first answer is made of it: `samplers/first.py`). A linear sampler's asks, and its result, are rows of numbers in them.
+noises it draws) and `mean` (of the data, of which `samplers/first.py` makes the first answer). A
+linear sampler's asks, and its result, are rows of numbers in them.
 """
 
 from __future__ import annotations

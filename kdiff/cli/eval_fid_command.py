@@ -77,7 +77,11 @@ OF_MODELS = {
 )
 @click.option("--model", "model_name", default=DEFAULT_MODEL, help="A model's name or its file.")
 @settings_option
-@click.option("--sampler", default=DEFAULT_SAMPLER, help="Any name; see `kdiff list samplers`.")
+@click.option(
+    "--sampler",
+    default=DEFAULT_SAMPLER,
+    help="Any name (`kdiff list samplers`), auto, or a tableau's file.",
+)
 @grid_options
 @modification_options
 @prompt_options

@@ -47,7 +47,8 @@ first_option = click.option(
 
 
 def grid_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --steps to --option, and --first; the command gets them as `**grid`, for `choose_plan`."""
+    """Add --steps to --option, and --first; the command gets them as `**grid`, for
+    `choose_plan`."""
     options = [
         click.option(
             "--steps", type=int, help=f"Steps of the sampler.  [default: {DEFAULT_STEPS}]"

@@ -56,7 +56,11 @@ from kdiff.text import Request
 @click.command("sample", context_settings=CONTEXT)
 @click.option("--model", "model_name", default=DEFAULT_MODEL, help="A model's name or its file.")
 @settings_option
-@click.option("--sampler", default=DEFAULT_SAMPLER, help="Any name; see `kdiff list samplers`.")
+@click.option(
+    "--sampler",
+    default=DEFAULT_SAMPLER,
+    help="Any name (`kdiff list samplers`), auto, or a tableau's file.",
+)
 @grid_options
 @modification_options
 @prompt_options

@@ -49,7 +49,9 @@ from kdiff.text import Request
     help="YAML with these options' names as keys; the command line goes first.",
 )
 @click.option("--model", "models", default=DEFAULT_MODEL, help="Names or files, a list.")
-@click.option("--sampler", "samplers", default=DEFAULT_SAMPLER, help="Names, a list.")
+@click.option(
+    "--sampler", "samplers", default=DEFAULT_SAMPLER, help="Names, a list; as for sample."
+)
 @click.option("--steps", help=f"Numbers of steps, a list.  [default: {DEFAULT_STEPS}]")
 @click.option("--nfe", help="Instead: the most steps for so many evaluations, a list.")
 @click.option("--schedule", "schedules", help="karras, exponential .., a list.")
