@@ -47,14 +47,15 @@ class Response:
 
 
 def response(sampler: Sampler, options: Options, sigmas: Sequence[float]) -> Response:
-    """Of a linear sampler on this grid."""
+    """Of a linear sampler on this grid. The end of the ODE, for students, shrinks by the root of
+    what D shrinks by."""
     known = outline(sampler, sigmas, options)
     draws = () if known is None else known.draws
     basis = np.eye(2 + len(draws))
     noises = iter(basis[2:])
     walk = Walk(sampler.start(basis[1], sigmas, lambda *_, **__: next(noises), options))
     while walk.ask is not None:
-        shrink = STD**2 / (STD**2 + walk.ask.sigma**2)
+        shrink = (STD / math.hypot(STD, walk.ask.sigma)) ** (1 if sampler.student else 2)
         walk.answer((1 - shrink) * MEAN * basis[0] + shrink * walk.ask.x)
     constant, start = walk.result[:2]
     return Response(float(constant), float(start), walk.result[2:], draws)

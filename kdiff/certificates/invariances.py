@@ -35,9 +35,9 @@ def measure(sampler: Sampler, options: Options) -> Finding:
         "seed": seed(sampler, options),
     }
     words = {
-        "prediction": "of how the network is parametrised",
-        "batch": "of the batch that a seed is in",
-        "seed": "of the run: one seed gives two results",
+        "prediction": "on how the network is parametrised",
+        "batch": "on the batch that a seed is in",
+        "seed": "on more than the seed: one gives two results, or two give one",
     }
     failures = [
         f"its result depends {words[key]}, by {value:.2g}"
@@ -48,10 +48,11 @@ def measure(sampler: Sampler, options: Options) -> Finding:
 
 
 def predictions(sampler: Sampler, options: Options) -> dict[str, float]:
-    """One exact denoiser as eps, v, x0, flow and edm networks, through their preconditioners."""
+    """One exact denoiser, also for students, as eps, v, x0, flow and edm networks, through their
+    preconditioners."""
     model, levels = STANDARD["wide"], grid(STEPS, SIGMA_MIN, SIGMA_MAX)
     start = model.quantiles(16, SIGMA_MAX)
-    direct = solve(sampler, options, levels, model, start).x
+    direct = solve(sampler, options, levels, model.__call__, start).x
     return {
         name: _difference(solve(sampler, options, levels, as_network(model, name), start).x, direct)
         for name in PREDICTIONS

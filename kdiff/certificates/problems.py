@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+NEXT_TO_ZERO = 1e-12  # a noise level
 HALVINGS = 80  # of a bracket: to the last bit of a float64
 
 
@@ -77,17 +79,39 @@ class Mixture:
         sign = torch.where(self.log_tail(x, s, torch.ones_like(x)) < half, 1.0, -1.0).to(x)
         return self.at_tail(self.log_tail(x, s, sign), t, sign)
 
+    def end(self, x: Tensor, sigma: float, **cond: object) -> Tensor:
+        """Where the ODE ends: what a student of the model answers with in place of D."""
+        return self.flow(x, sigma, NEXT_TO_ZERO)
+
     def quantiles(self, n: int, sigma: float) -> Tensor:
         """`[1, n]`: the (i + 1/2) / n quantiles at noise level `sigma`; at 0, of the data."""
         p = (torch.arange(n, dtype=torch.float64)[None] + 0.5) / n
         sign = torch.where(p < 0.5, 1.0, -1.0).to(p)
-        return self.at_tail(torch.where(p < 0.5, p, 1 - p).log(), max(sigma, 1e-12), sign)
+        return self.at_tail(torch.where(p < 0.5, p, 1 - p).log(), max(sigma, NEXT_TO_ZERO), sign)
 
 
 # Two humps of different height and width. Orders are measured from starts a quarter to a half of
 # sigma_max away, at which even samplers of order 4 are near their asymptotic regime at 16 steps and
 # not yet at the rounding error at 256.
 HUMPS = Mixture((0.21, -0.21), (0.26, 0.17), (0.6, 0.4))
+
+
+class Flow(NamedTuple):
+    """Starts at noise level `high`, and where the ODE of the humps takes them at `low`."""
+
+    starts: Tensor
+    low: float
+    high: float
+    ends: Tensor
+
+
+@cache
+def humps() -> Flow:
+    """31 starts at sigma = 20, down to 0.02."""
+    starts = torch.linspace(-11, -5, 31, dtype=torch.float64)[None]
+    return Flow(starts, 0.02, 20.0, HUMPS.flow(starts, 20.0, 0.02))
+
+
 GAUSSIAN = Mixture((0.7,), (0.5,), (1.0,))
 
 STANDARD = {

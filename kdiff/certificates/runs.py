@@ -35,8 +35,10 @@ def solve(
     kind: str | None = None,
     seed: int = 0,
 ) -> Run:
-    """From `x` `[1, N]`. The noise is of the sampler's own kind, unless `kind` says otherwise.
-    TooManyEvaluations beyond an adaptive sampler's limit."""
+    """From `x` `[1, N]`. The noise is of the sampler's own kind, unless `kind` says otherwise. A
+    sampler of students is answered by the `end` of an exact model. TooManyEvaluations beyond an
+    adaptive sampler's limit."""
+    answer = getattr(model, "end", model) if sampler.student else model
     source = Noise([seed], x.shape[1:], x.dtype)
     noise = getattr(source, kind or sampler.noise or "white")
     walk = Walk(sampler.start(x, sigmas, noise, options))
@@ -47,7 +49,7 @@ def solve(
         if sampler.limit is not None and counts.max() > limit:
             raise TooManyEvaluations(f"{sampler.name} has not ended after {limit} evaluations")
         with torch.set_grad_enabled(ask.graph):
-            walk.answer(model(ask.x, ask.sigma))
+            walk.answer(answer(ask.x, ask.sigma))
     return Run(walk.result.detach(), int(counts.max()))
 
 
