@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kdiff import compat as compat
     from kdiff import eval as eval
     from kdiff.betas import alphas_cumprod
+    from kdiff.certificates import Certificate, certify
     from kdiff.conditions import Shared
     from kdiff.denoiser import Denoiser
     from kdiff.driver import NonFiniteError, State, TooManyEvaluations, drive
@@ -46,6 +47,7 @@ if not Path(__file__).with_name("samplers").exists():
 __version__ = version("kdiff")
 
 __all__ = [
+    "Certificate",
     "Coefs",
     "Denoiser",
     "Model",
@@ -62,6 +64,7 @@ __all__ = [
     "UnknownName",
     "alphas_cumprod",
     "analytic",
+    "certify",
     "drive",
     "editing",
     "guidance",
@@ -79,6 +82,7 @@ __all__ = [
 
 # Where each name is; a name that is not here is a module.
 _HOMES = {
+    "Certificate": "certificates",
     "Coefs": "preconditioners",
     "Denoiser": "denoiser",
     "Model": "model",
@@ -94,6 +98,7 @@ _HOMES = {
     "TooManyEvaluations": "driver",
     "UnknownName": "names",
     "alphas_cumprod": "betas",
+    "certify": "certificates",
     "drive": "driver",
     "guide": "guidance",
     "invert": "inversion",

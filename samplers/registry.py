@@ -35,6 +35,8 @@ class Sampler:
     all others.
     `strong` and `weak`: the orders at which the paths, and the moments, of a sampler that draws
     noise converge to those of its SDE, by default; None if it stands for no SDE.
+    `student`: it asks for the end of the ODE from x, which few-step students of a model predict,
+    instead of the denoised.
     `linear`: its result is a linear combination of the start, the answers and the noises, so that
     it can be traced. `noise`: the kind of noise it draws, or None; `ode`: the settings at which it
     draws none, None if there are no such settings.
@@ -50,6 +52,7 @@ class Sampler:
     limit: int | None = None
     strong: float | None = None
     weak: float | None = None
+    student: bool = False
     linear: bool = True
     noise: NoiseKind | None = None
     ode: Mapping[str, Any] | None = field(default_factory=dict)

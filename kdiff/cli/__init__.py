@@ -25,6 +25,7 @@ COMMANDS = {
     "convert": "Convert a checkpoint to kdiff's own format.",
     "list": "List samplers, schedules, guidance, models, metrics and more.",
     "explain": "Show exactly what a sampler computes.",
+    "certify": "Measure whether samplers are what they claim.",
 }
 
 

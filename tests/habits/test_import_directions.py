@@ -7,8 +7,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 TOOLS = ("counts", "interrupt", "names", "options", "plugins")  # files of kdiff/ that know nothing
 ROOMS = (
-    *("checkpoints", "classifiers", "cli", "compat", "editing", "eval", "guidance", "networks"),
-    *("samplers", "text"),
+    *("certificates", "checkpoints", "classifiers", "cli", "compat", "editing", "eval"),
+    *("guidance", "networks", "samplers", "text"),
 )
 BELOW_EVAL = {"tools", "samplers", "networks", "core", "guidance", "editing", "text", "checkpoints"}
 BELOW_EVAL |= {"classifiers"}
@@ -25,9 +25,10 @@ MAY_IMPORT = {
     "checkpoints": {"tools", "networks", "core", "text"},
     "classifiers": {"tools", "networks", "core", "checkpoints"},
     "eval": BELOW_EVAL,
+    "certificates": BELOW_EVAL | {"eval"},
     "compat": BELOW_EVAL | {"eval"},
-    "face": BELOW_EVAL | {"eval", "compat"},  # kdiff/__init__.py
-    "cli": BELOW_EVAL | {"eval", "compat"},
+    "face": BELOW_EVAL | {"eval", "certificates", "compat"},  # kdiff/__init__.py
+    "cli": BELOW_EVAL | {"eval", "certificates", "compat"},
 }
 # Of others', beside Python's own. What is not here may import all but click.
 OTHERS = {"tools": set(), "samplers": {"numpy", "torch"}, "networks": {"numpy", "torch"}}

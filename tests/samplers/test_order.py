@@ -1,6 +1,5 @@
 """The declared order of every deterministic sampler, against the exact solution of an ODE."""
 
-import functools
 from itertools import pairwise
 
 import numpy as np
@@ -11,16 +10,13 @@ from scipy.optimize import brentq
 from scipy.special import ndtr
 
 import kdiff
+from kdiff.certificates import orders
+from kdiff.certificates.problems import HUMPS, humps
 from kdiff.samplers import REGISTRY
 from kdiff.samplers.butcher import TABLEAUX
 
-# One problem for all: two humps of different height and width, from starts a quarter to a half of
-# sigma_max away, at which even the samplers of order 4 are near their asymptotic regime at 16 steps
-# and not yet at the rounding error at 256.
-MEANS, STDS, WEIGHTS = np.array([0.21, -0.21]), np.array([0.26, 0.17]), np.array([0.6, 0.4])
-STARTS = torch.linspace(-11, -5, 31, dtype=torch.float64)[:, None]
-SIGMA_MAX, SIGMA_MIN = 20.0, 0.02
-STEPS = (16, 32, 64, 128, 256)
+MEANS, STDS, WEIGHTS = map(np.array, (HUMPS.means, HUMPS.stds, HUMPS.weights))
+SIGMA_MAX, SIGMA_MIN = humps().high, humps().low
 BAND = 0.3
 
 # In the other variable leading terms cancel on this problem: that measures more than the order.
@@ -55,29 +51,20 @@ def exact(x: float, s: float, t: float) -> float:
     return brentq(lambda y: tail(y, t, sign) - quantile, -50, 50, xtol=1e-15, rtol=1e-15)
 
 
-@functools.cache
-def problem():
-    tensors = [torch.from_numpy(a) for a in (MEANS[:, None], STDS, WEIGHTS)]
-    ends = [[exact(float(x), SIGMA_MAX, SIGMA_MIN)] for x in STARTS]
-    return kdiff.analytic.GaussianMixture(*tensors), torch.tensor(ends, dtype=torch.float64)
+def measured_order(name: str, options: dict) -> float:
+    """As `kdiff certify` measures it: minus the slope of log mean |error| over log steps."""
+    return orders.measure(REGISTRY[name], REGISTRY[name].with_defaults(options)).values["measured"]
 
 
-def measured_order(run, name: str, options: dict) -> float:
-    """Minus the slope of log mean |error| over log steps."""
-    model, ends = problem()
-    errors = []
-    for steps in STEPS:
-        sigmas = kdiff.schedule(
-            "karras", steps, sigma_min=SIGMA_MIN, sigma_max=SIGMA_MAX, final="sigma_min"
-        )
-        errors.append((run(model, name, sigmas, STARTS, **options) - ends).abs().mean())
-    return -np.polyfit(np.log(STEPS), np.log(errors), 1)[0]
+def test_the_solution_that_orders_are_measured_against_is_scipys():
+    ends = [exact(float(x), SIGMA_MAX, SIGMA_MIN) for x in humps().starts[0]]
+    assert humps().ends[0].tolist() == pytest.approx(ends, rel=1e-13, abs=1e-14)
 
 
 @pytest.mark.parametrize(("name", "options"), SETTINGS, ids=str)
-def test_the_order_is_the_declared_one(run, name, options):
+def test_the_order_is_the_declared_one(name, options):
     declared = REGISTRY[name].order(REGISTRY[name].with_defaults(options))
-    assert measured_order(run, name, options) == pytest.approx(declared, abs=BAND)
+    assert measured_order(name, options) == pytest.approx(declared, abs=BAND)
 
 
 def test_every_sampler_and_every_order_option_is_measured():
@@ -143,12 +130,11 @@ def test_the_published_3m_takes_half_of_the_second_moment():
 )
 def test_the_first_steps_limit_the_order_when_sigma_max_is_low(run, name, options, order):
     """What `Sampler.order` says of the warm-up: from sigma = 1, where D bends, it shows."""
-    model, _ = problem()
     start = torch.linspace(-1.5, 1.5, 7, dtype=torch.float64)[:, None]
     ends = torch.tensor([[exact(float(x), 1.0, SIGMA_MIN)] for x in start], dtype=torch.float64)
     grids = [
         kdiff.schedule("karras", n, sigma_min=SIGMA_MIN, sigma_max=1.0, final="sigma_min")
         for n in (512, 1024)
     ]
-    coarse, fine = ((run(model, name, g, start, **options) - ends).abs().mean() for g in grids)
+    coarse, fine = ((run(HUMPS, name, g, start, **options) - ends).abs().mean() for g in grids)
     assert float(torch.log2(coarse / fine)) == pytest.approx(order, abs=0.3)
