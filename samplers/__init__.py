@@ -7,6 +7,7 @@ import kdiff.samplers.two_stage
 import kdiff.samplers.heunpp
 import kdiff.samplers.runge_kutta
 import kdiff.samplers.exponential
+import kdiff.samplers.exponential_rk
 import kdiff.samplers.adams  # noqa: F401
 
 # isort: on
