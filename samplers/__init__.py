@@ -15,7 +15,8 @@ import kdiff.samplers.gradient_estimation
 import kdiff.samplers.stork
 import kdiff.samplers.scire
 import kdiff.samplers.pfdiff
-import kdiff.samplers.sa_solver  # noqa: F401
+import kdiff.samplers.sa_solver
+import kdiff.samplers.exponential_rk  # noqa: F401
 
 # isort: on
 from kdiff.names import UnknownName

@@ -1,0 +1,244 @@
+"""Exponential Runge-Kutta methods in lambda = -ln sigma, on D or on the noise prediction.
+
+A step is x_t = (t / s) x_s + integral_s^t e^(lambda - lambda_t) D dlambda, or
+x_t = x_s + integral_s^t eps dsigma. In units of the step, stage i is at c_i, and
+
+    x_i = r_i x_s + sum_(j < i) a_ij p_j,    p = D, r_i = sigma_i / s, or p = eps, r_i = 1.
+
+The a_ij are made of the moments M_k(c) = integral_0^c w(u) u^k du of the weight w of the integral
+up to c. With D these are k! h c^(k + 1) phi_(k + 1)(-c h), h = ln(s / t), in the literature.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+
+from kdiff.samplers.coefficients import coefficients, combine, moments
+from kdiff.samplers.contract import Ask
+from kdiff.samplers.loops import ETA, S_NOISE
+from kdiff.samplers.registry import Coroutine, Noise, Option, sampler
+from kdiff.samplers.steps import eps, level
+
+Moments = Callable[[float], np.ndarray]  # [M_0(c), M_1(c), M_2(c)]
+Row = list[float]
+SOLVER_TYPE = Option("phi_2: the linear term integrated exactly; phi_1: with half of M_0")
+C2 = Option("where in the step, in log sigma, the second stage is", 0.05, 1)
+C3 = Option("where in the step, in log sigma, the third stage is", 0.05, 1)
+
+
+class Method(NamedTuple):
+    """`c`: where the stages after the first are. `rows`: the weights of these, then of the step."""
+
+    c: Sequence[float]
+    rows: Callable[[Moments], list[Row]]
+
+
+class Prediction(NamedTuple):
+    """What is integrated: p(x, D, sigma), how much of x_s is kept, and the moments of the rest."""
+
+    of: Callable[[Any, Any, float], Any]
+    keeps: Callable[[float, float], float]
+    moments: Callable[[float, float, float], np.ndarray]
+
+
+def data_moments(s: float, t: float, c: float, eta: float = 0.0) -> np.ndarray:
+    """M_k(c) for D; those of its SDE have (1 + eta) h for h."""
+    h = (1 + eta) * math.log(s / t)
+    return c * moments(lambda u: h * np.exp(c * h * (u - 1)), 3, lambda u: c * u)
+
+
+def noise_moments(s: float, t: float, c: float) -> np.ndarray:
+    """M_k(c) for eps, integrated over sigma(u) = s^(1 - u) t^u."""
+    h = math.log(s / t)
+    return c * moments(lambda u: -h * s * np.exp(-c * h * u), 3, lambda u: c * u)
+
+
+def data_prediction(eta: float = 0.0) -> Prediction:
+    return Prediction(
+        lambda x, d, sigma: d,
+        lambda s, t: (t / s) ** (1 + eta),
+        partial(data_moments, eta=eta),
+    )
+
+
+NOISE_PREDICTION = Prediction(eps, lambda s, t: 1.0, noise_moments)
+
+
+def two_stages(c2: float, solver_type: str = "phi_2") -> Method:
+    """The line through both stages; order 2."""
+
+    def rows(m: Moments) -> list[Row]:
+        m0, m1, _ = m(1.0)
+        slope = (m1 if solver_type == "phi_2" else m0 / 2) / c2
+        return [[m(c2)[0]], [m0 - slope, slope]]
+
+    return Method([c2], rows)
+
+
+def three_stages(c2: float, c3: float) -> Method:
+    """Hochbruck & Ostermann 2005, section 5.2, with 2 (gamma c2 + c3) = 3 (gamma c2^2 + c3^2);
+    order 3. With c3 = 2/3, gamma is 0. ValueError if there is no such method."""
+    lacks, gives = 3 * c3**2 - 2 * c3, c2 * (2 - 3 * c2)
+    gamma = 0.0 if abs(lacks) < 1e-12 else lacks / gives if abs(gives) > 1e-12 else math.nan
+    total = gamma * c2 + c3
+    if not abs(total) > 1e-6:
+        raise ValueError(f"no method of order 3 has stages at {c2:g} and {c3:g}: change one")
+
+    def rows(m: Moments) -> list[Row]:
+        m0, m1, _ = m(1.0)
+        a32 = (gamma * m(c2)[1] + m(c3)[1]) / c2
+        b2, b3 = gamma * m1 / total, m1 / total
+        return [[m(c2)[0]], [m(c3)[0] - a32, a32], [m0 - b2 - b3, b2, b3]]
+
+    return Method([c2, c3], rows)
+
+
+def _etdrk3(m: Moments) -> list[Row]:
+    return [[m(0.5)[0]], [-m(1.0)[0], 2 * m(1.0)[0]], coefficients([0.0, 0.5, 1.0], m(1.0))]
+
+
+def _etdrk4(m: Moments) -> list[Row]:
+    half, full = m(0.5)[0], m(1.0)[0]
+    first, middle, last = coefficients([0.0, 0.5, 1.0], m(1.0))
+    third = [full - 2 * half, 0.0, 2 * half]
+    return [[half], [0.0, half], third, [first, middle / 2, middle / 2, last]]
+
+
+ETDRK3, ETDRK4 = Method([0.5, 1.0], _etdrk3), Method([0.5, 0.5, 1.0], _etdrk4)
+
+
+def exponential_step(
+    x: Any,
+    s: float,
+    t: float,
+    method: Method,
+    prediction: Prediction,
+    step: int,
+    added: Callable[[float], Any] = lambda level: 0.0,
+) -> Coroutine:
+    """`added(sigma)`: the noise of the SDE from s to a stage, or the step's end, at sigma."""
+    rows = method.rows(lambda c: prediction.moments(s, t, c))
+    y, sigma, found = x, s, list[Any]()
+    for row, end in zip(rows, [*(level("log_sigma", s, t, c) for c in method.c), t], strict=True):
+        d = yield Ask(y, sigma, step=step)
+        found.append(prediction.of(y, d, sigma))
+        y = prediction.keeps(s, end) * x + combine(row, found) + added(end)
+        sigma = end
+    return y
+
+
+def exponential_rk(
+    x: Any, sigmas: Sequence[float], method: Method, prediction: Prediction
+) -> Coroutine:
+    """The loop: `method` in each step, Euler's to sigma = 0."""
+    for i, (s, t) in enumerate(pairwise(sigmas)):
+        x = (
+            (yield x, s)
+            if t == 0
+            else (yield from exponential_step(x, s, t, method, prediction, i))
+        )
+    return x
+
+
+@sampler(
+    "res_2s",
+    order=2,
+    calls=2,
+    first_calls=2,
+    paper="Zhang et al. 2023 (refined exponential solver), section 4; Hochbruck & Ostermann 2005",
+    presets={"exp_heun_2_x0": {"c2": 1.0}, "etdrk2": {"c2": 1.0}, "etdrk2_2s": {"c2": 1.0}},
+)
+def res_2s(
+    x: Any,
+    sigmas: Sequence[float],
+    *,
+    c2: Annotated[float, C2] = 0.5,
+    solver_type: Annotated[Literal["phi_2", "phi_1"], SOLVER_TYPE] = "phi_2",
+) -> Coroutine:
+    """x_t = (t / s) x_s + (M_0 - M_1 / c2) D_s + (M_1 / c2) D_2, M_0 = 1 - t / s,
+    M_1 = 1 - M_0 / h; x_2 by Euler. c2 = 1 is the exponential Heun method (ETD2RK); with phi_1 it
+    is DPM-Solver++(2S)."""
+    return exponential_rk(x, sigmas, two_stages(c2, solver_type), data_prediction())
+
+
+@sampler(
+    "res_3s",
+    order=3,
+    calls=3,
+    first_calls=3,
+    paper="Zhang et al. 2023 (refined exponential solver), section 4; Hochbruck & Ostermann 2005",
+    presets={"dpmpp_3s": {"c2": 1 / 3, "c3": 2 / 3}},
+)
+def res_3s(
+    x: Any,
+    sigmas: Sequence[float],
+    *,
+    c2: Annotated[float, C2] = 0.5,
+    c3: Annotated[float, C3] = 1.0,
+) -> Coroutine:
+    """x_t = (t / s) x_s + M_0 D_s + M_1 (gamma (D_2 - D_s) + D_3 - D_s) / (gamma c2 + c3),
+    gamma = (3 c3^2 - 2 c3) / (2 c2 - 3 c2^2); x_3 with both D before it. c2 = 1/3, c3 = 2/3 is
+    DPM-Solver++(3S)."""
+    return exponential_rk(x, sigmas, three_stages(c2, c3), data_prediction())
+
+
+@sampler(
+    "etdrk3",
+    order=3,
+    calls=3,
+    first_calls=3,
+    paper="Cox & Matthews 2002, eq. 23 to 25 (ETD3RK)",
+    aliases=("etdrk3_a_3s",),
+)
+def etdrk3(x: Any, sigmas: Sequence[float]) -> Coroutine:
+    """The parabola through D at the start, the middle and the end, integrated exactly."""
+    return exponential_rk(x, sigmas, ETDRK3, data_prediction())
+
+
+@sampler(
+    "etdrk4",
+    order=4,
+    calls=4,
+    first_calls=4,
+    paper="Cox & Matthews 2002, eq. 26 to 29 (ETD4RK)",
+    aliases=("etdrk4_4s", "res_4s_cox_matthews"),
+)
+def etdrk4(x: Any, sigmas: Sequence[float]) -> Coroutine:
+    """`etdrk3`'s parabola, with the mean of two stages in the middle: the exponential form of
+    the classical Runge-Kutta method."""
+    return exponential_rk(x, sigmas, ETDRK4, data_prediction())
+
+
+@sampler(
+    "exp_heun_2_x0_sde",
+    order=2,
+    calls=2,
+    first_calls=2,
+    paper="Gonzalez et al. 2023 (SEEDS), SEEDS-2 with c2 = 1, as in ComfyUI",
+    noise="brownian",
+    ode={"eta": 0},
+)
+def exp_heun_2_x0_sde(
+    x: Any,
+    sigmas: Sequence[float],
+    *,
+    noise: Noise,
+    eta: Annotated[float, ETA] = 1.0,
+    s_noise: Annotated[float, S_NOISE] = 1.0,
+    solver_type: Annotated[Literal["phi_2", "phi_1"], SOLVER_TYPE] = "phi_2",
+) -> Coroutine:
+    """The exponential Heun method on the SDE: (1 + eta) h for h, and t sqrt(1 - e^(-2 eta h)) n
+    added in both stages."""
+    method, prediction = two_stages(1.0, solver_type), data_prediction(eta)
+    for i, (s, t) in enumerate(pairwise(sigmas)):
+        if t == 0:
+            return (yield x, s)
+        n = s_noise * t * math.sqrt(1 - (t / s) ** (2 * eta)) * noise(s, t) if eta else 0.0
+        x = yield from exponential_step(x, s, t, method, prediction, i, lambda _, n=n: n)
+    return x
