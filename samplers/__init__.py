@@ -4,7 +4,13 @@
 # These register their samplers, in the order in which `kdiff list` shows them.
 import kdiff.samplers.euler
 import kdiff.samplers.two_stage
+import kdiff.samplers.flow_ancestral
 import kdiff.samplers.exponential
+import kdiff.samplers.seeds
+import kdiff.samplers.er_sde
+import kdiff.samplers.reverse_sde
+import kdiff.samplers.langevin
+import kdiff.samplers.restart
 import kdiff.samplers.adams  # noqa: F401
 
 # isort: on
