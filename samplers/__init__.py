@@ -16,7 +16,13 @@ import kdiff.samplers.stork
 import kdiff.samplers.scire
 import kdiff.samplers.pfdiff
 import kdiff.samplers.sa_solver
-import kdiff.samplers.exponential_rk  # noqa: F401
+import kdiff.samplers.exponential_rk
+import kdiff.samplers.flow_ancestral
+import kdiff.samplers.seeds
+import kdiff.samplers.er_sde
+import kdiff.samplers.reverse_sde
+import kdiff.samplers.langevin
+import kdiff.samplers.restart  # noqa: F401
 
 # isort: on
 from kdiff.names import UnknownName

@@ -30,6 +30,8 @@ sampler(
 sampler(
     "euler_ancestral",
     order=1,
+    strong=1,
+    weak=1,
     paper="Ho et al. 2020 (DDPM), algorithm 2, in the frame of Karras et al. 2022",
     noise="white",
     ode={"eta": 0},
@@ -40,6 +42,8 @@ sampler(
 @sampler(
     "ddim",
     order=1,
+    strong=1,
+    weak=1,
     paper="Song et al. 2021 (DDIM), eq. 12 and 16",
     noise="white",
     ode={"eta": 0, "variance": "eta"},

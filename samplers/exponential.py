@@ -122,6 +122,8 @@ def dpmpp_2m(
 @sampler(
     "dpmpp_2m_sde",
     order=2,
+    strong=1,
+    weak=2,
     paper="Lu et al. 2022 (DPM-Solver++), section 5: SDE-DPM-Solver++(2M)",
     noise="brownian",
     ode={"eta": 0},
@@ -167,6 +169,8 @@ def dpmpp_3m(
 @sampler(
     "dpmpp_3m_sde",
     order=lambda options: 2 if options["as_published"] else 3,
+    strong=1,
+    weak=2,
     paper="Lu et al. 2022 (DPM-Solver++), section 5, with the polynomial of `dpmpp_3m`",
     noise="brownian",
     ode={"eta": 0},

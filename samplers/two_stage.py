@@ -103,6 +103,8 @@ two_stage(
 
 two_stage(
     "dpm_2_ancestral",
+    strong=1,
+    weak=2,
     paper="Lu et al. 2022 (DPM-Solver), algorithm 1, to sigma_down, then noise",
     noise="white",
     ode={"eta": 0},
@@ -122,6 +124,8 @@ def dpmpp_2s(x: Any, s: float, t: float) -> Coroutine:
 
 two_stage(
     "dpmpp_2s_ancestral",
+    strong=1,
+    weak=2,
     paper="Lu et al. 2022 (DPM-Solver++), algorithm 1, to sigma_down, then noise",
     noise="white",
     ode={"eta": 0},
@@ -150,6 +154,8 @@ def dpmpp_sde_step(
 
 @two_stage(
     "dpmpp_sde",
+    strong=1,
+    weak=2,
     paper="Lu et al. 2022 (DPM-Solver++), algorithm 1, on the SDE, as in k-diffusion",
     noise="brownian",
     ode={"eta": 0},
