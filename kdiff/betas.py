@@ -53,6 +53,26 @@ def alphas_cumprod(kind: str = "linear", steps: int = 1000, **settings: float) -
     return [float(a) for a in np.cumprod(1 - betas)]
 
 
+def zero_terminal_snr(alphas_cumprod: Sequence[float]) -> list[float]:
+    """The same, moved so that nothing is left of the data at the last timestep: sqrt(a) is shifted
+    to end at 0, and scaled to begin where it did (Lin et al. 2023, algorithm 1). ValueError if
+    there are not at least two that decrease."""
+    root = np.sqrt(np.array(alphas_cumprod, dtype=np.float64))
+    if root.ndim != 1 or len(root) < 2 or not root[0] > root[-1]:
+        raise ValueError("alphas_cumprod must be a list that decreases")
+    return [float(a) for a in ((root - root[-1]) * (root[0] / (root[0] - root[-1]))) ** 2]
+
+
+def iddpm_sigmas(steps: int, c1: float, c2: float) -> list[float]:
+    """iDDPM's noise levels, rising (Karras et al. 2022, table 1): u_(j-1) = sqrt((u_j^2 + 1) /
+    max(a_(j-1) / a_j, c1) - 1), u_steps = 0, with a_j = sin^2(pi j / (2 steps (c2 + 1)))."""
+    a = [math.sin(math.pi / 2 * j / steps / (c2 + 1)) ** 2 for j in range(steps + 1)]
+    u = [0.0]
+    for j in range(steps, 0, -1):
+        u.append(math.sqrt((u[-1] ** 2 + 1) / max(a[j - 1] / a[j], c1) - 1))
+    return u[1:]
+
+
 def timesteps(steps: int) -> int:
     """The number of timesteps, which may come from a file. ValueError unless it is a whole number
     from 2 to a million."""

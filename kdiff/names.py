@@ -37,6 +37,7 @@ class Registry(MutableMapping[str, T]):
     that each implies. Other packages add things through the entry points in `group`: an entry
     point names a thing, registered under the entry point's name, or a module, whose things
     register themselves when it is imported; `adopt(registry, name, object)` replaces this rule.
+    `refused` are names that people know from elsewhere, and why nothing here has them.
     """
 
     def __init__(
@@ -44,8 +45,10 @@ class Registry(MutableMapping[str, T]):
         kind: str,
         group: str,
         adopt: Callable[[Registry[T], str, Any], None] | None = None,
+        refused: Mapping[str, str] | None = None,
     ):
         self.kind, self.group = kind, group
+        self.refused = {normalise(name): why for name, why in (refused or {}).items()}
         self._things: dict[str, T] = {}
         self._known: dict[str, Found[T]] = {}  # by normalised names; empty: to be made
         self._adopting = False
@@ -75,7 +78,10 @@ class Registry(MutableMapping[str, T]):
         raise UnknownName(self.unknown(name))
 
     def unknown(self, name: str) -> str:
-        """One line that suggests the nearest names."""
+        """One line that says why the name is refused, or suggests the nearest names."""
+        why = self.refused.get(normalise(name))
+        if why is not None:
+            return f"there is no {self.kind} {name!r:.80}: {why}"
         return unknown_name(self.kind, name, self._things, self._other_names())
 
     def all(self) -> Registry[T]:
@@ -179,11 +185,11 @@ def with_article(kind: str) -> str:
 
 
 def normalise(name: str) -> str:
-    """`DPM++ 2M` and `sample_dpmpp_2m` -> `dpmpp2m`."""
+    """`DPM++ 2M` and `sample_dpmpp_2m` -> `dpmpp2m`, `get_sigmas_karras` -> `karras`."""
     if not isinstance(name, str):
         raise TypeError(f"a name must be text, not {name!r}")
     plain = re.sub("[^a-z0-9]", "", name.lower().replace("+", "p"))
-    return plain.removeprefix("sample")
+    return plain.removeprefix("sample").removeprefix("getsigmas")
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], aliases: Iterable[str] = ()) -> str:

@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kdiff.betas import alphas_cumprod as make_alphas_cumprod
-from kdiff.betas import sigmas_of, timesteps
+from kdiff.betas import iddpm_sigmas, sigmas_of, timesteps, zero_terminal_snr
 from kdiff.counts import MOST_STEPS, finite_number, whole_number
 from kdiff.names import Registry, left_out
 from kdiff.rows import (
@@ -196,18 +196,13 @@ def _discrete(name: str, row: str, sigmas: Sequence[float], round: bool) -> Prec
 
 @_recorded
 def iddpm(c1: float = 0.001, c2: float = 0.008, steps: int = 1000, round: bool = False) -> Precond:
-    """iDDPM (Nichol & Dhariwal 2021) as in Karras et al. 2022, table 1: noise levels
-    u_(j-1) = sqrt((u_j^2 + 1) / max(a_(j-1) / a_j, c1) - 1), u_steps = 0, with
-    a_j = sin^2(pi j / (2 steps (c2 + 1))).
+    """iDDPM (Nichol & Dhariwal 2021) as in Karras et al. 2022, table 1: noise levels u_j as in
+    `kdiff.betas.iddpm_sigmas`.
 
     Table 1 takes the nearest u_j; that is `round=True`. At the u_j themselves both agree.
     """
     steps = timesteps(steps)
-    a = [math.sin(math.pi / 2 * j / steps / (c2 + 1)) ** 2 for j in range(steps + 1)]
-    u = [0.0]
-    for j in range(steps, 0, -1):
-        u.append(math.sqrt((u[-1] ** 2 + 1) / max(a[j - 1] / a[j], c1) - 1))
-    return _discrete("iddpm", "eps", u[1:], round)
+    return _discrete("iddpm", "eps", iddpm_sigmas(steps, c1, c2), round)
 
 
 def _from_alphas(prediction: str) -> Callable[..., Precond]:
@@ -215,19 +210,23 @@ def _from_alphas(prediction: str) -> Callable[..., Precond]:
         alphas_cumprod: str | Sequence[float] = "linear",
         steps: int = 1000,
         round: bool = False,
+        zero_snr: bool = False,
         **settings: float,
     ) -> Precond:
         if isinstance(alphas_cumprod, str):
             alphas_cumprod = make_alphas_cumprod(alphas_cumprod, steps, **settings)
         elif settings:
             raise ValueError(f"a list of alphas_cumprod takes no {', '.join(settings)}")
+        if zero_snr:
+            alphas_cumprod = zero_terminal_snr(alphas_cumprod)
         return _discrete(prediction, prediction, sigmas_of(alphas_cumprod), round)
 
     build.__name__ = prediction
     build.__doc__ = (
         f"A discrete variance-preserving network that predicts {prediction}. `alphas_cumprod` is "
         "a list, or linear | scaled_linear | cosine with `steps` and that schedule's settings; "
-        "c_noise is the timestep in [0, T-1], interpolated in log sigma unless `round`."
+        "c_noise is the timestep in [0, T-1], interpolated in log sigma unless `round`. With "
+        "`zero_snr` they are rescaled to zero terminal SNR."
     )
     return _recorded(build)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from kdiff.counts import finite_number, real_number, whole_number
 from kdiff.preconditioners import INFINITY, Precond, flow, precond
+from kdiff.schedules.resolution import resolution_mu
 
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 _DISCRETE = (  # the settings of `DDPMScheduler` that determine alphas_cumprod
@@ -85,7 +86,7 @@ def mu_of(config: Mapping[str, Any], tokens: int) -> float:
     low, high, first, last = (finite_number(k, config.get(k, v)) for k, v in known.items())
     if first >= last:
         raise ValueError("base_image_seq_len must be below max_image_seq_len")
-    return low + (high - low) * (tokens - first) / (last - first)
+    return resolution_mu(tokens, low, high, first, last)
 
 
 def dynamic_shift(config: Mapping[str, Any], mu: float | None) -> float:

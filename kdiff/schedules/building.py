@@ -1,108 +1,24 @@
-"""Noise schedules: decreasing lists of sigmas, Python floats, built in float64."""
+"""Grids: a schedule over a range of noise levels, with an ending."""
 
 from __future__ import annotations
 
-import inspect
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from types import ModuleType
 from typing import Any, get_args
 
 import numpy as np
 
 from kdiff.counts import MOST_STEPS, real_number, whole_number
-from kdiff.names import Registry, UnknownName, left_out
+from kdiff.names import UnknownName
 from kdiff.samplers.registry import Final
-from kdiff.samplers.vp import BETA_D, BETA_MIN, vp_sigma, vp_time
+from kdiff.schedules.registry import Schedule, find
 
 # Beyond these, squares leave float32, and Brownian paths have no octaves.
 SMALLEST_SIGMA, LARGEST_SIGMA = 1e-18, 1e18
 FINALS: tuple[Final, ...] = get_args(Final)
-
-
-def karras(n: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> np.ndarray:
-    """sigma^(1 / rho) is linear (Karras et al. 2022, eq. 5)."""
-    return np.linspace(sigma_max ** (1 / rho), sigma_min ** (1 / rho), n) ** rho
-
-
-def exponential(n: int, sigma_min: float, sigma_max: float) -> np.ndarray:
-    """ln sigma is linear: even in log SNR (Lu et al. 2022, DPM-Solver)."""
-    return np.exp(np.linspace(math.log(sigma_max), math.log(sigma_min), n))
-
-
-def polyexponential(n: int, sigma_min: float, sigma_max: float, rho: float = 1.0) -> np.ndarray:
-    """ln sigma = ln sigma_min + u^rho ln(sigma_max / sigma_min), u from 1 to 0 (k-diffusion)."""
-    return sigma_min * np.exp(np.linspace(1, 0, n) ** rho * math.log(sigma_max / sigma_min))
-
-
-def vp(
-    n: int, sigma_min: float, sigma_max: float, beta_d: float = BETA_D, beta_min: float = BETA_MIN
-) -> np.ndarray:
-    """The time of the VP SDE is linear (Song et al. 2021; Karras et al. 2022, table 1)."""
-    first, last = vp_time(sigma_max, beta_d, beta_min), vp_time(sigma_min, beta_d, beta_min)
-    return vp_sigma(np.linspace(first, last, n), beta_d, beta_min)
-
-
-def linspace(n: int, steps: int) -> np.ndarray:
-    """Timesteps from the last to the first, evenly, unrounded: DDPM's grid."""
-    return np.linspace(steps - 1, 0, n)
-
-
-def leading(n: int, steps: int, steps_offset: int = 0) -> np.ndarray:
-    """Every (steps // n)-th timestep from `steps_offset` up: DDIM's and PLMS's own grid."""
-    return np.arange(n)[::-1] * (steps // n) + float(steps_offset)
-
-
-def trailing(n: int, steps: int) -> np.ndarray:
-    """Evenly down from the last timestep, not to the first (Lin et al. 2023, table 2)."""
-    return np.round(np.arange(steps, 0, -steps / n))[:n] - 1.0
-
-
-def even(n: int, steps: int) -> np.ndarray:
-    """As trailing, but not rounded to whole timesteps: the grid of Flux's pipeline."""
-    return np.arange(n, 0, -1) * (steps / n) - 1.0
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """A function of (n, sigma_min, sigma_max), which gives `n` sigmas, or for discrete models of
-    (n, steps), which gives `n` of the timesteps 0 .. steps - 1. Its other arguments are settings,
-    with their defaults."""
-
-    function: Callable[..., np.ndarray]
-
-    def __call__(self, *args: Any, **settings: Any) -> np.ndarray:
-        return self.function(*args, **settings)
-
-    @property
-    def discrete(self) -> bool:
-        return "sigma_min" not in inspect.signature(self.function).parameters
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The settings, such as rho, and their defaults."""
-        parameters = inspect.signature(self.function).parameters.values()
-        return {p.name: p.default for p in parameters if p.default is not p.empty}
-
-    @property
-    def about(self) -> str:
-        """What the function's docstring says."""
-        return inspect.getdoc(self.function) or ""
-
-
-def _adopt(registry: Registry[Schedule], name: str, function: Any) -> None:
-    if callable(function):
-        registry.setdefault(name, Schedule(function))
-    elif not isinstance(function, ModuleType):  # which has registered its own
-        left_out(registry, name, "a schedule is a function")
-
-
-SCHEDULES: Registry[Schedule] = Registry("schedule", "kdiff.schedules", _adopt)
-for _function in (karras, exponential, polyexponential, vp, linspace, leading, trailing, even):
-    SCHEDULES[_function.__name__] = Schedule(_function)
 
 
 @dataclass(frozen=True)
@@ -138,8 +54,9 @@ def schedule(
     larger sigma_max, given here or to `kdiff.wrap` or `kdiff.load`, goes up to its table's end.
     ValueError says which argument is wrong; UnknownName if the schedule is.
     """
-    found = SCHEDULES.find(name)
+    found = find(name)
     name, grid_of = found.name, found.thing
+    settings = {**found.options, **settings}
     model = Range() if model is None else model
     low = getattr(model, "sigma_min", None) if sigma_min is None else sigma_min
     high = getattr(model, "sigma_max", None) if sigma_max is None else sigma_max
@@ -155,17 +72,12 @@ def schedule(
     numbers = _numbers(name, settings, grid_of.settings)
     try:
         if not grid_of.discrete:
-            points = steps + (final == "sigma_min")
-            with np.errstate(invalid="raise", divide="raise", over="raise"):
-                grid = grid_of(points, low, high, **numbers)
-            if not np.isfinite(grid).all() or not numbers.get("rho", 1) > 0:
-                raise ArithmeticError("its sigmas are not finite and decreasing")
-            grid[0], grid[-1] = high, (low if len(grid) > 1 else high)  # exactly, not to rounding
+            grid = _continuous(grid_of, steps, low, high, final, numbers)
         else:
             end = getattr(model, "sigma_end", None)
             high = high if sigma_max is not None or end is None else end
             table = getattr(model, "sigmas", None)
-            grid = _discrete(name, steps, table, sigma_min or 0.0, high, final, numbers)
+            grid = _discrete(found, steps, table, sigma_min or 0.0, high, final, numbers)
     except (ArithmeticError, TypeError) as error:
         raise ValueError(f"there is no {name} schedule with {settings}: {error}") from error
     sigmas = [float(s) for s in grid] + [0.0] * (final == "zero")
@@ -180,13 +92,42 @@ def _numbers(name: str, settings: Mapping[str, Any], defaults: Mapping[str, Any]
             known = ", ".join(defaults) or "none"
             raise UnknownName(f"the {name} schedule has no setting {key!r}; it has {known}")
     return {
-        key: whole_number(key, value, 0) if type(defaults[key]) is int else real_number(key, value)
+        key: _flag(key, value)
+        if type(defaults[key]) is bool
+        else whole_number(key, value, 0)
+        if type(defaults[key]) is int
+        else real_number(key, value)
         for key, value in settings.items()
     }
 
 
-def _discrete(name, steps, table, low, high, final, settings) -> np.ndarray:
+def _flag(key: str, value: Any) -> bool:
+    if value not in (True, False):
+        raise ValueError(f"{key} must be true or false, not {value!r:.80}")
+    return bool(value)
+
+
+def _continuous(
+    grid_of: Schedule, steps: int, low: float, high: float, final: Final, settings: dict[str, Any]
+) -> np.ndarray:
+    """The sigmas without a last 0. Their ends are exact, not to rounding."""
+    flow = settings.pop("flow", grid_of.flow)
+    to_end = final == "sigma_min" or grid_of.ending != "sigma_min"
+    last = 0.0 if final == "zero" and grid_of.ending == "zero" else low
+    ends = (last / (1 + last), high / (1 + high)) if flow else (last, high)
+    with np.errstate(invalid="raise", divide="raise", over="raise"):
+        grid = grid_of(steps + to_end, *ends, **settings)
+        if flow:
+            grid = grid / np.maximum(1 - grid, 1e-18)
+    if not np.isfinite(grid).all() or not settings.get("rho", 1) > 0:
+        raise ArithmeticError("its sigmas are not finite and decreasing")
+    grid[0], grid[-1] = high, (last if len(grid) > 1 else high)
+    return grid[:-1] if to_end and final == "zero" else grid
+
+
+def _discrete(found, steps, table, low, high, final, settings) -> np.ndarray:
     """A grid over the timesteps whose sigmas are from `low` to `high`."""
+    name, grid_of = found.name, found.thing
     if table is None:
         raise ValueError(f"the {name} schedule needs a discrete-time model; try karras")
     points = steps + (final == "sigma_min")
@@ -195,25 +136,26 @@ def _discrete(name, steps, table, low, high, final, settings) -> np.ndarray:
     first, end = bisect_left(table, low), bisect_right(table, high)
     if end - first < min(2, points):
         raise ValueError(f"the model has too few timesteps from sigma {low:g} to {high:g}")
+    count = end - first
     if final == "zero":
-        t = _timesteps(name, steps, end - first, len(table), settings)
-    elif name == "linspace":
-        t = linspace(steps + 1, end - first)
+        t = _timesteps(name, grid_of, steps, count, len(table), settings)
+    elif grid_of.ending == "sigma_min":
+        t = grid_of(steps + 1, count, **settings)
     else:  # leading: from timestep 1, so that the last step, to timestep 0, has a size
         settings = {"steps_offset": 1, **settings} if name == "leading" else settings
-        t = np.append(_timesteps(name, steps, end - first, len(table), settings), 0.0)
+        t = np.append(_timesteps(name, grid_of, steps, count, len(table), settings), 0.0)
         if t[-2] == 0:
             raise ValueError(f"{name} is at timestep 0 before its last step: take fewer steps")
     logs = np.interp(first + t, np.arange(len(table)), np.log(np.asarray(table)))
     return np.exp(logs)
 
 
-def _timesteps(name, n, count, of, settings) -> np.ndarray:
+def _timesteps(name, grid_of, n, count, of, settings) -> np.ndarray:
     """The timesteps of a grid over `count` timesteps of `of`. Where a grid has more points than
     these, and for leading, which begins lower anyhow, the grid over all of them is squeezed."""
     if name != "leading" and n <= count:
-        return SCHEDULES[name](n, count, **settings)
-    t = SCHEDULES[name](n, of, **settings)
+        return grid_of(n, count, **settings)
+    t = grid_of(n, of, **settings)
     return t * min(1.0, (count - 1) / max(t[0], 1.0))
 
 
