@@ -11,8 +11,10 @@ from kdiff.certificates.tolerances import TIGHT, names, needs_grid, tightened
 from kdiff.samplers import Sampler
 
 STEPS = (16, 32, 64, 128, 256)
+LATER = (64, 128, 256, 512, 1024)  # where errors of 16 steps say little
 FINER = (16, 24, 32, 48, 64, 96, 128)  # where most of those are below rounding
 BAND = 0.3
+LARGE = 0.1  # of data about 0.5 wide
 ROUNDING = 1e-12  # below it errors are of the arithmetic
 
 
@@ -24,8 +26,8 @@ def error(sampler: Sampler, options: Options, steps: int) -> float:
 
 
 def measure(sampler: Sampler, options: Options) -> Finding | None:
-    """Minus the slope of log error over log steps, from 16 steps to 256, as far as errors are above
-    rounding. Samplers that solve no ODE, or that choose their own steps, have none."""
+    """Minus the slope of log error over log steps, from 16 steps to 256, or 64 to 1024 if errors are large,
+    as far as they are above rounding. Samplers that solve no ODE, or that choose their own steps, have none."""
     ode = as_ode(sampler, options)
     if ode is None:
         return None
@@ -56,7 +58,8 @@ def measure(sampler: Sampler, options: Options) -> Finding | None:
 
 def _above_rounding(sampler: Sampler, options: Options) -> tuple[list[int], list[float]]:
     """Steps and errors, down to where rounding begins: three at least."""
-    for choice in (STEPS, FINER):
+    usual = LATER if error(sampler, options, STEPS[0]) > LARGE else STEPS
+    for choice in (usual, FINER):
         errors = {n: error(sampler, options, n) for n in choice}
         kept = list(takewhile(lambda n: errors[n] > ROUNDING, choice))  # noqa: B023
         if len(kept) >= 4:

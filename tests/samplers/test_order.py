@@ -15,19 +15,8 @@ from kdiff.certificates.problems import HUMPS, humps
 from kdiff.samplers import REGISTRY
 from kdiff.samplers.butcher import TABLEAUX
 
-<<<<<<< HEAD
 MEANS, STDS, WEIGHTS = map(np.array, (HUMPS.means, HUMPS.stds, HUMPS.weights))
 SIGMA_MAX, SIGMA_MIN = humps().high, humps().low
-=======
-# One problem for all: two humps of different height and width, from starts a quarter to a half of
-# sigma_max away, at which even the samplers of order 4 are near their asymptotic regime at 16 steps
-# and not yet at the rounding error at 256.
-MEANS, STDS, WEIGHTS = np.array([0.21, -0.21]), np.array([0.26, 0.17]), np.array([0.6, 0.4])
-STARTS = torch.linspace(-11, -5, 31, dtype=torch.float64)[:, None]
-SIGMA_MAX, SIGMA_MIN = 20.0, 0.02
-STEPS = (16, 32, 64, 128, 256)
-LATER = (64, 128, 256, 512, 1024)  # for polynomials in sigma, whose errors are a tenth at 16 steps
->>>>>>> h_sde
 BAND = 0.3
 
 # In the other variable leading terms cancel on this problem: that measures more than the order.
@@ -73,22 +62,9 @@ def measured_order(name: str, options: dict) -> float:
     return orders.measure(REGISTRY[name], REGISTRY[name].with_defaults(options)).values["measured"]
 
 
-<<<<<<< HEAD
 def test_the_solution_that_orders_are_measured_against_is_scipys():
     ends = [exact(float(x), SIGMA_MAX, SIGMA_MIN) for x in humps().starts[0]]
     assert humps().ends[0].tolist() == pytest.approx(ends, rel=1e-13, abs=1e-14)
-=======
-def measured_order(run, name: str, options: dict) -> float:
-    """Minus the slope of log mean |error| over log steps."""
-    model, ends = problem()
-    errors = []
-    for steps in LATER if name == "er_sde" else STEPS:
-        sigmas = kdiff.schedule(
-            "karras", steps, sigma_min=SIGMA_MIN, sigma_max=SIGMA_MAX, final="sigma_min"
-        )
-        errors.append((run(model, name, sigmas, STARTS, **options) - ends).abs().mean())
-    return -np.polyfit(np.log(STEPS), np.log(errors), 1)[0]  # in which LATER is as long
->>>>>>> h_sde
 
 
 @pytest.mark.parametrize(("name", "options"), SETTINGS, ids=str)
