@@ -9,6 +9,7 @@ are in `continuous` (any model), `timesteps` (models with a table of timesteps) 
 from kdiff.schedules.building import (
     FINALS,
     LARGEST_SIGMA,
+    SMALLEST_SIGMA,
     Range,
     check_sigmas,
     schedule,
@@ -22,6 +23,7 @@ __all__ = [
     "FINALS",
     "LARGEST_SIGMA",
     "SCHEDULES",
+    "SMALLEST_SIGMA",
     "Range",
     "Schedule",
     "ays",
