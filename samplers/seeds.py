@@ -13,7 +13,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from kdiff.samplers.exponential import History, second_order, step
+from kdiff.samplers.exponential import History, exact_moments, second_order, step
 from kdiff.samplers.loops import ETA, S_NOISE
 from kdiff.samplers.registry import Coroutine, Noise, Option, sampler
 
@@ -52,7 +52,8 @@ def staged(
         for i, m in enumerate([s * (t / s) ** r if r < 1 else t for r in fractions] + [t]):
             if i:
                 history = [((yield y, level), level), (d, s)]
-            y = step(x, history, s, m, second_order(s, m, 1 + bool(i), eta, midpoint_or_heun), eta)
+            weights = second_order(exact_moments(s, m, len(history), eta), midpoint_or_heun)
+            y = step(x, history, s, m, weights, eta)
             if eta:
                 n = carried(n, level, m, eta, s_noise, noise)
                 y = y + n
