@@ -19,21 +19,23 @@ import importlib.util
 import json
 import sys
 import types
-from pathlib import Path
 
 import torch
 
-OUT = Path(__file__).parents[1] / "tests/golden/k_diffusion.json"
+from golden_problem import (
+    FOLDER,
+    MODEL,
+    SIGMA_MAX,
+    SIGMA_MIN,
+    START,
+    denoise,
+    pseudo_noise,
+)
+
+OUT = FOLDER / "k_diffusion.json"
+
 # k-diffusion builds its schedules in the default dtype; in float64 they can be compared closely.
 torch.set_default_dtype(torch.float64)
-
-MODEL = {
-    "means": [[1.0, -0.5, 0.25], [-0.75, 0.5, 1.0], [0.5, 1.25, -1.0]],
-    "stds": [0.3, 0.5, 0.1],
-    "weights": [0.5, 0.3, 0.2],
-}
-START = [[0.6, -1.1, 0.9], [-1.4, 0.2, -0.3]]  # times sigma_max
-SIGMA_MIN, SIGMA_MAX = 0.02, 20.0
 
 CHURN = {"s_churn": 3.0, "s_tmin": 0.1, "s_tmax": 10.0, "s_noise": 1.1}
 ANCESTRAL = [{"eta": 0.0}, {"eta": 0.5}, {"eta": 1.0, "s_noise": 0.9}]
@@ -64,24 +66,6 @@ def load_sampling():
     package.utils = utils
     sys.modules |= {"k_diffusion": package, "k_diffusion.utils": utils}
     return importlib.import_module("k_diffusion.sampling")
-
-
-def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """E[x0 | x] of the mixture. Written out here too, so that kdiff's own is checked as well."""
-    means, stds, weights = (torch.tensor(MODEL[key]) for key in ("means", "stds", "weights"))
-    total = stds**2 + sigma[:, None] ** 2  # [N, K]
-    away = x[:, None] - means  # [N, K, d]
-    log_likelihood = -0.5 * (away**2).sum(-1) / total - 0.5 * x.shape[1] * total.log()
-    posterior = (weights.log() + log_likelihood).softmax(-1)
-    return (posterior[..., None] * (means + (stds**2 / total)[..., None] * away)).sum(1)
-
-
-def pseudo_noise(s: float, t: float) -> torch.Tensor:
-    """Stands for noise of the interval (s, t): smooth, so that rounding of s and t cannot matter,
-    and different for each interval."""
-    s, t = torch.as_tensor(s), torch.as_tensor(t)
-    index = torch.arange(1.0, len(START) * len(START[0]) + 1)
-    return torch.sin(index * (1 + s.log()) + t.log() / index).view(len(START), -1)
 
 
 def run(sampling, name: str, options: dict, sigmas: torch.Tensor) -> list | None:
@@ -137,7 +121,6 @@ def main() -> None:
         "schedules": schedules,
     }
     lines = json.dumps(golden).replace('{"name"', '\n{"name"')
-    OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(lines + "\n")
     print(f"{len(samples)} results and {len(schedules)} schedules in {OUT}")
 

@@ -6,7 +6,7 @@ corrected.
     python tools/show_mistake.py all
 
 Most measure the order of convergence on an exact ODE (tools/exact_ode.py), with kdiff's own sampler
-and its option `as_published`, which other tests hold against the peer's code. `diffusers_*` run
+and its option `as_published`. `diffusers_*` run
 diffusers, which must be installed. Some read what the peer's code computed from tests/golden.
 """
 
@@ -180,8 +180,8 @@ CASES: dict[str, Orders | Report] = {
     "skrample_rk": Orders(
         "skrample", [("published", RungeKutta4(False)), ("corrected", RungeKutta4(True))]
     ),
-    "diffusers_pndm_v": diffusers("pndm_v"),
     "diffusers_edm_3": diffusers("edm_3"),
+    "diffusers_pndm_v": diffusers("pndm_v"),
     "diffusers_ddim_linspace": diffusers("ddim_linspace"),
     "comfyui_ddim_uniform": Report("ComfyUI", ddim_uniform),
     "langevin_batch": Report("score_sde", langevin_batch),
