@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 
 from torch import Tensor
 
 from kdiff.certificates.finding import Finding
-from kdiff.certificates.problems import STANDARD, Mixture
+from kdiff.certificates.problems import STANDARD
 from kdiff.certificates.runs import Options, grid, rms, solve
+from kdiff.certificates.tolerances import names, tightened
 from kdiff.samplers import Sampler
 from kdiff.schedules import FINALS
 
 BUDGETS = (5, 10, 20, 50)
 FEW = (1, 2, 3)
+TOLERANCES = (1e-1, 1e-2, 1e-3)
+ADAPTIVE_STEPS = 20
 RUNS, NOISY_RUNS = 256, 2048
 
 
@@ -27,30 +31,33 @@ def distance(found: Tensor, data: Tensor) -> float:
     return rms(found.sort().values - data)
 
 
-def measure(sampler: Sampler, options: Options) -> Finding | None:
+def measure(sampler: Sampler, options: Options) -> Finding:
     """W2 to the data over the data's standard deviation, for as many steps as 5, 10, 20 and 50
     evaluations pay for, from all quantiles of the marginal at sigma = 80, on the default grid. The
-    flow keeps quantiles: for a sampler of the ODE this is the error of its solution, rms."""
+    flow keeps quantiles: for a sampler of the ODE this is the error of its solution, rms. Adaptive
+    samplers take what evaluations they take, at each of three tolerances, or at their own."""
+    found = {name: errors(sampler, options, name) for name in STANDARD}
+    shown = [f"{error:.2g}" for _, error in found["wide"]]
     if sampler.limit is not None:
-        return None
-    values: dict[str, list[list[float]]] = {}
-    for name, model in STANDARD.items():
-        values[name] = []
-        for budget in BUDGETS:
-            try:
-                steps = sampler.steps(budget, "zero", options)
-            except ValueError:  # not even one step
-                continue
-            values[name].append([*error(sampler, options, name, model, steps)])
-    shown = [f"{error:.2g}" for _, error in values["wide"]]
-    missing = ["-"] * (len(BUDGETS) - len(shown))
-    return Finding(" ".join(missing + shown), values)
+        shown = [f"{error} at {nfe}" for error, (nfe, _) in zip(shown, found["wide"], strict=True)]
+    return Finding(" ".join(["-"] * (len(BUDGETS) - len(shown)) + shown), found)
 
 
-def error(
-    sampler: Sampler, options: Options, name: str, model: Mixture, steps: int
-) -> tuple[int, float]:
-    """The evaluations, and the distance."""
+def errors(sampler: Sampler, options: Options, name: str) -> list[tuple[int, float]]:
+    """Evaluations, and the distance that they lead to."""
+    if sampler.limit is not None:
+        chosen = TOLERANCES if names(sampler) else TOLERANCES[:1]
+        given = [tightened(sampler, options, tolerance) for tolerance in chosen]
+        return [error(sampler, one, name, ADAPTIVE_STEPS) for one in given]
+    steps = []
+    for budget in BUDGETS:
+        with suppress(ValueError):  # which does not pay for one step
+            steps.append(sampler.steps(budget, "zero", options))
+    return [error(sampler, options, name, n) for n in steps]
+
+
+def error(sampler: Sampler, options: Options, name: str, steps: int) -> tuple[int, float]:
+    model = STANDARD[name]
     n = NOISY_RUNS if sampler.stochastic(options) else RUNS
     levels = grid(steps, model.sigma_min, model.sigma_max, "zero")
     run = solve(sampler, options, levels, model, quantiles(name, n, model.sigma_max))

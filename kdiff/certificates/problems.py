@@ -119,8 +119,8 @@ STANDARD = {
         (-1.0, 0.2, 0.9),
         (0.05, 0.1, 0.05),
         (0.3, 0.4, 0.3),
-        "three peaks, of widths far below their distances: which peak a sample goes to is decided "
-        "at sigma of about 1, where its detail is made there is almost none left to decide",
+        "three narrow peaks: which one a sample goes to is decided at sigma of about 1, and its "
+        "detail at a tenth of that",
     ),
     "wide": Mixture(
         (-0.5, 0.5),

@@ -24,6 +24,7 @@ FACE = {
     "plans": ["plan", "Plan", "schedule", "Sampler", "Option", "Modification", "UnknownName"],
     "models": ["load", "wrap", "Denoiser", "Model", "guide", "Shared", "Noise"],
     "preconditioners": ["precond", "Precond", "Coefs", "alphas_cumprod"],
+    "certificates": ["certify", "Certificate"],
     "rooms": ["analytic", "editing", "guidance", "samplers"],
 }
 NAMES = sorted(name for names in FACE.values() for name in names)
