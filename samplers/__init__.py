@@ -8,6 +8,7 @@ import kdiff.samplers.heunpp
 import kdiff.samplers.runge_kutta
 import kdiff.samplers.exponential
 import kdiff.samplers.exponential_rk
+import kdiff.samplers.singlestep
 import kdiff.samplers.adams  # noqa: F401
 
 # isort: on
