@@ -22,7 +22,8 @@ import kdiff.samplers.seeds
 import kdiff.samplers.er_sde
 import kdiff.samplers.reverse_sde
 import kdiff.samplers.langevin
-import kdiff.samplers.restart  # noqa: F401
+import kdiff.samplers.restart
+import kdiff.samplers.singlestep  # noqa: F401
 
 # isort: on
 from kdiff.names import UnknownName

@@ -60,6 +60,7 @@ def dpm_2(x: Any, s: float, t: float) -> Coroutine:
     paper="Karras et al. 2022 (EDM), algorithm 3; Lu et al. 2022 (DPM-Solver), algorithm 4",
     noise="white",
     ode={"S_churn": 0},
+    presets={"dpm_solver_2": {"alpha": 0.5, "variable": "log_sigma"}},
 )
 def rk2(
     x: Any,

@@ -25,6 +25,8 @@ def option_sets(name: str) -> list[dict]:
     return [options for i, options in enumerate(every) if options not in every[:i]]
 
 
+# These look ahead: a step also asks at the levels of the steps after it.
+LOOK_AHEAD = ("heunpp2",)
 CASES = [
     pytest.param(name, options, id=f"{name}-{options}")
     for name in REGISTRY
@@ -85,6 +87,7 @@ def test_the_steps_of_its_evaluations_are_those_of_the_grid(name, options, final
         assert 0 <= step.step - before.step <= 1
     for state in states:  # churn raises the level above its step's start, by sqrt(2) at most
         high, low = plan.sigmas[state.step : state.step + 2]
+        low = plan.sigmas[-1] if name in LOOK_AHEAD else low
         assert low <= state.sigma * (1 + 1e-12)  # the middle of a step may lie there
         assert state.sigma <= (math.inf if name == "restart" else high * math.sqrt(2))
 

@@ -42,6 +42,13 @@ SETTINGS = [
     ("dpmpp_3m", {"as_published": True}),
     ("dpmpp_3m_sde", {"eta": 0, "as_published": True}),
     *[("dpmpp_sde", {"eta": 0, "r": r}) for r in (0.25, 1.0)],
+    *[("heunpp2", o) for o in ({"slopes": 2}, {"slopes": 5}, {"as_published": True})],
+    *[("rk2", {"alpha": a, "variable": "log_sigma"}) for a in (0.25, 0.5, 1.0)],
+    *[("res_2s", {"c2": c, "solver_type": k}) for c in (0.25, 1.0) for k in ("phi_1", "phi_2")],
+    *[("res_3s", {"c2": a, "c3": b}) for a, b in ((1 / 3, 2 / 3), (0.25, 0.75), (0.4, 0.9))],
+    ("dpm_solver_3", {"r1": 0.4, "r2": 0.8}),
+    *[("dpmpp_singlestep", {"order": k}) for k in (1, 2, 3)],
+    ("dpmpp_singlestep", {"order": 2, "solver_type": "phi_2"}),
     *[("runge_kutta", {"tableau": name, "variable": v}) for name, v in TABLEAUX_IN],
 ]
 

@@ -40,6 +40,15 @@ EQUAL = [
     (("dpmpp_3m_sde", {"eta": 0}), ("dpmpp_3m", {})),
     (("dpmpp_3m_sde", {"eta": 0, "as_published": True}), ("dpmpp_3m", {"as_published": True})),
     (("dpmpp_sde", {"eta": 0, "r": 0.5}), ("dpmpp_2s_ancestral", {"eta": 0})),
+    (("res_2s", {"solver_type": "phi_1"}), ("dpmpp_2s_ancestral", {"eta": 0})),
+    (("exp_heun_2_x0_sde", {"eta": 0}), ("res_2s", {"c2": 1.0})),
+    (("rk2", {"alpha": 1.0}), ("heun", {})),
+    (("rk2", {"alpha": 1.0, "S_churn": 8}), ("heun", {"S_churn": 8})),
+    (("rk2", {"alpha": 0.5, "variable": "log_sigma", "S_churn": 8}), ("dpm_2", {"S_churn": 8})),
+    (("rk2", {"alpha": 2 / 3}), ("runge_kutta", {"tableau": "ralston2"})),
+    (("heunpp2", {"slopes": 2}), ("heun", {})),
+    (("heunpp2", {"slopes": 2, "S_churn": 8}), ("heun", {"S_churn": 8})),
+    (("dpmpp_singlestep", {"order": 1}), ("euler", {})),
     # outside of [S_tmin, S_tmax] there is no churn
     *[((name, {"S_churn": 40, "S_tmin": 100}), (name, {})) for name in ("euler", "heun", "dpm_2")],
     *[((name, {"S_churn": 40, "S_tmax": 1e-4}), (name, {})) for name in ("euler", "heun", "dpm_2")],
@@ -61,7 +70,7 @@ def test_an_ode_setting_draws_no_noise_and_another_does(name):
     s = REGISTRY[name]
     assert trace(s, SIGMAS, s.ode).noises == []
     noisy = {key: v for key, v in NOISY_SETTINGS.items() if key in s.options}
-    wanted = 4 if name == "restart" else 7
+    wanted = {"restart": 4, "dpm_fast": 2}.get(name, 7)  # dpm_fast: after blocks of three steps
     assert len(trace(s, SIGMAS, noisy).noises) >= wanted
 
 
@@ -139,6 +148,13 @@ NOISY = [
     ("er_sde", {"scaler": "sde", "order": 1}),
     *[("euler_maruyama", {"frame": frame}) for frame in ("edm", "ve", "vp")],
     *[("reverse_diffusion", {"frame": frame}) for frame in ("ve", "vp")],
+    ("rk2", {"S_churn": 8}),
+    ("heunpp2", {"S_churn": 8}),
+    ("exp_heun_2_x0_sde", {}),
+    ("exp_heun_2_x0_sde", {"eta": 0.5, "solver_type": "phi_1"}),
+    ("dpm_fast", {"eta": 1.0}),
+    ("dpmpp_singlestep", {"eta": 1.0}),
+    ("dpmpp_singlestep", {"eta": 0.5, "order": 2}),
 ]
 # Their moments do not converge with the steps: the levels and steps within are their own.
 FIXED = [("restart", {}), ("restart", {"gamma": 0.1}), ("annealed_langevin", {})]
