@@ -174,8 +174,10 @@ def plan(
         return Plan(found.sampler, options, _directed(grid, upward), name, edited, data)
 
     if nfe is not None:
-        nfe = whole_number("nfe", nfe, 1, MOST_STEPS - 1)
-        steps = found.sampler.steps(nfe if data is None else nfe + 1, final, options)
+        paid = nfe
+        if data is not None:  # the first answer is free
+            paid = 1 + whole_number(f"nfe of {found.sampler.name}", nfe, 1, MOST_STEPS - 1)
+        steps = found.sampler.steps(paid, final, options)
         if edited or hasattr(model, "evaluations"):
             steps = _paid(nfe, steps, lambda n: _network_nfe(model, in_steps(n)))
     return _suited(model, in_steps(DEFAULT_STEPS if steps is None else steps))

@@ -154,7 +154,7 @@ def test_models_that_do_not_say_enough(change, message):
         ({"first": "zero"}, "first must be analytic, or left out"),
         ({"first": "analytic", "steps": 1}, "take more steps"),
         ({"first": "analytic", "sigma_max": 2.0}, "at a sigma of 5 or more, not 2"),
-        ({"first": "analytic", "nfe": 0}, "nfe must be a whole number, at least 1"),
+        ({"first": "analytic", "nfe": 0}, "nfe of euler must be a whole number, at least 1"),
     ],
 )
 def test_plans_that_cannot_have_it(settings, message):

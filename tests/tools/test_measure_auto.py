@@ -3,11 +3,12 @@
 import pytest
 
 import kdiff
+from kdiff.guidance.questions import Questions
 from measure_auto import FD, RMSE, candidates, chosen, merged
 
 
 def line(sampler, nfe, rmse, fd=None, **planned):
-    plan = kdiff.plan(kdiff.guidance.questions.Questions(), sampler, nfe=nfe, **planned)
+    plan = kdiff.plan(Questions(), sampler, nfe=nfe, **planned)
     metrics = {RMSE: {"value": rmse, "n": 40}}
     if fd is not None:
         metrics[FD] = {"value": fd, "n": 500}
