@@ -5,7 +5,11 @@
 import kdiff.samplers.euler
 import kdiff.samplers.two_stage
 import kdiff.samplers.exponential
-import kdiff.samplers.adams  # noqa: F401
+import kdiff.samplers.adams
+import kdiff.samplers.dpm_adaptive
+import kdiff.samplers.rk_adaptive
+import kdiff.samplers.consistency
+import kdiff.samplers.parallel  # noqa: F401
 
 # isort: on
 from kdiff.names import UnknownName

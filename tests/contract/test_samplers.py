@@ -27,7 +27,8 @@ def option_sets(name: str) -> list[dict]:
 
 CASES = [
     pytest.param(name, options, id=f"{name}-{options}")
-    for name in REGISTRY
+    for name, s in REGISTRY.items()
+    if s.limit is None  # adaptive ones: test_adaptive.py
     for options in option_sets(name)
 ]
 every_case = pytest.mark.parametrize(("name", "options"), CASES)

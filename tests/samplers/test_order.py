@@ -24,7 +24,7 @@ BAND = 0.3
 
 # `lower_order_final` is left out: it lowers the order of the last steps on purpose.
 SETTINGS = [
-    *[(name, dict(s.ode)) for name, s in REGISTRY.items()],
+    *[(n, dict(s.ode)) for n, s in REGISTRY.items() if s.ode is not None and s.limit is None],
     *[(name, {"order": k}) for name in ("lms", "ipndm") for k in (1, 2, 3, 4)],
     *[("deis", {"order": k, "variable": v}) for k in (1, 2, 3, 4) for v in ("t", "log_rho", "rho")],
     *[("unipc", {"order": k, "variant": v}) for k in (1, 2, 3, 4) for v in ("bh1", "bh2")],
@@ -73,8 +73,9 @@ def test_the_order_is_the_declared_one(run, name, options):
 
 
 def test_every_sampler_and_every_order_option_is_measured():
-    assert {name for name, _ in SETTINGS} == set(REGISTRY)
-    for name, s in REGISTRY.items():
+    solvers = {n: s for n, s in REGISTRY.items() if s.ode is not None and s.limit is None}
+    assert {name for name, _ in SETTINGS} == set(solvers)
+    for name, s in solvers.items():
         orders = {options.get("order") for n, options in SETTINGS if n == name}
         if "order" in s.options:
             assert orders >= set(s.options["order"].choices), name

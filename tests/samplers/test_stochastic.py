@@ -52,11 +52,12 @@ def test_two_samplers_are_one(run, one, other, sigmas):
     close(*results)
 
 
-@pytest.mark.parametrize("name", [n for n, s in REGISTRY.items() if s.noise])
+@pytest.mark.parametrize("name", [n for n, s in REGISTRY.items() if s.noise and s.ode and s.linear])
 def test_an_ode_setting_draws_no_noise_and_another_does(name):
     s = REGISTRY[name]
     assert trace(s, SIGMAS, s.ode).noises == []
-    noisy = {"S_churn": 10} if "S_churn" in s.options else {"eta": 0.5}
+    noisy = {"S_churn": 10, "eta": 0.5, "gamma": 0.5}
+    noisy = {key: value for key, value in noisy.items() if key in s.options}
     assert len(trace(s, SIGMAS, noisy).noises) >= 7
 
 
