@@ -32,7 +32,8 @@ class TooManyEvaluations(ArithmeticError):
 @dataclass(frozen=True)
 class State:
     """One answer: at noise level `sigma`, in step `step` (from 0), `x` was denoised to `denoised`.
-    Each sample has had up to `asks` answers, which took `nfe` evaluations of the network. The last
+    Each sample has had up to `asks` answers, which took `nfe` evaluations of the network, in
+    `rounds` of answers that could all be computed at the same time. The last
     state holds the result as `x`, at the last sigma, with `step` the number of steps, the last
     `denoised` again, and `each` sample's evaluations, of which `nfe` is the most."""
 
@@ -43,6 +44,7 @@ class State:
     nfe: int
     asks: int = 0
     each: Sequence[int] = ()
+    rounds: int = 0
 
 
 def drive(
@@ -75,13 +77,14 @@ def drive(
             answer = denoise(ask.x, ask.sigma, **told)
         asked, denoised = (ask.x, answer) if grad else (ask.x.detach(), answer.detach())
         watch(denoised, step, ask.sigma)
-        yield State(step, ask.sigma, asked, denoised, count.nfe, count.asks)
+        known = (step, ask.sigma, asked, denoised, count.nfe, count.asks)
+        yield State(*known, rounds=walk.rounds)
         walk.answer(answer)
     check_like(f"{plan.sampler.name} must return", walk.result, x.shape)
     result = walk.result if grad else walk.result.detach()
     watch.result(result)
     last = (plan.steps, plan.sigmas[-1], result, denoised, count.nfe, count.asks)
-    yield State(*last, each=count.each())
+    yield State(*last, each=count.each(), rounds=walk.rounds)
 
 
 def asked_cond(cond: Conditions, ask: Ask) -> dict[str, Any]:

@@ -23,7 +23,11 @@ import kdiff.samplers.er_sde
 import kdiff.samplers.reverse_sde
 import kdiff.samplers.langevin
 import kdiff.samplers.restart
-import kdiff.samplers.singlestep  # noqa: F401
+import kdiff.samplers.singlestep
+import kdiff.samplers.dpm_adaptive
+import kdiff.samplers.rk_adaptive
+import kdiff.samplers.consistency
+import kdiff.samplers.parallel  # noqa: F401
 
 # isort: on
 from kdiff.names import UnknownName

@@ -50,8 +50,9 @@ class Walk:
     """A sampler under way: the only place from which coroutines are sent to.
 
     `ask` is what it asks now, None once it has ended; then `result` is what it returned. Where it
-    asks several things at once, `asks` has all, and they are answered in their order. Answers are
-    detached from any graph, unless `graph`, or the ask itself, says otherwise.
+    asks several things at once, `asks` has all, and they are answered in their order. `rounds`
+    counts how often it has asked, a list as one. Answers are detached from any graph, unless
+    `graph`, or the ask itself, says otherwise.
     """
 
     def __init__(self, coroutine: Coroutine, graph: bool = False):
@@ -62,6 +63,7 @@ class Walk:
         self._graph = graph
         self._answers: list[Any] = []
         self._one = True
+        self.rounds = 0
         self.asks: Sequence[Ask] = ()
         self.result: Any = None
         self._send(None)
@@ -93,6 +95,7 @@ class Walk:
             self._one = not isinstance(said, list)
             self.asks = [_as_ask(one) for one in ([said] if self._one else said)]
             if self.asks:
+                self.rounds += 1
                 return
             answer = []
         raise ValueError(f"a sampler does not end: it has yielded {MOST_EMPTY:,} empty lists")

@@ -19,6 +19,7 @@ from kdiff.driver import NonFiniteError, TooManyEvaluations
 from kdiff.files import parse_yaml
 from kdiff.messages import Unusable, one_line
 from kdiff.models import load
+from kdiff.samplers.adaptive_steps import VanishingStep
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -66,7 +67,7 @@ def network_errors(name: str) -> Iterator[None]:
         raise click.UsageError(f"{name}: {one_line(error, 300)}") from error
     except OSError as error:
         raise click.ClickException(told(error)) from error
-    except (NonFiniteError, TooManyEvaluations) as error:
+    except (NonFiniteError, TooManyEvaluations, VanishingStep) as error:
         raise click.ClickException(one_line(error, 300)) from error
     except (ValueError, TypeError, RuntimeError, AssertionError) as error:
         raise click.ClickException(f"{name}: {one_line(error, 300)}") from error

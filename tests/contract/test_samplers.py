@@ -29,7 +29,8 @@ def option_sets(name: str) -> list[dict]:
 LOOK_AHEAD = ("heunpp2",)
 CASES = [
     pytest.param(name, options, id=f"{name}-{options}")
-    for name in REGISTRY
+    for name, s in REGISTRY.items()
+    if s.limit is None  # adaptive ones: test_adaptive.py
     for options in option_sets(name)
 ]
 every_case = pytest.mark.parametrize(("name", "options"), CASES)

@@ -44,6 +44,7 @@ def grid(first: float, ratios: list[float], final: str) -> list[float]:
 def settings(s: Sampler) -> list[dict]:
     """Its presets, and every combination of choices with no, some and full noise."""
     numbers = {"eta": (0.0, 0.5, 1.0), "S_churn": (0.0, 8.0), "r": (0.25, 1.0)}
+    numbers["gamma"] = (0.0, 0.5, 1.0)
     axes = {
         key: (False, True) if option.type is bool else option.choices or numbers.get(key, ())
         for key, option in s.options.items()
@@ -53,7 +54,8 @@ def settings(s: Sampler) -> list[dict]:
     return [*every, *map(dict, s.presets.values())]
 
 
-EVERY = [pytest.param(n, o, id=f"{n}-{o}") for n, s in REGISTRY.items() for o in settings(s)]
+FIXED = {n: s for n, s in REGISTRY.items() if s.limit is None}
+EVERY = [pytest.param(n, o, id=f"{n}-{o}") for n, s in FIXED.items() for o in settings(s)]
 # These average slopes over a step, so that a step over many octaves leaves up to half of x_s.
 SLOPES = ("heun", "rk2", "dpm_2", "dpm_2_ancestral", "plms", "heunpp2")
 # Of p stages, a step over many octaves is a polynomial of degree p in its ratio: only finite.

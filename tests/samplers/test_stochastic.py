@@ -62,10 +62,16 @@ def test_two_samplers_are_one(run, one, other, sigmas):
     close(*results)
 
 
-NOISY_SETTINGS = {"S_churn": 10, "eta": 0.5, "scaler": "sde_5", "restarts": "[[3, 4, 0.1, 2]]"}
+NOISY_SETTINGS = {
+    "S_churn": 10,
+    "eta": 0.5,
+    "gamma": 0.5,
+    "scaler": "sde_5",
+    "restarts": "[[3, 4, 0.1, 2]]",
+}
 
 
-@pytest.mark.parametrize("name", [n for n, s in REGISTRY.items() if s.noise and s.ode])
+@pytest.mark.parametrize("name", [n for n, s in REGISTRY.items() if s.noise and s.ode and s.linear])
 def test_an_ode_setting_draws_no_noise_and_another_does(name):
     s = REGISTRY[name]
     assert trace(s, SIGMAS, s.ode).noises == []

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from kdiff.compat.k_diffusion._step_size import PIDStepSizeController
 from kdiff.compat.k_diffusion._steps import get_ancestral_step
 from kdiff.counts import MOST_STEPS, whole_number
 from kdiff.driver import NonFiniteError
+from kdiff.samplers.step_size import PIDStepSizeController
 
 _Evaluations = dict[str, Tensor]
 _NoiseSampler = Callable[[Tensor, Tensor], Tensor]

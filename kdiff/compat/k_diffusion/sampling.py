@@ -27,7 +27,6 @@ from kdiff.compat.k_diffusion._schedules import (
     get_sigmas_polyexponential,
     get_sigmas_vp,
 )
-from kdiff.compat.k_diffusion._step_size import PIDStepSizeController
 from kdiff.compat.k_diffusion._steps import (
     float_grid,
     get_ancestral_step,
@@ -36,6 +35,7 @@ from kdiff.compat.k_diffusion._steps import (
 )
 from kdiff.samplers import REGISTRY, Walk
 from kdiff.samplers.outline import outline
+from kdiff.samplers.step_size import PIDStepSizeController
 
 __all__ = [
     "BatchedBrownianTree",

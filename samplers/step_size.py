@@ -1,4 +1,4 @@
-"""The step sizes of an adaptive solver, with k-diffusion's signature."""
+"""How adaptive samplers choose their next step by the error of the last ones."""
 
 from __future__ import annotations
 
@@ -46,4 +46,22 @@ class PIDStepSizeController:
         accept = factor >= self.accept_safety
         self.accuracies = recent[:2] if accept else before
         self.h *= factor
+        return accept
+
+
+class Elementary:
+    """h becomes 0.9 error^(-1 / (order + 1)) h, at least a fifth and at most ten times h, and not
+    more than h right after a step that was not accepted (Hairer, Norsett & Wanner 1993, II.4, as
+    in scipy). `order` is the error estimate's."""
+
+    def __init__(self, h: float, order: int):
+        self.h, self.exponent = h, -1 / (order + 1)
+        self._rejected = False
+
+    def propose_step(self, error: float) -> bool:
+        """Whether a step with that error (1: as much as is tolerated) is accepted; changes `h`."""
+        accept = error < 1
+        factor = max(0.2, 0.9 * error**self.exponent) if error else 10.0
+        self.h *= min(factor, 1.0 if self._rejected and accept else 10.0)
+        self._rejected = not accept
         return accept
