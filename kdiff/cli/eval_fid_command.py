@@ -54,7 +54,18 @@ DEFAULT_NUM = 1000
 # Options for images that a model makes, which mean nothing for images on disk.
 OF_MODELS = {
     *("model_name", "settings", "sampler", "steps", "nfe", "schedule", "sigma_min", "sigma_max"),
-    *("rho", "final", "options", "guides", "guidance", "edits", "num", "seed", "class_label"),
+    *(
+        "rho",
+        "final",
+        "sigmas",
+        "options",
+        "guides",
+        "guidance",
+        "edits",
+        "num",
+        "seed",
+        "class_label",
+    ),
     *("negative_label", "dtype", "deterministic", *OF_PROMPTS),
 }
 

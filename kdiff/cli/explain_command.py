@@ -1,15 +1,26 @@
-"""`kdiff explain`: a sampler's traced tableau."""
+"""`kdiff explain`: a sampler's traced tableau, or schedules side by side."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
-from kdiff.cli.grid_options import CONTEXT, choose_plan, grid_options, to_json, usage_errors
+from kdiff.cli import explain_schedules as schedules
+from kdiff.cli.grid_options import (
+    CONTEXT,
+    choose_plan,
+    given_sigmas,
+    grid_options,
+    to_json,
+    usage_errors,
+)
 from kdiff.cli.modification_options import guide_options, short_form
+from kdiff.cli.outputs import check_free, writing
+from kdiff.cli.paths import UserPath
 from kdiff.guidance.questions import Questions
 from kdiff.modifications import Modification
 from kdiff.plans import Plan
@@ -20,12 +31,14 @@ MOST_STEPS = 1000
 
 
 @click.command("explain", context_settings=CONTEXT)
-@click.argument("sampler")
+@click.argument("sampler", required=False)
 @grid_options
 @guide_options
-@click.option("--json", "as_json", is_flag=True, help="The tableau with all digits, for machines.")
+@click.option("--save", type=UserPath(), help="Without SAMPLER: draw the schedules into a PNG.")
+@click.option("--json", "as_json", is_flag=True, help="All digits, for machines.")
 def command(
-    sampler: str,
+    sampler: str | None,
+    save: Path | None,
     as_json: bool,
     guides: Sequence[Modification],
     guidance: str | None,
@@ -33,7 +46,16 @@ def command(
 ) -> None:
     """Show exactly what SAMPLER computes: its order, its NFE, and each evaluation as a combination
     of the start x_T, earlier denoised images D1, D2 .. and noises n1, n2 ..; with guidance, also
-    what each evaluation asks the network."""
+    what each evaluation asks the network.
+
+    Without SAMPLER: the noise levels of a list of schedules side by side, such as --schedule
+    karras,beta --steps 10.
+    """
+    if sampler is None:
+        compare(save, as_json, [*guides, *([guidance] if guidance else [])], grid)
+        return
+    if save is not None:
+        raise click.UsageError("--save draws schedules: leave out SAMPLER")
     asked = Questions(guides=[*short_form(guidance, guides), *guides])
     plan = choose_plan(asked, sampler, **grid)
     if plan.steps > MOST_STEPS:
@@ -44,6 +66,22 @@ def command(
     with usage_errors():
         tableau = trace(plan.sampler, plan.sigmas, plan.options)
     click.echo(to_json(as_dict(plan, tableau, asked)) if as_json else text(plan, tableau, asked))
+
+
+def compare(save: Path | None, as_json: bool, guides: Sequence[Any], grid: dict[str, Any]) -> None:
+    """Show or draw the schedules of --schedule."""
+    if guides or grid["options"]:
+        raise click.UsageError("guidance and options are of a sampler: name one")
+    if save is not None:
+        if save.suffix.lower() != ".png":
+            raise click.UsageError(f"--save takes a name that ends in .png, not {save}")
+        check_free(save, overwrite=False)
+    with usage_errors("kdiff list schedules"):
+        grids = schedules.schedules_of({**grid, "sigmas": given_sigmas(grid["sigmas"])})
+    if save is not None:
+        with writing(save):
+            schedules.draw(grids, save)
+    click.echo(to_json(grids) if as_json else schedules.table(grids))
 
 
 def as_dict(plan: Plan, tableau: Tableau, asked: Questions) -> dict[str, Any]:
