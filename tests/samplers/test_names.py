@@ -36,7 +36,7 @@ def test_a_sampler_s_name(name):
 @pytest.mark.parametrize("name", dict.fromkeys(peer_names.SCHEDULES))
 def test_a_schedule_s_name(name):
     if normalise(name) in SCHEDULES.refused:
-        with pytest.raises(UnknownName, match="there is no schedule .*: "):
+        with pytest.raises(UnknownName, match=r"there is no schedule .*: "):
             kdiff.schedule(name, 3)
     else:
         assert SCHEDULES.find(name).name in SCHEDULES
