@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from kdiff.counts import MOST_STEPS, whole_number
-from kdiff.names import Registry, UnknownName, made_of_functions, normalise
+from kdiff.names import Found, Registry, UnknownName, made_of_functions, normalise
 from kdiff.options import Option, options_of, with_defaults
 from kdiff.samplers.contract import Coroutine, Noise
+from kdiff.samplers.refused import REFUSED
 
 Final = Literal["zero", "sigma_min"]
 NoiseKind = Literal["white", "brownian"]
@@ -18,7 +19,17 @@ NoiseKind = Literal["white", "brownian"]
 Count = Callable[[int, Final, Mapping[str, Any]], int]
 
 # "DPM++ 2M Karras": what A1111 and its users append to a sampler's name is its schedule.
-SCHEDULE_SUFFIXES = ("polyexponential", "exponential", "karras", "vp")
+SCHEDULE_SUFFIXES = (
+    *("polyexponential", "exponential", "karras", "vp", "sgm_uniform", "uniform", "kl_optimal"),
+    *("align_your_steps", "ays", "gits", "simple", "normal", "beta", "beta57", "laplace"),
+    *("linear_quadratic", "ddim_uniform", "bong_tangent", "trailing"),
+)
+# `k_dpmpp_2m_ka` of A1111, `dpmpp_sde_gpu` of ComfyUI, `Euler SGM` and `Heun FlowMatch` of sd.next
+_SUFFIXES: dict[str, str | None] = {
+    "": None,
+    **{normalise(name): name for name in SCHEDULE_SUFFIXES},
+    **{"ka": "karras", "gpu": None, "sgm": "trailing", "flowmatch": None},
+}
 
 
 @dataclass(frozen=True)
@@ -127,7 +138,9 @@ class Sampler:
         return super().__reduce_ex__(protocol)
 
 
-REGISTRY: Registry[Sampler] = Registry("sampler", "kdiff.samplers", made_of_functions(Sampler))
+REGISTRY: Registry[Sampler] = Registry(
+    "sampler", "kdiff.samplers", made_of_functions(Sampler), REFUSED
+)
 _BY_CALLS: Any = object()
 
 
@@ -180,17 +193,22 @@ class Resolved:
 
 def resolve(name: str) -> Resolved:
     """Find a sampler by any of its names: `dpmpp_2m`, `DPM++ 2M Karras`, `sample_dpmpp_2m`,
-    `DPMSolverMultistepScheduler`. Case, spaces and punctuation do not count.
+    `DPMSolverMultistepScheduler`, `k_dpmpp_2m_ka`. Case, spaces and punctuation do not count.
 
-    UnknownName, with the nearest names, if there is none.
+    UnknownName, with the nearest names or the reason why it is refused, if there is none.
     """
     wanted = normalise(name)
-    for suffix in ("", *SCHEDULE_SUFFIXES):
-        if not wanted.endswith(suffix):
-            continue
-        try:
-            found = REGISTRY.find(wanted.removesuffix(suffix))
-        except UnknownName:
-            continue
-        return Resolved(found.thing, found.options, suffix or None)
+    if wanted not in REGISTRY.refused:
+        for stem in dict.fromkeys((wanted, wanted.removeprefix("k"))):
+            for suffix, schedule in _SUFFIXES.items():
+                found = _found(stem.removesuffix(suffix)) if stem.endswith(suffix) else None
+                if found is not None:
+                    return Resolved(found.thing, found.options, schedule)
     raise UnknownName(REGISTRY.unknown(name))
+
+
+def _found(name: str) -> Found[Sampler] | None:
+    try:
+        return REGISTRY.find(name)
+    except UnknownName:
+        return None

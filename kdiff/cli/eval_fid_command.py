@@ -58,6 +58,7 @@ OF_MODELS = {
         "rho",
         "final",
         "first",
+        "sigmas",
         "options",
         "guides",
         "guidance",

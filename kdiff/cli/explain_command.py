@@ -1,4 +1,4 @@
-"""`kdiff explain`: a sampler's traced tableau."""
+"""`kdiff explain`: a sampler's traced tableau, or schedules side by side."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from typing import Any
 
 import click
 
-from kdiff.cli.grid_options import CONTEXT, choose_plan, grid_options, to_json, usage_errors
+from kdiff.cli import explain_schedules as schedules
+from kdiff.cli.grid_options import (
+    CONTEXT,
+    choose_plan,
+    given_sigmas,
+    grid_options,
+    to_json,
+    usage_errors,
+)
 from kdiff.cli.modification_options import guide_options, short_form
 from kdiff.cli.outputs import check_free, writing
 from kdiff.cli.paths import UserPath
@@ -25,14 +33,18 @@ MADE_FROM = ("sampler", "options", "schedule", "final", "steps")
 
 
 @click.command("explain", context_settings=CONTEXT)
-@click.argument("sampler")
+@click.argument("sampler", required=False)
 @grid_options
 @guide_options
-@click.option("--json", "as_json", is_flag=True, help="The tableau with all digits, for machines.")
-@click.option("--save", type=UserPath(dir_okay=False), help="Write the tableau: itself a sampler.")
+@click.option("--json", "as_json", is_flag=True, help="All digits, for machines.")
+@click.option(
+    "--save",
+    type=UserPath(dir_okay=False),
+    help="Write the tableau, which is itself a sampler; without SAMPLER, draw the schedules (.png).",
+)
 @click.option("--overwrite", is_flag=True, help="Replace that file, if there is one.")
 def command(
-    sampler: str,
+    sampler: str | None,
     as_json: bool,
     save: Path | None,
     overwrite: bool,
@@ -42,9 +54,16 @@ def command(
 ) -> None:
     """Show exactly what SAMPLER computes: its order, its NFE, and each evaluation as a combination
     of the start x_T, earlier denoised images D1, D2 .. and noises n1, n2 ..; with guidance, also
-    what each evaluation asks the network. SAMPLER may be the file of a tableau."""
+    what each evaluation asks the network. SAMPLER may be the file of a tableau.
+
+    Without SAMPLER: the noise levels of a list of schedules side by side, such as --schedule
+    karras,beta --steps 10.
+    """
     if save is not None:
         check_free(save, overwrite)
+    if sampler is None:
+        compare(save, as_json, [*guides, *([guidance] if guidance else [])], grid)
+        return
     asked = Questions(guides=[*short_form(guidance, guides), *guides])
     plan = choose_plan(asked, sampler, **grid)
     if plan.steps > MOST_STEPS:
@@ -58,6 +77,20 @@ def command(
             with writing(save):
                 write_tableau(save, file_of(plan, tableau))
     click.echo(to_json(as_dict(plan, tableau, asked)) if as_json else text(plan, tableau, asked))
+
+
+def compare(save: Path | None, as_json: bool, guides: Sequence[Any], grid: dict[str, Any]) -> None:
+    """Show or draw the schedules of --schedule."""
+    if guides or grid["options"] or grid["first"]:
+        raise click.UsageError("guidance, options and --first are of a sampler: name one")
+    if save is not None and save.suffix.lower() != ".png":
+        raise click.UsageError(f"--save takes a name that ends in .png, not {save}")
+    with usage_errors("kdiff list schedules"):
+        grids = schedules.schedules_of({**grid, "sigmas": given_sigmas(**grid)})
+    if save is not None:
+        with writing(save):
+            schedules.draw(grids, save)
+    click.echo(to_json(grids) if as_json else schedules.table(grids))
 
 
 def as_dict(plan: Plan, tableau: Tableau, asked: Questions) -> dict[str, Any]:

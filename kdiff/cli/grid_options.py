@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from kdiff.auto import is_auto, told
+from kdiff.cli.sigma_list import sigma_list
 from kdiff.files import to_json as to_json  # every command gets it with the rest
 from kdiff.messages import MissingSetting
 from kdiff.model_data import FIRSTS
@@ -58,7 +59,12 @@ def grid_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=int,
             help="Instead of --steps: as many steps as this many evaluations allow.",
         ),
-        click.option("--schedule", help="karras, exponential ..; see `kdiff list schedules`."),
+        click.option("--schedule", help="karras, flow:shift=3 ..; see `kdiff list schedules`."),
+        click.option(
+            "--sigmas",
+            help="Instead of all of these: the noise levels, such as 80,10,1,0, or a file of them: "
+            "a JSON list, or one a line.",
+        ),
         click.option("--sigma-min", type=float, help="Lowest noise level.  [default: the model's]"),
         click.option("--sigma-max", type=float, help="First noise level.  [default: the model's]"),
         click.option("--rho", type=float, help="Curvature of the karras schedule.  [default: 7]"),
@@ -81,12 +87,22 @@ def grid_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def choose_plan(model: Any, sampler: str, rho: float | None, options: Any, **grid: Any) -> Plan:
+def given_sigmas(sigmas: str | None, final: str | None, **grid: Any) -> list[float] | None:
+    """The grid of --sigmas, if there is one. ValueError if it is none, or if --final has a say."""
+    if sigmas is not None and final is not None:
+        raise ValueError("sigmas are the whole grid: leave out final")
+    return None if sigmas is None else sigma_list(sigmas)
+
+
+def choose_plan(
+    model: Any, sampler: str, rho: float | None, options: Any, sigmas: str | None, **grid: Any
+) -> Plan:
     """The plan that the options ask for. A line on stderr says if it begins at the model's
     sigma_max, below the end of the model's table. click.UsageError if the options make no sense."""
     settings: dict[str, Any] = {} if rho is None else {"rho": rho}
     with usage_errors():
-        made = plan(model, sampler, options=dict(map(key_value, options)), **settings, **grid)
+        levels, chosen = given_sigmas(sigmas, **grid), dict(map(key_value, options))
+        made = plan(model, sampler, options=chosen, sigmas=levels, **settings, **grid)
     if is_auto(sampler):
         click.echo(told(made, model), err=True)
     said = None if model is None else beginning(model)

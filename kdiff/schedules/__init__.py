@@ -16,7 +16,7 @@ from kdiff.schedules.building import (
 )
 from kdiff.schedules.continuous import exponential, karras, polyexponential, vp
 from kdiff.schedules.published import ays, gits, oss
-from kdiff.schedules.registry import SCHEDULES, Schedule, find
+from kdiff.schedules.registry import SCHEDULES, Schedule, find, registered
 from kdiff.schedules.timesteps import even, leading, linspace, trailing
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "linspace",
     "oss",
     "polyexponential",
+    "registered",
     "schedule",
     "trailing",
     "vp",

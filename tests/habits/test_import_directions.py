@@ -8,10 +8,10 @@ ROOT = Path(__file__).parents[2]
 TOOLS = ("counts", "interrupt", "names", "options", "plugins")  # files of kdiff/ that know nothing
 ROOMS = (
     *("certificates", "checkpoints", "classifiers", "cli", "compat", "editing", "eval"),
-    *("guidance", "networks", "samplers", "text"),
+    *("guidance", "networks", "samplers", "schedules", "text"),
 )
 BELOW_EVAL = {"tools", "samplers", "networks", "core", "guidance", "editing", "text", "checkpoints"}
-BELOW_EVAL |= {"classifiers"}
+BELOW_EVAL |= {"classifiers", "schedules"}
 
 # Of kdiff's own; what stands in no folder of its own in kdiff/ is the core.
 MAY_IMPORT = {
@@ -19,10 +19,11 @@ MAY_IMPORT = {
     "samplers": {"tools"},
     "networks": {"tools"},
     "core": BELOW_EVAL,
-    "guidance": {"tools", "core", "classifiers"},
+    "schedules": {"tools", "samplers", "core"},
+    "guidance": {"tools", "core", "schedules", "classifiers"},
     "editing": {"tools", "samplers", "core", "guidance"},
     "text": {"tools", "core"},
-    "checkpoints": {"tools", "networks", "core", "text"},
+    "checkpoints": {"tools", "networks", "core", "schedules", "text"},
     "classifiers": {"tools", "networks", "core", "checkpoints"},
     "eval": BELOW_EVAL,
     "certificates": BELOW_EVAL | {"eval"},

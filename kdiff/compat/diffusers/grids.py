@@ -21,7 +21,8 @@ from kdiff.plans import plan as make_plan
 from kdiff.preconditioners import Precond
 from kdiff.samplers import resolve
 from kdiff.samplers.registry import Final
-from kdiff.schedules import SCHEDULES, exponential, karras
+from kdiff.schedules import find
+from kdiff.schedules.continuous import beta, exponential, karras
 
 _Config = Mapping[str, Any]
 
@@ -127,18 +128,12 @@ def _scheduled(config: _Config, precond: Precond, steps: int) -> Plan:
     name, settings = chosen_schedule(config), dict(config["settings"] or {})
     name = name or next((SPACINGS[key] for key in SPACINGS if config.get(key)), None)
     final = _final(config)
-    if name is None or name == "beta" or not SCHEDULES.find(name).thing.discrete:
+    if name is None or not find(name).thing.discrete:
         for end in ("sigma_min", "sigma_max"):
             if config.get(end) is not None:
                 settings.setdefault(end, config[end])
-    elif SCHEDULES.find(name).name == "leading" and config.get("steps_offset"):
+    elif find(name).name == "leading" and config.get("steps_offset"):
         settings.setdefault("steps_offset", config["steps_offset"])
-    if name == "beta":
-        ends = {"sigma_min": precond.sigma_min, "sigma_max": precond.sigma_max} | settings
-        if len(ends) > 2:
-            raise ValueError(f"the beta schedule has no setting {list(ends)[2]!r}")
-        levels = _beta(steps + (final == "sigma_min"), **ends)
-        return _plan(config, [*levels, *[0.0] * (final == "zero")])
     return make_plan(
         precond,
         config["sampler"],
@@ -211,19 +206,10 @@ def _to_terminal(u: np.ndarray, terminal: float | None) -> np.ndarray:
 
 def _spread(config: _Config, u: np.ndarray) -> np.ndarray:
     """As many times between the same ends, spaced as the configuration says."""
-    kinds = {"karras": karras, "exponential": exponential, "beta": _beta}
+    kinds = {"karras": karras, "exponential": exponential, "beta": beta}
     for key, kind in SPACINGS.items():
         if config.get(key):
             ends = {"sigma_min": u[-1], "sigma_max": u[0]}
             ends |= {key: config[key] for key in ends if config.get(key) is not None}
             return kinds[kind](len(u), **ends)
     return u
-
-
-def _beta(n: int, sigma_min: float, sigma_max: float) -> np.ndarray:
-    """Quantiles of the beta distribution of a = b = 0.6: dense at both ends (Lee et al. 2024)."""
-    try:
-        from scipy.special import betaincinv
-    except ImportError as error:
-        raise ValueError("use_beta_sigmas needs scipy: pip install scipy") from error
-    return sigma_min + (sigma_max - sigma_min) * betaincinv(0.6, 0.6, np.linspace(1, 0, n))

@@ -1,0 +1,59 @@
+"""Schedules side by side, as a table or a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdiff.cli.lists import as_list
+from kdiff.files import whole_file
+from kdiff.plans import DEFAULT_SCHEDULE, DEFAULT_STEPS
+from kdiff.plans import plan as make_plan
+from kdiff.schedules import find
+
+Grids = Mapping[str, Sequence[float]]
+
+
+def schedules_of(grid: Mapping[str, Any]) -> Grids:
+    """The sigmas of each schedule that --schedule lists, on the grid that the other options say;
+    --rho is for those that have it. ValueError says what is wrong."""
+    names = as_list("--schedule", grid["schedule"] or DEFAULT_SCHEDULE)
+    given = {key: grid[key] for key in ("final", "sigma_min", "sigma_max", "steps", "nfe")}
+    if given["nfe"] is None and given["steps"] is None:
+        given["steps"] = DEFAULT_STEPS
+    if grid["sigmas"] is not None:
+        return {"given": make_plan(sampler="euler", sigmas=grid["sigmas"]).sigmas}
+
+    def sigmas(name: str) -> Sequence[float]:
+        has_rho = grid["rho"] is not None and "rho" in find(name).thing.settings
+        rho = {"rho": grid["rho"]} if has_rho else {}
+        return make_plan(sampler="euler", schedule=name, **given, **rho).sigmas
+
+    return {name: sigmas(name) for name in dict.fromkeys(names)}
+
+
+def table(grids: Grids) -> str:
+    """A column a schedule, a row a point."""
+    widths = {name: max(len(name), 10) for name in grids}
+    head = "  ".join(["point", *(f"{name:>{widths[name]}}" for name in grids)])
+    rows = [
+        "  ".join([f"{i:5d}", *(f"{s:{w}.4g}" for s, w in zip(row, widths.values(), strict=True))])
+        for i, row in enumerate(zip(*grids.values(), strict=True))
+    ]
+    return "\n".join([head, *rows])
+
+
+def draw(grids: Grids, path: Path) -> None:
+    """sigma by point, on a logarithmic axis; a last 0 has no place there."""
+    from matplotlib.figure import Figure  # slow to import
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for name, sigmas in grids.items():
+        axes.plot([s for s in sigmas if s > 0], marker="o", markersize=3, label=name)
+    axes.set(xlabel="point", ylabel="sigma", yscale="log")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)
