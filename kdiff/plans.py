@@ -1,101 +1,30 @@
-"""A plan: which sampler, with which options, on which grid."""
+"""`kdiff.plan`: names to a `Plan`."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from kdiff.auto import choice, is_auto
 from kdiff.counts import MOST_STEPS, whole_number
-from kdiff.editing import EDITS, edited_levels, guiding
+from kdiff.editing import EDITS, guiding
 from kdiff.guidance import guided, suited
-from kdiff.model_data import First, first_of, first_record
+from kdiff.model_data import First, first_of
 from kdiff.modifications import Modification, all_chosen
 from kdiff.options import Option
-from kdiff.samplers import Sampler, UnknownName, resolve
-from kdiff.samplers.first import Gaussian, analytic_first
-from kdiff.samplers.outline import Outline, outline
+from kdiff.planned import Plan as Plan
+from kdiff.planned import network_nfe
+from kdiff.samplers import Resolved, Sampler, UnknownName, resolve
+from kdiff.samplers.first import Gaussian
 from kdiff.samplers.registry import Final
-from kdiff.samplers.replay import needs_mean, replaying
 from kdiff.schedules import FINALS, check_sigmas
 from kdiff.schedules import schedule as make_schedule
-from kdiff.tableau_files import PREFIX, TableauFile, by_budget, read_tableau, tableau_path
+from kdiff.tableau_files import tableau_path
+from kdiff.tableau_plans import leave_out, replayed
 
 DEFAULT_SAMPLER, DEFAULT_STEPS, DEFAULT_SCHEDULE = "dpmpp_2m", 20, "karras"
 DROWNED = 10  # above so many spreads of the data, what a Gaussian does not say of D is small
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Which sampler with which options on which grid, what edits its course (see
-    `kdiff.editing`), and what gives its first answer in place of the network, if anything does: all
-    that `sample` needs beside the model. The grid of an inversion rises."""
-
-    sampler: Sampler
-    options: Mapping[str, Any]
-    sigmas: Sequence[float]
-    schedule: str
-    edits: Sequence[Modification] = ()
-    first: Gaussian | None = None
-    tableau: Mapping[str, Any] | None = None  # what records say of the file that the sampler is
-
-    @property
-    def solver(self) -> Sampler:
-        """The sampler as it runs: without its first ask if `first` answers that."""
-        if self.first is None:
-            return self.sampler
-        return analytic_first(self.sampler, self.first, self.sigmas[0])
-
-    @property
-    def final(self) -> Final:
-        """Where the grid ends."""
-        return "zero" if self.sigmas[-1] == 0 else "sigma_min"
-
-    @property
-    def steps(self) -> int:
-        """The number of intervals of the grid."""
-        return len(self.sigmas) - 1
-
-    @property
-    def limit(self) -> int | None:
-        """The most evaluations of an adaptive sampler: its option `limit`, if it has one."""
-        limit = self.sampler.limit
-        return limit if limit is None else self.options.get("limit", limit)
-
-    @cached_property
-    def outline(self) -> Outline | None:
-        """What the sampler will ask and draw, without edits; None if it is adaptive."""
-        return outline(self.solver, self.sigmas, self.options)
-
-    @cached_property
-    def levels(self) -> Sequence[float] | None:
-        """The noise level of each evaluation, in order; None if only the run will tell."""
-        return edited_levels(self)
-
-    @property
-    def nfe(self) -> int | None:
-        """The number of evaluations of the denoiser, exactly; None if only the run will tell."""
-        return None if self.levels is None else len(self.levels)
-
-    def record(self) -> dict[str, Any]:
-        """All of it as plain values, for results to carry."""
-        edits = {"edits": [edit.record() for edit in self.edits]} if self.edits else {}
-        return {
-            "sampler": self.sampler.name,
-            "options": dict(self.options),
-            "schedule": self.schedule,
-            "final": self.final,
-            "steps": self.steps,
-            "nfe": self.nfe,
-            "sigmas": list(self.sigmas),
-            **edits,
-            **({"first": first_record(self.first)} if self.first else {}),
-            **({"tableau": dict(self.tableau)} if self.tableau else {}),
-        }
 
 
 def plan(
@@ -134,27 +63,20 @@ def plan(
     path, edited = tableau_path(sampler), all_chosen(EDITS, edits)
     if path is not None or is_auto(sampler):
         chosen = {"schedule": schedule, "sigmas": sigmas, "final": final, "first": first}
+        chosen["upward"] = upward or None
         ends = {"sigma_min": sigma_min, "sigma_max": sigma_max}
         said = {**chosen, "options": options or None, **settings}
         if path is None:
-            _leave_out("auto chooses the whole plan", said)
+            leave_out("auto chooses the whole plan", said)
             return _automatic(model, steps, nfe, ends, edited)
         own = f"{path} is a tableau, with a grid of its own"
-        _leave_out(own, {"steps": steps, **ends, **said})
-        return _suited(model, _replayed(model, path, own, nfe, edited))
+        leave_out(own, {"steps": steps, **ends, **said})
+        return _suited(model, replayed(model, path, own, nfe, edited))
     found, data = resolve(sampler), first_of(model, first)
-    final = "sigma_min" if upward else "zero" if final is None else final
     if upward:
-        if first is not None:
-            raise ValueError("a run upward begins where the data are: leave out first")
-        options = {**_ode_settings(found.sampler), **(options or {})}
-    options = found.sampler.with_defaults({**found.options, **(options or {})})
-    if upward and found.sampler.stochastic(options):
-        settings_of = ", ".join(f"{k} = {v}" for k, v in _ode_settings(found.sampler).items())
-        raise ValueError(f"{found.sampler.name} runs upward without noise only: {settings_of}")
-    for key in settings:
-        if key in found.sampler.options:
-            raise UnknownName(f"{key} is an option of {found.sampler.name}: give it in options")
+        leave_out("a run upward begins where the data are", {"first": first})
+    options = _options(found, options or {}, settings, upward)
+    final = "sigma_min" if upward else "zero" if final is None else final
     if final not in FINALS:
         raise ValueError(f"final must be zero or sigma_min, not {final!r}")
     if sum(given is not None for given in (steps, nfe, sigmas)) > 1:
@@ -179,7 +101,7 @@ def plan(
             paid = 1 + whole_number(f"nfe of {found.sampler.name}", nfe, 1, MOST_STEPS - 1)
         steps = found.sampler.steps(paid, final, options)
         if edited or hasattr(model, "evaluations"):
-            steps = _paid(nfe, steps, lambda n: _network_nfe(model, in_steps(n)))
+            steps = _paid(nfe, steps, lambda n: network_nfe(model, in_steps(n)))
     return _suited(model, in_steps(DEFAULT_STEPS if steps is None else steps))
 
 
@@ -188,13 +110,6 @@ def sampler_options(name: str) -> Mapping[str, Option]:
     if tableau_path(name) is not None or is_auto(name):
         return {}
     return resolve(name).sampler.options
-
-
-def _leave_out(why: str, said: Mapping[str, Any]) -> None:
-    """ValueError if any of these is given."""
-    for key, value in said.items():
-        if value is not None:
-            raise ValueError(f"{why}: leave out {key}")
 
 
 def _automatic(
@@ -209,46 +124,20 @@ def _automatic(
     return plan(model, chosen.sampler, steps=steps, nfe=nfe, edits=edited, **ends, **settings)
 
 
-def _replayed(
-    model: Any, path: Path, own: str, nfe: int | None, edited: Sequence[Modification]
-) -> Plan:
-    """The plan of a tableau, or of the largest in a folder that `nfe` evaluations pay for."""
-    if not path.is_dir():
-        _leave_out(own, {"nfe": nfe})
-        return _replay(model, read_tableau(path), edited)
-    files = by_budget(path)
-    there = ", ".join(map(str, sorted(files)))
-    if nfe is None:
-        raise ValueError(
-            f"{path} has tableaux for several numbers of evaluations: give nfe, of {there}"
-        )
-    nfe = whole_number("nfe", nfe, 1, MOST_STEPS)
-    for asks, file in files.items():
-        found = read_tableau(file)
-        if found.tableau.nfe != asks:
-            raise ValueError(f"{file} has {found.tableau.nfe} asks, not {asks} as its name says")
-        made = _replay(model, found, edited)
-        if _network_nfe(model, made) <= nfe:
-            return made
-    raise ValueError(f"{path} has no tableau that nfe = {nfe} pays for: it has {there}")
-
-
-def _replay(model: Any, file: TableauFile, edited: Sequence[Modification]) -> Plan:
-    record: dict[str, Any] = {"sha256": file.sha256}
-    mean = 0.0
-    if needs_mean(file.tableau):
-        data = first_of(model, "analytic")
-        assert data is not None
-        mean, record["mean"] = data.mean, first_record(data)["mean"]
-    sampler = replaying(
-        f"{PREFIX}{file.name}",
-        file.tableau,
-        file.sigmas,
-        noise=file.noise,
-        mean=mean,
-        paper=f"a tableau of {(file.source or {}).get('sampler', 'unknown origin')!s:.80}",
-    )
-    return Plan(sampler, {}, file.sigmas, "tableau", edited, tableau=record)
+def _options(
+    found: Resolved, given: Mapping[str, Any], settings: Mapping[str, Any], upward: bool
+) -> dict[str, Any]:
+    """All of the sampler's. Upward they are by default those of a solver of the ODE."""
+    sampler = found.sampler
+    usual = {**found.options, **(_ode_settings(sampler) if upward else {})}
+    options = sampler.with_defaults({**usual, **given})
+    if upward and sampler.stochastic(options):
+        without = ", ".join(f"{key} = {value}" for key, value in _ode_settings(sampler).items())
+        raise ValueError(f"{sampler.name} runs upward without noise only: {without}")
+    for key in settings:
+        if key in sampler.options:
+            raise UnknownName(f"{key} is an option of {sampler.name}: give it in options")
+    return options
 
 
 def _ode_settings(sampler: Sampler) -> Mapping[str, Any]:
@@ -287,14 +176,6 @@ def _check_first(plan: Plan, data: Gaussian) -> None:
         )
     if plan.nfe == 0:
         raise ValueError("first=analytic answers the only ask of this plan: take more steps")
-
-
-def _network_nfe(model: Any, plan: Plan) -> int:
-    """The evaluations of the network. ValueError if only the run will tell."""
-    if plan.levels is None:
-        raise ValueError("the number of evaluations is not known before the run: give steps")
-    each = getattr(model, "evaluations", None)
-    return len(plan.levels) if each is None else sum(map(each, plan.levels))
 
 
 def _paid(nfe: int, steps: int, cost: Callable[[int], int]) -> int:

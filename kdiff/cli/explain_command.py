@@ -40,7 +40,7 @@ MADE_FROM = ("sampler", "options", "schedule", "final", "steps")
 @click.option(
     "--save",
     type=UserPath(dir_okay=False),
-    help="Write the tableau, which is itself a sampler; without SAMPLER, draw the schedules (.png).",
+    help="Write the tableau, itself a sampler; without SAMPLER, draw the schedules (.png).",
 )
 @click.option("--overwrite", is_flag=True, help="Replace that file, if there is one.")
 def command(
