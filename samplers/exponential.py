@@ -194,6 +194,8 @@ def dpmpp_3m_sde(
     "dpmpp_km",
     order=lambda o: min(o["order"], 2) if o["lower_order_final"] else o["order"],
     paper="Lu et al. 2022 (DPM-Solver++), sections 4 and 5; Hochbruck & Ostermann 2011, eq. 2.4",
+    strong=1,
+    weak=2,
     noise="brownian",
     ode={"eta": 0},
     aliases=("DPM++ kM", "exponential_adams", "exponential_adams_x0", "xEABSampler"),

@@ -1,5 +1,5 @@
-"""The pseudo linear multistep family on eps = dx/dsigma: iPNDM and PLMS, with the coefficients of an
-even grid on any, and iPNDM_v, with those of the grid itself."""
+"""The pseudo linear multistep family on eps = dx/dsigma: iPNDM and PLMS, with the coefficients of
+an even grid on any, and iPNDM_v, with those of the grid itself."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def published_ipndm_v(at: Sequence[float], t: float) -> list[float]:
 
 @sampler(
     "ipndm_v",
-    order=lambda o: min(o["order"], 1) if o["as_published"] else o["order"],
+    order=lambda o: 1 if o["as_published"] and o["order"] == 4 else o["order"],
     paper="Zhang & Chen 2023 (DEIS), iPNDM with variable steps, as in diff-sampler (Zhou et al.)",
 )
 def ipndm_v(
@@ -88,7 +88,7 @@ def ipndm_v(
     sigmas: Sequence[float],
     *,
     order: Annotated[Literal[1, 2, 3, 4], Option("how many noise predictions are combined")] = 4,
-    as_published: Annotated[bool, Option("with the slips of the authors' code: order 1")] = False,
+    as_published: Annotated[bool, Option("the authors' code: 4 is order 1")] = False,
 ) -> Coroutine:
     """Variable-step Adams-Bashforth: x_t = x_s + sum_i c_i eps_i, eps a polynomial in sigma.
     This is `deis` with variable=rho, and `lms` except in a step to zero, which is Euler's."""

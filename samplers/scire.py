@@ -86,7 +86,7 @@ def scire3(
     m: Annotated[int, TERMS] = 3,
     as_published: Annotated[bool, Option("r_2 for its square, as in the authors' code")] = False,
 ) -> Coroutine:
-    """x_2 = x_s + r_2 h e_s + (r_2 h)^2 F_1' / 2 at s + r_2 h, and x_t = x_s + h e_s + h^2 F_2' / 2,
+    """x_2 = x_s + r_2 h e_s + (r_2 h)^2 F_1' / 2 at s + r_2 h, x_t = x_s + h e_s + h^2 F_2' / 2,
     with F_i' from the evaluations at s + r_i h, r = 1/3, 2/3. Order 1 as the paper has it, as with
     `scire2`; m = 1 is Heun's method of order 3."""
     for s, t in pairwise(sigmas):

@@ -106,7 +106,7 @@ def velocity_adams(
 
 
 def published_reab_scale(s: float, t: float) -> float:
-    """azula's sqrt(alpha_t^2 + sigma_s^2) in place of sqrt(alpha_t^2 + sigma_t^2), for alpha = 1."""
+    """azula has sqrt(alpha_t^2 + sigma_s^2) for sqrt(alpha_t^2 + sigma_t^2); for alpha = 1."""
     return math.hypot(1, s)
 
 

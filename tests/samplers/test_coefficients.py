@@ -1,6 +1,7 @@
 """The moment solver, against quadrature and the coefficients in textbooks."""
 
 import math
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
@@ -13,6 +14,7 @@ from kdiff.samplers.coefficients import coefficients, combine, moments, orders
 from kdiff.samplers.exponential import exact_moments
 
 NODES = [0.0, -0.7, -1.1, -3.2]
+LONG = [0.0, -0.8, -1.5, -2.7, -3.6, -4.4, -5.9, -6.5, -7.2, -8.8]
 # Adams-Bashforth
 TEXTBOOK = [
     [1],
@@ -57,6 +59,20 @@ def test_polynomials_are_integrated_exactly(k, h):
     assert combine(c, [p(u) for u in NODES]) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("k", range(5, 11))
+@pytest.mark.parametrize("h", [0.1, 2.0])
+def test_high_polynomials_are_integrated_exactly(k, h):
+    """As UniPC of order 9 needs it, whose corrector combines ten."""
+    c = coefficients(LONG[:k], moments(lambda u: h * np.exp(h * (u - 1)), k))
+    p = np.polynomial.Polynomial.fromroots(np.linspace(-2, 1.5, k - 1))
+    nodes, weights = np.polynomial.legendre.leggauss(40)
+    u = (nodes + 1) / 2
+    expected = float(weights / 2 @ (h * np.exp(h * (u - 1)) * p(u)))
+    size = sum(abs(a * p(u)) for a, u in zip(c, LONG, strict=False))
+    assert sum(c) == pytest.approx(-math.expm1(-h), rel=1e-7)
+    assert combine(c, [p(u) for u in LONG]) == pytest.approx(expected, abs=1e-10 * size)
+
+
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_a_polynomial_of_higher_degree_is_not(k):
     c = coefficients(NODES[:k], moments(np.ones_like, k))
@@ -71,6 +87,19 @@ def test_coefficients_keep_the_order_of_the_nodes():
 @pytest.mark.parametrize("k", [1, 2, 3, 4])
 def test_adams_bashforth(k):
     assert adams_bashforth(k) == pytest.approx(TEXTBOOK[k - 1], rel=1e-13)
+
+
+@pytest.mark.parametrize("k", range(1, 10))
+def test_adams_bashforth_by_backward_differences(k):
+    """sum_j gamma_j nabla^j with gamma_0 = 1, sum_(i <= j) gamma_i / (j + 1 - i) = 1 (Hairer,
+    Norsett & Wanner 1993, III.1.7), in fractions."""
+    gammas: list[Fraction] = []
+    for j in range(k):
+        gammas.append(1 - sum(g / (j + 1 - i) for i, g in enumerate(gammas)))
+    expected = [
+        float(sum(g * (-1) ** i * math.comb(j, i) for j, g in enumerate(gammas))) for i in range(k)
+    ]
+    assert adams_bashforth(k) == pytest.approx(expected, rel=1e-8)
 
 
 def test_variable_step_adams_of_order_2():

@@ -44,6 +44,7 @@ def grid(first: float, ratios: list[float], final: str) -> list[float]:
 def settings(s: Sampler) -> list[dict]:
     """Its presets, and every combination of choices with no, some and full noise."""
     numbers = {"eta": (0.0, 0.5, 1.0), "S_churn": (0.0, 8.0), "r": (0.25, 1.0)}
+    numbers |= {"order": (1, 2, 3, 4, 9), "tau": (0.0, 1.0), "m": (1, 3), "stages": (3, 50)}
     numbers["gamma"] = (0.0, 0.5, 1.0)
     axes = {
         key: (False, True) if option.type is bool else option.choices or numbers.get(key, ())

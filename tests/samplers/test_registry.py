@@ -158,6 +158,12 @@ def test_the_table_of_evaluations():
             None,
         ),
         ("IPNDMScheduler", "ipndm", {}, None),
+        ("res_multistep", "dpmpp_2m", {"solver_type": "heun"}, None),
+        ("res_multistep_ancestral", "dpmpp_2m_sde", {"solver_type": "heun"}, None),
+        ("res_3m", "dpmpp_3m", {}, None),
+        ("exponential_adams", "dpmpp_km", {}, None),
+        ("exponential_adams_eps", "deis", {}, None),
+        ("REABSampler", "reab", {}, None),
         ("DPMSolverSDEScheduler", "dpmpp_sde", {}, None),
     ],
 )

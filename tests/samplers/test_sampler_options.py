@@ -47,10 +47,10 @@ def test_options_are_parsed(name, key, given, parsed):
             for v in (-1, math.nan, None, "1,5", "x", 10**400)
         ],
         *[
-            ("lms", "order", v, "1 or 2 or 3 or 4")
-            for v in (0, 5, 2.5, "2.5", "two", math.nan, True, math.inf)
+            ("lms", "order", v, "a whole number from 1 to 9")
+            for v in (0, 10, 2.5, "2.5", "two", math.nan, True, math.inf)
         ],
-        *[("unipc", "variant", v, "bh1 or bh2") for v in ("bh3", "", None, 1)],
+        *[("unipc", "variant", v, "bh1 or bh2 or vary_coeff") for v in ("bh3", "", None, 1)],
         *[("dpmpp_3m", "as_published", v, "true or false") for v in ("maybe", 2, None, "")],
         ("dpmpp_sde", "r", 0, "a number from 0.05 to 1"),
     ],

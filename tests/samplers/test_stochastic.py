@@ -26,6 +26,7 @@ def close(a, b, tolerance: float = 1e-12) -> None:
 
 # --- what they reduce to ---
 
+FULL = {"lower_order_final": False}
 EQUAL = [
     (("euler_ancestral", {"eta": 0}), ("euler", {})),
     (("ddim", {"eta": 0}), ("euler", {})),
@@ -49,6 +50,29 @@ EQUAL = [
     (("heunpp2", {"slopes": 2}), ("heun", {})),
     (("heunpp2", {"slopes": 2, "S_churn": 8}), ("heun", {"S_churn": 8})),
     (("dpmpp_singlestep", {"order": 1}), ("euler", {})),
+    (("dpmpp_km", {"order": 2}), ("dpmpp_2m", {"solver_type": "heun"})),
+    (("dpmpp_km", {"order": 3}), ("dpmpp_3m", {})),
+    (("dpmpp_km", {"order": 2, "eta": 0.5}), ("dpmpp_2m_sde", {"solver_type": "heun", "eta": 0.5})),
+    (
+        ("dpmpp_km", {"order": 4}),
+        ("unipc", {"order": 4, "corrector": False, "variant": "vary_coeff"}),
+    ),
+    (("unipc", {"order": 1, "corrector": False}), ("euler", {})),
+    (("dpm_solver_multistep", {"solver_type": "heun"}), ("deis", {"order": 2})),
+    (("dpm_solver_multistep", {"solver_type": "heun", "order": 3}), ("deis", {})),
+    (("ipndm_v", {}), ("deis", {"order": 4, "variable": "rho"})),
+    (("stork4", {}), ("velocity_adams", {"order": 3})),
+    *[
+        (
+            ("sa_solver", {"tau": 0, "predictor_order": k, "corrector_order": k + 1} | FULL),
+            ("unipc", {"order": k, "variant": "vary_coeff"}),
+        )
+        for k in (2, 4)
+    ],
+    (
+        ("sa_solver", {"corrector_order": 0, "tau_min": 0, "tau_max": 100} | FULL),
+        ("dpmpp_3m_sde", {}),
+    ),
     # outside of [S_tmin, S_tmax] there is no churn
     *[((name, {"S_churn": 40, "S_tmin": 100}), (name, {})) for name in ("euler", "heun", "dpm_2")],
     *[((name, {"S_churn": 40, "S_tmax": 1e-4}), (name, {})) for name in ("euler", "heun", "dpm_2")],
@@ -68,6 +92,8 @@ NOISY_SETTINGS = {
     "gamma": 0.5,
     "scaler": "sde_5",
     "restarts": "[[3, 4, 0.1, 2]]",
+    "tau_min": 0,
+    "tau_max": 100,
 }
 
 
@@ -140,6 +166,9 @@ NOISY = [
     ("dpmpp_2s_ancestral", {}),
     ("dpmpp_sde", {}),
     ("dpmpp_sde", {"eta": 0.5, "r": 0.3}),
+    ("dpmpp_km", {"eta": 1.0}),
+    *[(f"sa_solver{again}", {"tau_min": 0, "tau_max": 100}) for again in ("", "_pece")],
+    ("sa_solver", {"tau": 0.5, "tau_min": 0, "tau_max": 100, "simple_order_2": True} | FULL),
     ("dpmpp_2m_sde", {}),
     ("dpmpp_2m_sde", {"eta": 0.5, "solver_type": "heun"}),
     ("dpmpp_3m_sde", {}),
