@@ -13,6 +13,8 @@ DEFAULT = "default"
 # What samplers whose default is the ODE call the noise that they add, and how much is certified.
 NOISY = {"S_churn": 8.0, "eta": 1.0}
 
+MOST_ORDER = 6  # of an option that is called so: higher ones cannot be measured
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -52,7 +54,7 @@ def choices(option: Option) -> list[Any]:
     if option.choices:
         return list(option.choices)
     if option.name == "order" and option.low is not None and option.high is not None:
-        return list(range(int(option.low), int(option.high) + 1))
+        return list(range(int(option.low), min(int(option.high), MOST_ORDER) + 1))
     return []
 
 

@@ -28,7 +28,7 @@ from kdiff.files import whole_file
 @click.option("--html", "html_file", type=UserPath(), help="Write one page with curves here.")
 @click.option(
     "--against",
-    type=UserPath(),
+    type=UserPath(exists=True, dir_okay=False),
     help="Fail on anything that is worse than in this file, which --json wrote.",
 )
 @click.option("--jobs", type=click.IntRange(1), help="Processes.  [default: one a core]")

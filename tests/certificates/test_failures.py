@@ -79,7 +79,7 @@ def beyond_its_limit(x, sigmas):
     ("sampler", "words"),
     [
         (not_second_order, "its order is 0.99 ± 0.00, not 2"),
-        (not_two_calls, "8 steps to zero take 8 evaluations, not 15"),
+        (not_two_calls, "8 steps to zero take 8 evaluations, not 14"),
         (growing, "times as large as the data"),
         (of_the_batch, "depends on the batch that a seed is in"),
         (of_the_generator, "on more than the seed"),

@@ -71,7 +71,7 @@ def test_a_plug_in_is_certified_and_told_what_is_wrong(plug_in, tmp_path):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["eulr"], "did you mean euler?"),
+        (["eulr"], "did you mean euler"),
         (["euler", "--against", "none.json"], "none.json"),
         (["euler", "--against", "other.json"], "write it with kdiff certify --json FILE"),
         (["euler", "--html", "other.json"], "other.json exists"),
