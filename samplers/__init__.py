@@ -11,6 +11,7 @@ import kdiff.samplers.er_sde
 import kdiff.samplers.reverse_sde
 import kdiff.samplers.langevin
 import kdiff.samplers.restart
+import kdiff.samplers.analytic_dpm
 import kdiff.samplers.adams  # noqa: F401
 
 # isort: on
