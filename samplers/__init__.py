@@ -27,7 +27,8 @@ import kdiff.samplers.singlestep
 import kdiff.samplers.dpm_adaptive
 import kdiff.samplers.rk_adaptive
 import kdiff.samplers.consistency
-import kdiff.samplers.parallel  # noqa: F401
+import kdiff.samplers.parallel
+import kdiff.samplers.analytic_dpm  # noqa: F401
 
 # isort: on
 from kdiff.names import UnknownName

@@ -1,5 +1,5 @@
-"""Ancestral samplers that split the noise in the time of a rectified flow, tau = sigma / (1 + sigma),
-as ComfyUI does for such models (its RF forms)."""
+"""Ancestral samplers that split the noise in the time of a rectified flow, tau = sigma /
+(1 + sigma), as ComfyUI does for such models (its RF forms)."""
 
 from __future__ import annotations
 

@@ -9,6 +9,8 @@ from kdiff.samplers.contract import Ask
 from kdiff.samplers.registry import Coroutine, Noise, Option, sampler
 from kdiff.samplers.steps import eps
 
+TINY = 1e-12  # next to 1
+
 
 def moved(x: Any, e: Any, s: float, step: Any, n: Any) -> Any:
     """x + step s^2 score + s sqrt(2 step) n, with the noise prediction e = -s score."""
@@ -24,8 +26,9 @@ def squares(x: Any) -> Any:
 def corrected(x: Any, d: Any, s: float, snr: float, shrink: float, n: Any) -> Any:
     """One step of Song et al. 2021, algorithm 4 (5 with `shrink`, their alpha, below 1):
     x + step score + sqrt(2 step) n, step = 2 shrink (snr |n| / |score|)^2."""
-    e = eps(x, d, s)
-    return moved(x, e, s, 2 * shrink * snr**2 * squares(n) / squares(e), n)
+    e, of_noise = eps(x, d, s), squares(n)
+    of_score = squares(e) + TINY * of_noise  # where D is x to rounding, there is no score
+    return moved(x, e, s, 2 * shrink * snr**2 * of_noise / of_score, n)
 
 
 @sampler(

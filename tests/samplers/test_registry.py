@@ -96,6 +96,13 @@ def test_steps_is_the_inverse_of_nfe(name, final):
         s.steps(least - 1, final)
 
 
+def test_restarts_cost_what_is_published():
+    """43 evaluations on CIFAR-10, in 18 steps, and 203 on ImageNet-64, in 36 (Xu et al. 2023)."""
+    s = REGISTRY["restart"]
+    for name, steps, nfe in [("Restart CIFAR-10", 18, 43), ("Restart ImageNet-64", 36, 203)]:
+        assert s.nfe(steps, "zero", s.presets[name]) == nfe
+
+
 def test_the_table_of_evaluations():
     """k-diffusion's Heun and DPM2 take 2 n - 1 for n steps down to zero; PLMS n + 1."""
     for name in ("heun", "dpm_2", "dpmpp_2s_ancestral", "dpmpp_sde", "dpm_2_ancestral"):
@@ -165,6 +172,11 @@ def test_the_table_of_evaluations():
         ("exponential_adams_eps", "deis", {}, None),
         ("REABSampler", "reab", {}, None),
         ("DPMSolverSDEScheduler", "dpmpp_sde", {}, None),
+        ("ER SDE", "er_sde", {}, None),
+        ("seeds_2", "seeds_2", {}, None),
+        ("sample_euler_ancestral_RF", "euler_ancestral_flow", {}, None),
+        ("Restart", "restart", {}, None),
+        ("Restart CIFAR-10", "restart", REGISTRY["restart"].presets["Restart CIFAR-10"], None),
     ],
 )
 def test_names(name, sampler, options, schedule):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import kdiff
 from kdiff.samplers import REGISTRY, UnknownName
 
 
@@ -77,3 +78,23 @@ def test_an_unknown_option_suggests_the_nearest(name, key, hint):
 
 def test_the_case_of_an_option_does_not_count():
     assert REGISTRY["heun"].with_defaults({"s_churn": 3, "S_NOISE": 2})["S_churn"] == 3.0
+
+
+BAD = "[[3, 2, 0.3, 0.14]]", "[[1, 2, 0.1, 0.3]]", "[[3, 2.5, 0.1, 0.3]]", "[3, 2]", "{", "7"
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        *[("restart", {"restarts": bad}, r"restarts must be \[\[points, times") for bad in BAD],
+        *[("analytic_dpm", {"gammas": bad}, "gammas must be") for bad in ("[1]", "{", "[[0, 1]]")],
+        ("seeds_3", {"r_1": 0.7}, "seeds_3 needs r_1 below r_2, not r_1=0.7"),
+    ],
+    ids=str,
+)
+def test_options_that_do_not_go_together_are_refused_when_the_plan_is_outlined(
+    name, options, message
+):
+    plan = kdiff.plan(sampler=name, steps=4, options=options)
+    with pytest.raises(ValueError, match=message):
+        plan.outline  # noqa: B018

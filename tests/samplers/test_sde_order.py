@@ -5,8 +5,8 @@ import pytest
 from kdiff.samplers import REGISTRY
 from sde_orders import orders
 
-# Those that draw no noise by default are measured with the noise of the reverse SDE.
-WITH_NOISE = {"ddim": {"eta": 1.0}}
+# By default, one draws no noise, and the other is exact on this problem.
+WITH_NOISE = {"ddim": {"eta": 1.0}, "analytic_dpm": {"sigma_data": 0.3}}
 SOLVERS = [name for name, s in REGISTRY.items() if s.strong is not None]
 # Churn, restarts and Langevin steps at one level: none of them is a step of an SDE.
 NO_SDE = {"euler", "heun", "dpm_2", "restart", "annealed_langevin", "predictor_corrector"}

@@ -1,5 +1,6 @@
 """Samplers that add noise: what they reduce to, and the distribution that they sample."""
 
+import json
 import math
 from itertools import pairwise
 
@@ -181,7 +182,7 @@ NOISY = [
     ("er_sde", {"as_published": True}),
     *[("er_sde", {"scaler": f"sde_{i}"}) for i in (1, 2, 3, 4)],
     ("er_sde", {"scaler": "sde", "order": 1}),
-    *[("euler_maruyama", {"frame": frame}) for frame in ("edm", "ve", "vp")],
+    *[("euler_maruyama", {"frame": frame}) for frame in ("edm", "vp")],
     *[("reverse_diffusion", {"frame": frame}) for frame in ("ve", "vp")],
     ("rk2", {"S_churn": 8}),
     ("heunpp2", {"S_churn": 8}),
@@ -191,8 +192,15 @@ NOISY = [
     ("dpmpp_singlestep", {"eta": 1.0}),
     ("dpmpp_singlestep", {"eta": 0.5, "order": 2}),
 ]
-# Their moments do not converge with the steps: the levels and steps within are their own.
-FIXED = [("restart", {}), ("restart", {"gamma": 0.1}), ("annealed_langevin", {})]
+# Their moments do not converge with the steps, as the levels and steps within are their own; they
+# are exact; or (ve) errors of either sign meet.
+OTHERS = [
+    ("euler_maruyama", {"frame": "ve"}),
+    ("analytic_dpm", {}),
+    ("restart", {}),
+    ("restart", {"gamma": 0.1}),
+    ("annealed_langevin", {}),
+]
 
 
 def errors(name: str, options: dict, steps: int) -> np.ndarray:
@@ -218,7 +226,7 @@ def test_multistep_sde_samplers_are_of_second_order_in_the_variance(name, option
     assert fine[1] < coarse[1] / 12
 
 
-@pytest.mark.parametrize(("name", "options"), NOISY + FIXED, ids=str)
+@pytest.mark.parametrize(("name", "options"), NOISY + OTHERS, ids=str)
 def test_samples_have_the_exact_mean_and_variance(run, name, options):
     """Exact for this sampler on this coarse grid, so without bias: within 5 standard errors."""
     sigmas = kdiff.schedule("karras", 6, sigma_min=0.05, sigma_max=20, final="sigma_min")
@@ -230,6 +238,43 @@ def test_samples_have_the_exact_mean_and_variance(run, name, options):
     x = run(model, name, sigmas, MEAN + math.hypot(STD, sigmas[0]) * start, **options)
     assert abs(x.mean() - mean) < 5 * math.sqrt(variance / n)
     assert abs(x.var() - variance) < 5 * variance * math.sqrt(2 / (n - 1))
+
+
+# What one step of Gaussian data asks for: gamma = sigma^2 / (sigma^2 + STD^2).
+GAMMAS = json.dumps([[s, s**2 / (s**2 + STD**2)] for s in np.geomspace(0.01, 30, 2000).tolist()])
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(
+    ("known", "tolerance"), [({"sigma_data": STD}, 1e-13), ({"gammas": GAMMAS}, 1e-4)]
+)
+def test_the_analytic_variance_is_exact_on_gaussian_data(eta, known, tolerance):
+    sigmas = kdiff.schedule("karras", 4, sigma_min=0.05, sigma_max=20, final="sigma_min")
+    mean, variance = exact_distribution("analytic_dpm", {"eta": eta, **known}, sigmas)
+    assert mean == pytest.approx(MEAN, abs=1e-13)
+    assert variance == pytest.approx(STD**2 + sigmas[-1] ** 2, rel=tolerance)
+
+
+def test_langevin_steps_have_the_variance_of_their_recursion():
+    """On N(m, v): y = x - m gets (1 - a s^2 / (s^2 + v) / 2) y + s sqrt(a) n in each step."""
+    sigmas, a, steps = [3.0, 1.0, 0.3], 0.2, 7
+    variance = STD**2 + sigmas[0] ** 2
+    for s in sigmas:
+        for _ in range(steps):
+            shrink = 1 - a / 2 * s**2 / (s**2 + STD**2)
+            variance = shrink**2 * variance + a * s**2
+    options = {"per_level": steps, "step_size": a}
+    assert exact_distribution("annealed_langevin", options, sigmas) == pytest.approx(
+        (MEAN, variance), rel=1e-12
+    )
+
+
+def test_a_restart_on_a_fine_grid_keeps_the_distribution():
+    sigmas = kdiff.schedule("karras", 100, sigma_min=0.05, sigma_max=20, final="sigma_min")
+    options = {"restarts": "[[60, 3, 0.1, 2], [40, 2, 1, 5]]"}
+    mean, variance = exact_distribution("restart", options, sigmas)
+    assert mean == pytest.approx(MEAN, abs=1e-3)
+    assert variance == pytest.approx(STD**2 + sigmas[-1] ** 2, rel=3e-3)
 
 
 def test_finer_steps_follow_the_same_brownian_path(run):
