@@ -82,7 +82,7 @@ def test_with_any_sampler_it_is_finite_or_refused_in_one_line(name):
             assert name in str(error) and "\n" not in str(error) and len(str(error)) < 300
             continue
         last = last_of(model, plan, told(name, LABELS))
-        assert last.x.isfinite().all() and last.nfe == network_nfe(model, plan)
+        assert last.x.isfinite().all() and network_nfe(model, plan) in (None, last.nfe)
         ran += 1
     assert ran
 
