@@ -55,7 +55,7 @@ def settings(s: Sampler) -> list[dict]:
 
 EVERY = [pytest.param(n, o, id=f"{n}-{o}") for n, s in REGISTRY.items() for o in settings(s)]
 # These average slopes over a step, so that a step over many octaves leaves up to half of x_s.
-SLOPES = ("heun", "rk2", "dpm_2", "dpm_2_ancestral", "plms", "heunpp2")
+SLOPES = ("heun", "rk2", "dpm_2", "dpm_2_ancestral", "plms", "heunpp2", "dpm_solver_3", "dpm_fast")
 # Of p stages, a step over many octaves is a polynomial of degree p in its ratio: only finite.
 UNSTABLE = ("runge_kutta",)
 
