@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Any
 
-from kdiff.samplers.coefficients import coefficients, combine
+import numpy as np
+
+from kdiff.samplers.coefficients import CLOSEST, coefficients, combine
 from kdiff.samplers.contract import Ask
 from kdiff.samplers.loops import S_CHURN, S_NOISE, S_TMAX, S_TMIN, churned
 from kdiff.samplers.registry import Coroutine, Final, Noise, Option, sampler
@@ -16,9 +18,11 @@ from kdiff.samplers.steps import eps, euler_step
 
 def exact_weights(levels: Sequence[float], t: float) -> list[float]:
     """The weights of the slopes at `levels` with which polynomials in sigma are averaged exactly
-    over the step from the first level to t."""
+    over the step from the first level to t; of those before the first two that are too close."""
     nodes = [(sigma - levels[0]) / (t - levels[0]) for sigma in levels]
-    return coefficients(nodes, [1 / (j + 1) for j in range(len(nodes))])
+    close = (i for i, (a, b) in enumerate(pairwise(nodes), 1) if abs(a - b) < CLOSEST)
+    used = nodes[: next(close, len(nodes))]
+    return coefficients(used, np.array([1 / (j + 1) for j in range(len(used))]))
 
 
 def published_weights(levels: Sequence[float], first: float) -> list[float]:

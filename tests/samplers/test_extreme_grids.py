@@ -60,7 +60,13 @@ EVERY = [pytest.param(n, o, id=f"{n}-{o}") for n, s in FIXED.items() for o in se
 # These average slopes over a step, so that a step over many octaves leaves up to half of x_s; or
 # add the noise of the SDE as it is at s.
 SLOPES = ("heun", "rk2", "dpm_2", "dpm_2_ancestral", "plms", "heunpp2", "restart")
-SLOPES += ("annealed_langevin", "predictor_corrector", "reverse_diffusion")
+SLOPES += (
+    "dpm_solver_3",
+    "dpm_fast",
+    "annealed_langevin",
+    "predictor_corrector",
+    "reverse_diffusion",
+)
 # Of p stages, a step over many octaves is a polynomial of degree p in its ratio: only finite. Over
 # many octaves the SDE's drift as it is at s leads anywhere, and so does a step that is divided by
 # the score of a sample.

@@ -3,6 +3,7 @@
 
 import json
 import math
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -99,9 +100,8 @@ SKRAMPLE = {
 
 @pytest.mark.parametrize("sample", samples("skrample", SKRAMPLE))
 def test_runge_kutta_of_skrample(sample):
-    """On eps it is ours in sigma. On x0 it steps x / sigma in 1 / sigma, but has its stages at
-    sigma_s + c (sigma_t - sigma_s), where c is a part of the step in 1 / sigma: ours, written out
-    with such stages."""
+    """On eps it is ours in sigma. On x0 it steps x / sigma in 1 / sigma, but has its stages where
+    c is a part of the step in sigma: ours, written out with such stages."""
     peer, name = golden("skrample"), SKRAMPLE[sample["name"]]
     sigmas, expected = peer["grids"][sample["grid"]], f64(sample["result"])
     if sample["options"]["space"] == "eps":
@@ -117,11 +117,12 @@ def test_runge_kutta_of_skrample(sample):
 def misplaced_stages(peer, sigmas, tableau):
     model = GaussianMixture(*(f64(peer["model"][key]) for key in ("means", "stds", "weights")))
     x = sigmas[0] * f64(peer["start"])
-    for s, t in zip(sigmas, sigmas[1:], strict=False):
+    for s, t in pairwise(sigmas):
         answers = []
         for row, c in zip(tableau.a[: tableau.stages], tableau.c, strict=False):
             sigma = s + c * (t - s)
-            z = x / s + (1 / t - 1 / s) * sum(w * d for w, d in zip(row, answers, strict=True))
+            mean = sum(w * d for w, d in zip(row, answers, strict=True)) / (sum(row) or 1)
+            z = x / s + (1 / sigma - 1 / s) * mean
             answers.append(model(sigma * z, sigma))
         sums = sum(w * d for w, d in zip(tableau.b, answers, strict=False))
         x = t * (x / s + (1 / t - 1 / s) * sums)
