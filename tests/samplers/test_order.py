@@ -1,5 +1,6 @@
 """The declared order of every deterministic sampler, against the exact solution of an ODE."""
 
+import functools
 from itertools import pairwise
 
 import numpy as np
