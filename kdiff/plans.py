@@ -62,8 +62,8 @@ def plan(
     """
     path, edited = tableau_path(sampler), all_chosen(EDITS, edits)
     if path is not None or is_auto(sampler):
-        chosen = {"schedule": schedule, "sigmas": sigmas, "final": final, "first": first}
-        chosen["upward"] = upward or None
+        chosen: dict[str, Any] = {"schedule": schedule, "sigmas": sigmas, "final": final}
+        chosen |= {"first": first, "upward": upward or None}
         ends = {"sigma_min": sigma_min, "sigma_max": sigma_max}
         said = {**chosen, "options": options or None, **settings}
         if path is None:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from kdiff.counts import MOST_STEPS
 from kdiff.files import MOST_TEXT, FilePath, parse_json, read_text, to_json, user_path, whole_file
@@ -34,7 +34,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+()=-]{0,99}")
 _SYMBOL = re.compile(r"([Dn])([1-9][0-9]{0,5})")
 _OF_BUDGET = re.compile(r"nfe([1-9][0-9]{0,5})\.json")
 _KEYS = {"format", "name", "source", "sigmas", "asks", "noises", "result"}
-_KINDS = ("white", "brownian")
+_KINDS: tuple[NoiseKind, ...] = get_args(NoiseKind)
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,8 @@ def _row(where: str, value: Any, answers: int, noises: int) -> Linear:
 
 
 def _noises(values: Sequence[Any]) -> tuple[NoiseKind | None, list[Draw]]:
-    kinds, draws = set(), []
+    kinds: set[NoiseKind] = set()
+    draws = []
     if len(values) > MOST_ASKS:
         raise ValueError(f"it must have at most {MOST_ASKS:,} noises, not {len(values):,}")
     for i, value in enumerate(values, 1):
@@ -208,10 +209,11 @@ def _noises(values: Sequence[Any]) -> tuple[NoiseKind | None, list[Draw]]:
             raise ValueError(f"{where} must be for an interval of noise levels, from {least:g} on")
         if not isinstance(one["stream"], str) or len(one["stream"]) > 100:
             raise ValueError(f"the stream of {where} must be text of at most 100 characters")
-        if not isinstance(one["kind"], str) or one["kind"] not in _KINDS:
+        kind = next((kind for kind in _KINDS if kind == one["kind"]), None)
+        if kind is None:
             raise ValueError(f"the kind of {where} must be {' or '.join(_KINDS)}")
         draw = _whole(f"the draw of {where}", one["draw"], MOST_STEPS)
-        kinds.add(one["kind"])
+        kinds.add(kind)
         draws.append(Draw(s, t, draw, one["stream"]))
     if len(kinds) > 1:
         raise ValueError("its noises must all be of one kind")

@@ -161,5 +161,9 @@ def exp_heun_2_x0_sde(
         if t == 0:
             return (yield x, s)
         n = s_noise * t * math.sqrt(1 - (t / s) ** (2 * eta)) * noise(s, t) if eta else 0.0
-        x = yield from exponential_step(x, s, t, method, prediction, i, lambda _, n=n: n)
+
+        def added(level: float, n: Any = n) -> Any:
+            return n
+
+        x = yield from exponential_step(x, s, t, method, prediction, i, added)
     return x

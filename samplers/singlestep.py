@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
@@ -151,7 +152,7 @@ def dpm_fast(
             down = max(down, lowest)
             up = math.sqrt((t - down) * (t + down))
             levels = [s, *(level("log_sigma", s, down, c) for c in method.c), down]
-        rows = method.rows(lambda c, s=s, t=down: NOISE_PREDICTION.moments(s, t, c))
+        rows = method.rows(partial(NOISE_PREDICTION.moments, s, down))
         x = yield from staged(x, levels, rows, NOISE_PREDICTION, range(i, i + len(rows)))
         if up:
             x = x + s_noise * up * noise(s, t)
@@ -193,6 +194,6 @@ def dpmpp_singlestep(
             up = s_noise * end * math.sqrt(1 - (end / s) ** (2 * eta)) if eta else 0.0
             return up * noise(s, end) if up else 0.0
 
-        rows = method.rows(lambda c, s=s, t=t: prediction.moments(s, t, c))
+        rows = method.rows(partial(prediction.moments, s, t))
         x = yield from staged(x, levels, rows, prediction, range(i, i + len(rows)), added)
     return x

@@ -32,13 +32,13 @@ def measure(sampler: Sampler, options: Options) -> Finding | None:
     start that leaves no error in them. Samplers that solve no ODE, or that choose their own steps,
     have none; nor have orders above 6, between whose stability and rounding nothing is left."""
     ode = as_ode(sampler, options)
-    if ode is None or sampler.order(ode) > HIGHEST:
+    declared = None if ode is None else sampler.order(ode)
+    if ode is None or declared is None or declared > HIGHEST:
         return None
     if sampler.limit is not None:
         if not names(sampler) or not needs_grid(sampler, ode):
             return None
         ode = tightened(sampler, ode, TIGHT)
-    declared = sampler.order(ode)
     found = _measured(sampler, ode, declared)
     unsure = found.failure or found.values["error"] > BAND
     if unsure and declared >= LOWEST_LATE and sampler.limit is None:

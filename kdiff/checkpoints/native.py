@@ -189,7 +189,8 @@ def _denoiser(
         sigma_max=chosen.get("sigma_max"),
         learned_variance=_learned_variance(config),
         name=name,
-        **{key: config.get(key) for key in DATA},
+        data_mean=config.get("data_mean"),
+        data_std=config.get("data_std"),
         facts={
             "format": FORMAT,
             "parameterisation": f"{process.name}, from the file's metadata",

@@ -44,8 +44,8 @@ def command(
     """Measure on exact models whether each SAMPLER (all by default, with those of other packages)
     is what it claims: its order, its evaluations, its errors, its moments, and what its results
     must not depend on. The status is 1 if one is not. docs/certificates.md explains each column."""
-    for path in filter(None, [json_file, html_file]):
-        check_free(path, overwrite)
+    for file in filter(None, [json_file, html_file]):
+        check_free(file, overwrite)
     with usage_errors("kdiff list samplers"):
         known = chosen(names or None)
         stored = [] if against is None else read(against)
