@@ -36,7 +36,10 @@ SCALER = Option(
     "phi: sigma (ode), sigma^2 (sde), or one of the paper's sde_1 to sde_5, of which sde_5, "
     "sigma (exp(sigma^0.3) + 10), is the one of its experiments"
 )
-AS_PUBLISHED = Option("the integrals as sums of 200 terms, and order 3 with the slope of order 2")
+AS_PUBLISHED = Option(
+    "the integrals as sums of 200 terms, which leave a small error of order 1, and "
+    "order 3 with the slope of order 2"
+)
 TERMS = 200  # ComfyUI's; 100 in the authors' code
 
 
@@ -70,7 +73,7 @@ def published_weights(scaler: Scaler, s: float, t: float, at: Sequence[float]) -
 
 @sampler(
     "er_sde",
-    order=lambda o: 2 if o["as_published"] and o["order"] == 3 else o["order"],
+    order=lambda o: 1 if o["as_published"] else o["order"],
     paper="Cui et al. 2023 (ER-SDE-Solvers), algorithms 1 to 3, for the variance-exploding SDE",
     strong=1,
     weak=2,

@@ -172,7 +172,7 @@ def test_every_network_gives_the_same_denoised(name):
 def test_every_network_gives_the_same_samples(run, sampler):
     start = 70 * kdiff.Noise(range(4), (2,), torch.float64).initial()
     sigmas = kdiff.schedule("karras", 10, sigma_min=0.03, sigma_max=70)
-    options = REGISTRY[sampler].ode
+    options = REGISTRY[sampler].ode or {}
     expected = run(MIXTURE, sampler, sigmas, start, **options)
     for name in NETWORKS:
         found = run(denoiser(name), sampler, sigmas, start, **options)

@@ -54,7 +54,6 @@ SOLVERS = {n: s for n, s in REGISTRY.items() if s.ode is not None and s.limit is
 SETTINGS = [
     *[(n, dict(s.ode)) for n, s in SOLVERS.items() if (n, dict(s.ode)) not in LATE],
     *[("er_sde", {"scaler": "ode", "order": k}) for k in (1, 2)],
-    ("er_sde", {"scaler": "ode", "as_published": True}),
     ("seeds_2", {"eta": 0, "r": 0.3, "solver_type": "phi_2"}),
     ("seeds_3", {"eta": 0, "r_1": 0.4, "r_2": 0.8}),
     *[("euler_maruyama", {"eta": 0, "frame": frame}) for frame in ("ve", "vp")],
