@@ -160,6 +160,6 @@ def exp_heun_2_x0_sde(
     for i, (s, t) in enumerate(pairwise(sigmas)):
         if t == 0:
             return (yield x, s)
-        n = s_noise * t * math.sqrt(1 - (t / s) ** (2 * eta)) * noise(s, t) if eta else 0.0
+        n = s_noise * t * math.sqrt(1 - (t / s) ** (2 * eta)) * noise(s, t) if eta else None
         x = yield from exponential_step(x, s, t, method, prediction, i, lambda _, n=n: n)
     return x

@@ -190,8 +190,8 @@ def dpmpp_singlestep(
             return (yield x, s)
 
         def added(end: float, s: float = s) -> Any:
-            up = s_noise * end * math.sqrt(1 - (end / s) ** (2 * eta)) if eta else 0.0
-            return up * noise(s, end) if up else 0.0
+            up = end * math.sqrt(1 - (end / s) ** (2 * eta))
+            return s_noise * up * noise(s, end) if eta else None
 
         rows = method.rows(lambda c, s=s, t=t: prediction.moments(s, t, c))
         x = yield from staged(x, levels, rows, prediction, range(i, i + len(rows)), added)
