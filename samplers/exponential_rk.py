@@ -160,7 +160,7 @@ def exp_heun_2_x0_sde(
     for i, (s, t) in enumerate(pairwise(sigmas)):
         if t == 0:
             return (yield x, s)
-        n = s_noise * t * math.sqrt(1 - (t / s) ** (2 * eta)) * noise(s, t) if eta else 0.0
+        n = s_noise * t * math.sqrt(1 - (t / s) ** (2 * eta)) * noise(s, t) if eta else None
 
         def added(level: float, n: Any = n) -> Any:
             return n

@@ -66,8 +66,8 @@ def data_prediction(eta: float = 0.0) -> Prediction:
 NOISE_PREDICTION = Prediction(eps, lambda s, t: 1.0, noise_moments)
 
 
-def no_noise(sigma: float) -> float:
-    return 0.0
+def no_noise(sigma: float) -> None:
+    return None
 
 
 def staged(
@@ -79,12 +79,14 @@ def staged(
     added: Callable[[float], Any] = no_noise,
 ) -> Coroutine:
     """A step whose stages are at `levels`, all but the last, which is where it ends.
-    `added(sigma)`: the SDE's noise from the first level to sigma. `steps`: of each ask."""
+    `added(sigma)`: the SDE's noise from the first level to sigma, or None. `steps`: of each ask."""
     y, found = x, list[Any]()
     for row, sigma, end, step in zip(rows, levels[:-1], levels[1:], steps, strict=True):
         d = yield Ask(y, sigma, step=step)
         found.append(prediction.of(y, d, sigma))
-        y = prediction.keeps(levels[0], end) * x + combine(row, found) + added(end)
+        y = prediction.keeps(levels[0], end) * x + combine(row, found)
+        n = added(end)
+        y = y if n is None else y + n
     return y
 
 

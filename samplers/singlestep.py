@@ -191,8 +191,8 @@ def dpmpp_singlestep(
             return (yield x, s)
 
         def added(end: float, s: float = s) -> Any:
-            up = s_noise * end * math.sqrt(1 - (end / s) ** (2 * eta)) if eta else 0.0
-            return up * noise(s, end) if up else 0.0
+            up = end * math.sqrt(1 - (end / s) ** (2 * eta))
+            return s_noise * up * noise(s, end) if eta else None
 
         rows = method.rows(partial(prediction.moments, s, t))
         x = yield from staged(x, levels, rows, prediction, range(i, i + len(rows)), added)
