@@ -11,6 +11,7 @@ from kdiff.driver import drive
 from kdiff.noise import Noise
 from kdiff.plans import Plan
 from kdiff.samplers import Sampler
+from kdiff.samplers.registry import Final
 from kdiff.schedules import FINALS, schedule
 
 STEPS = (1, 2, 3, 8)
@@ -38,7 +39,7 @@ def measure(sampler: Sampler, options: Options) -> Finding:
     )
 
 
-def count(sampler: Sampler, options: Options, steps: int, final: str) -> int:
+def count(sampler: Sampler, options: Options, steps: int, final: Final) -> int:
     model = STANDARD["wide"]
     sigmas = schedule("karras", steps, model, final=final)
     plan = Plan(sampler, options, sigmas, "karras")

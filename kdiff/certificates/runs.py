@@ -45,7 +45,7 @@ def solve(
     counts = np.zeros(len(x), dtype=np.int64)
     limit = options.get("limit", sampler.limit)
     while (ask := walk.ask) is not None:
-        np.add.at(counts, slice(None) if ask.rows is None else list(ask.rows), 1)
+        np.add.at(counts, list(range(len(x)) if ask.rows is None else ask.rows), 1)
         if sampler.limit is not None and counts.max() > limit:
             raise TooManyEvaluations(f"{sampler.name} has not ended after {limit} evaluations")
         with torch.set_grad_enabled(ask.graph):
