@@ -70,7 +70,8 @@ def stabilised(m: Sequence[float], at: Sequence[float], t: float) -> list[float]
 def published(m: Sequence[float], at: Sequence[float], t: float) -> list[float]:
     """The same, with the first derivative of an even grid whatever the grid is, and the second
     step's history weighed by the step before."""
-    tau = [FLOW.variable(sigma) for sigma in (*reversed(at), t)]
+    used = spaced(FLOW.variable, at, t)
+    tau = [FLOW.variable(sigma) for sigma in (*reversed(used), t)]
     h, *last = np.diff(tau)[::-1].tolist()
     if not last:
         return [h]

@@ -28,6 +28,7 @@ TABLEAUX_IN = [
 
 # Where the first steps, of low order, leave no error: at sigma_max all but the linear part of D is
 # off by less than rounding. So what is measured is the order of the steps after them.
+FULL = {"lower_order_final": False}
 LATE = [
     ("lms", {"order": 6}),
     ("deis", {"order": 6}),
@@ -47,9 +48,14 @@ LATE = [
     ("reab", {"order": 6}),
     ("unipc", {"order": 5}),
     ("unipc", {"order": 6, "corrector": False}),
+    *[(f"sa_solver{again}", {"tau": 0}) for again in ("", "_pece")],
+    *[
+        (f"sa_solver{again}", {"tau": 0, "predictor_order": p, "corrector_order": c} | FULL)
+        for again in ("", "_pece")
+        for p, c in ((1, 0), (3, 0), (1, 1), (1, 2), (2, 2), (2, 3), (3, 4))
+    ],
 ]
 # `lower_order_final` is left out: it lowers the order of the last steps on purpose.
-FULL = {"lower_order_final": False}
 SOLVERS = {n: s for n, s in REGISTRY.items() if s.ode is not None and s.limit is None}
 SETTINGS = [
     *[(n, dict(s.ode)) for n, s in SOLVERS.items() if (n, dict(s.ode)) not in LATE],
@@ -74,11 +80,6 @@ SETTINGS = [
     ("stork2", {"stages": 5, "as_published": True}),
     ("scire3", {"m": 1}),
     ("scire3", {"m": 1, "as_published": True}),
-    *[
-        (f"sa_solver{again}", {"tau": 0, "predictor_order": p, "corrector_order": c} | FULL)
-        for again in ("", "_pece")
-        for p, c in ((1, 0), (3, 0), (1, 1), (1, 2), (2, 2), (2, 3), (3, 4))
-    ],
     ("dpmpp_2m", {"solver_type": "heun"}),
     ("dpmpp_2m_sde", {"eta": 0, "solver_type": "heun"}),
     ("dpmpp_3m", {"as_published": True}),
