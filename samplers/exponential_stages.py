@@ -22,10 +22,11 @@ import numpy as np
 from kdiff.samplers.coefficients import combine, moments
 from kdiff.samplers.contract import Ask
 from kdiff.samplers.registry import Coroutine
-from kdiff.samplers.steps import eps, level
+from kdiff.samplers.steps import eps, euler_step, level
 
 Moments = Callable[[float], np.ndarray]  # [M_0(c), M_1(c), M_2(c)]
 Row = list[float]
+Asked = tuple[Any, Any, float]  # x, D, sigma
 
 
 class Method(NamedTuple):
@@ -36,10 +37,10 @@ class Method(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What is integrated: p(x, D, sigma), how much of x_s is kept, and the moments of the rest."""
+    """What is integrated: `state(x, s, t, row, asked)`, where all (x, D, sigma) that were asked
+    for, weighted by the row, lead from x at s; and the moments that rows are made of."""
 
-    of: Callable[[Any, Any, float], Any]
-    keeps: Callable[[float, float], float]
+    state: Callable[[Any, float, float, Row, Sequence[Asked]], Any]
     moments: Callable[[float, float, float], np.ndarray]
 
 
@@ -55,15 +56,26 @@ def noise_moments(s: float, t: float, c: float) -> np.ndarray:
     return c * moments(lambda u: -h * s * np.exp(-c * h * u), 3, lambda u: c * u)
 
 
+def data_state(
+    x: Any, s: float, t: float, row: Row, asked: Sequence[Asked], eta: float = 0.0
+) -> Any:
+    return (t / s) ** (1 + eta) * x + combine(row, [d for _, d, _ in asked])
+
+
+def noise_state(x: Any, s: float, t: float, row: Row, asked: Sequence[Asked]) -> Any:
+    """Euler's step and what the other eps differ from its; rows sum to t - s."""
+    _, d, _ = asked[0]
+    total = euler_step(x, d, s, t)
+    for weight, stage in zip(row[1:], asked[1:], strict=True):
+        total = total + weight * (eps(*stage) - eps(*asked[0]))
+    return total
+
+
 def data_prediction(eta: float = 0.0) -> Prediction:
-    return Prediction(
-        lambda x, d, sigma: d,
-        lambda s, t: (t / s) ** (1 + eta),
-        partial(data_moments, eta=eta),
-    )
+    return Prediction(partial(data_state, eta=eta), partial(data_moments, eta=eta))
 
 
-NOISE_PREDICTION = Prediction(eps, lambda s, t: 1.0, noise_moments)
+NOISE_PREDICTION = Prediction(noise_state, noise_moments)
 
 
 def no_noise(sigma: float) -> None:
@@ -80,11 +92,11 @@ def staged(
 ) -> Coroutine:
     """A step whose stages are at `levels`, all but the last, which is where it ends.
     `added(sigma)`: the SDE's noise from the first level to sigma, or None. `steps`: of each ask."""
-    y, found = x, list[Any]()
+    y, asked = x, list[Asked]()
     for row, sigma, end, step in zip(rows, levels[:-1], levels[1:], steps, strict=True):
         d = yield Ask(y, sigma, step=step)
-        found.append(prediction.of(y, d, sigma))
-        y = prediction.keeps(levels[0], end) * x + combine(row, found)
+        asked.append((y, d, sigma))
+        y = prediction.state(x, levels[0], end, row, asked)
         n = added(end)
         y = y if n is None else y + n
     return y

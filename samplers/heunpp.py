@@ -7,27 +7,25 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Any
 
-import numpy as np
-
-from kdiff.samplers.coefficients import CLOSEST, coefficients, combine
+from kdiff.samplers.coefficients import combine
 from kdiff.samplers.contract import Ask
 from kdiff.samplers.loops import S_CHURN, S_NOISE, S_TMAX, S_TMIN, churned
 from kdiff.samplers.registry import Coroutine, Final, Noise, Option, sampler
 from kdiff.samplers.steps import eps, euler_step
 
 
-def exact_weights(levels: Sequence[float], t: float) -> list[float]:
-    """The weights of the slopes at `levels` with which polynomials in sigma are averaged exactly
-    over the step from the first level to t; of those before the first two that are too close."""
-    nodes = [(sigma - levels[0]) / (t - levels[0]) for sigma in levels]
-    close = (i for i, (a, b) in enumerate(pairwise(nodes), 1) if abs(a - b) < CLOSEST)
-    used = nodes[: next(close, len(nodes))]
-    return coefficients(used, np.array([1 / (j + 1) for j in range(len(used))]))
+def weights(levels: Sequence[float], t: float, published_for: float | None) -> list[float]:
+    """w_j = beta sigma_j for the levels ahead, and the rest for the first, s.
 
-
-def published_weights(levels: Sequence[float], first: float) -> list[float]:
-    """sigma_j / (k sigma_0) for each of the k levels but the first, which has the rest."""
-    ahead = [sigma / (len(levels) * first) for sigma in levels[1:]]
+    With beta = 1 / (k sigma_0), k levels, as published, their mean is not in the middle of the
+    step, so that the order is 1. Here beta puts it there: sum_j w_j (sigma_j - s) = (t - s) / 2.
+    """
+    s = levels[0]
+    if published_for is None:
+        beta = (t - s) / 2 / math.fsum(sigma * (sigma - s) for sigma in levels[1:])
+    else:
+        beta = 1 / (len(levels) * published_for)
+    ahead = [beta * sigma for sigma in levels[1:]]
     return [1 - math.fsum(ahead), *ahead]
 
 
@@ -63,9 +61,9 @@ def heunpp2(
     S_noise: Annotated[float, S_NOISE] = 1.0,
 ) -> Coroutine:
     """x_t = x_s + (t - s) sum_j w_j e_j, e_j = (x_j - D) / sigma_j at s, t and the levels that
-    follow, x_(j + 1) = x_j + (sigma_(j + 1) - sigma_j) e_j. The w_j average polynomials in sigma
-    exactly over the step; with two slopes this is `heun`. Euler's step to sigma = 0.
-    """
+    follow, x_(j + 1) = x_j + (sigma_(j + 1) - sigma_j) e_j. The w_j are proportional to sigma_j,
+    so that noisy slopes at low levels count little; with two slopes this is `heun`. Euler's step
+    to sigma = 0."""
     options = {"slopes": slopes, "as_published": as_published}
     final: Final = "zero" if sigmas[-1] == 0 else "sigma_min"
     counts = slopes_of_steps(len(sigmas) - 1, final, options)
@@ -80,8 +78,8 @@ def heunpp2(
             y = euler_step(y, d, sigma, below)
         if len(levels) == 1:
             return y
-        weights = published_weights(levels, sigmas[0]) if as_published else exact_weights(levels, t)
-        return x + (t - s) * combine(weights, found)
+        w = weights(levels, t, sigmas[0] if as_published else None)
+        return x + (t - s) * combine(w, found)
 
     churn = {"S_churn": S_churn, "S_tmin": S_tmin, "S_tmax": S_tmax, "S_noise": S_noise}
     return churned(step)(x, sigmas, noise=noise, **churn)

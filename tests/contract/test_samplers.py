@@ -27,6 +27,8 @@ def option_sets(name: str) -> list[dict]:
 
 # These look ahead: a step also asks at the levels of the steps after it.
 LOOK_AHEAD = ("heunpp2",)
+# These multiply differences of eps, and their rounding, by long steps over octaves.
+ROUNDS_MORE = {"dpm_fast": 5}
 CASES = [
     pytest.param(name, options, id=f"{name}-{options}")
     for name, s in REGISTRY.items()
@@ -183,7 +185,7 @@ def test_its_state_has_the_dtype_it_is_given(name, options, dtype):
         assert {state.denoised.dtype for state in states} == {kind}
         ends.append(states[-1].x.double())
     error = (ends[0] - ends[1]).abs().max()
-    assert error <= 100 * torch.finfo(dtype).eps  # of numbers up to 90
+    assert error <= 100 * ROUNDS_MORE.get(name, 1) * torch.finfo(dtype).eps  # of numbers up to 90
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
