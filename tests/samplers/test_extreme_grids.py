@@ -10,7 +10,7 @@ import torch
 
 import kdiff
 from kdiff.analytic import gaussian, gaussian_solution
-from kdiff.samplers import REGISTRY, Sampler
+from kdiff.samplers import REGISTRY, Option, Sampler
 from kdiff.samplers.coefficients import usable
 from kdiff.samplers.loops import ancestral_split
 
@@ -46,8 +46,14 @@ def settings(s: Sampler) -> list[dict]:
     numbers = {"eta": (0.0, 0.5, 1.0), "S_churn": (0.0, 8.0), "r": (0.25, 1.0)}
     numbers |= {"order": (1, 2, 3, 4, 9), "tau": (0.0, 1.0), "m": (1, 3), "stages": (3, 50)}
     numbers["gamma"] = (0.0, 0.5, 1.0)
+
+    def within(option: Option) -> list[float]:
+        low = -math.inf if option.low is None else option.low
+        high = math.inf if option.high is None else option.high
+        return [value for value in numbers.get(option.name, ()) if low <= value <= high]
+
     axes = {
-        key: (False, True) if option.type is bool else option.choices or numbers.get(key, ())
+        key: (False, True) if option.type is bool else option.choices or within(option)
         for key, option in s.options.items()
     }
     axes = {key: values for key, values in axes.items() if values}
