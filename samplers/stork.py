@@ -68,15 +68,14 @@ def stabilised(m: Sequence[float], at: Sequence[float], t: float) -> list[float]
 
 
 def published(m: Sequence[float], at: Sequence[float], t: float) -> list[float]:
-    """The same, with the first derivative of an even grid whatever the grid is, and the second
-    step's history weighed by the step before."""
+    """The same, with the first derivative of an even grid whatever the grid is."""
     used = spaced(FLOW.variable, at, t)
     tau = [FLOW.variable(sigma) for sigma in (*reversed(used), t)]
     h, *last = np.diff(tau)[::-1].tolist()
     if not last:
         return [h]
     if len(last) == 1:
-        return [1.5 * h, -0.5 * last[0]]
+        return [h + h * h / (2 * last[0]), -h * h / (2 * last[0])]
     h1, h2 = last
     first = np.array([3, -4, 1]) / (2 * h1)
     second = 2 * np.array([h2, -(h1 + h2), h1]) / (h1 * h2 * (h1 + h2))
