@@ -213,5 +213,12 @@ def dpmpp_km(
     """Exponential Adams-Bashforth: the exact integral of the polynomial through the last k D,
     x_t = (t / s)^(1 + eta) x_s + sum_i c_i D_i, sum_i c_i = 1 - (t / s)^(1 + eta), then noise.
     k = 2 is `dpmpp_2m` with heun, k = 3 is `dpmpp_3m`, and `deis` is its form on eps."""
-    noisy = partial(multistep, eta=eta, s_noise=s_noise, noise=noise)
-    return noisy(x, sigmas, order, lower_order_final=lower_order_final)
+    return multistep(
+        x,
+        sigmas,
+        order,
+        lower_order_final=lower_order_final,
+        eta=eta,
+        s_noise=s_noise,
+        noise=noise,
+    )

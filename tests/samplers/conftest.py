@@ -21,8 +21,10 @@ def make(monkeypatch):
         module, noise = sys.modules[kind.__module__], draws()
         monkeypatch.setattr(module, "randn_tensor", lambda *_, **__: next(noise), raising=False)
         for numbers in (torch, np) if wide else ():
-            monkeypatch.setattr(module, numbers.__name__.replace("numpy", "np"), Wide(numbers))
-        scheduler = kind(**({} if "IPNDM" in name else BETAS) | config)
+            short = numbers.__name__.replace("numpy", "np")
+            monkeypatch.setattr(module, short, Wide(numbers), raising=False)
+        has_betas = "IPNDM" not in name and "EDM" not in name
+        scheduler = kind(**(BETAS if has_betas else {}) | config)
         scheduler.set_timesteps(steps)
         return scheduler
 
