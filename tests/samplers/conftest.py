@@ -1,5 +1,6 @@
 """Schedulers of the installed diffusers."""
 
+import inspect
 import sys
 
 import numpy as np
@@ -22,7 +23,8 @@ def make(monkeypatch):
         monkeypatch.setattr(module, "randn_tensor", lambda *_, **__: next(noise), raising=False)
         for numbers in (torch, np) if wide else ():
             monkeypatch.setattr(module, numbers.__name__.replace("numpy", "np"), Wide(numbers))
-        scheduler = kind(**({} if "IPNDM" in name else BETAS) | config)
+        betas = BETAS if "beta_start" in inspect.signature(kind).parameters else {}
+        scheduler = kind(**betas | config)
         scheduler.set_timesteps(steps)
         return scheduler
 
