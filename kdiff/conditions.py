@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     import torch
 
 Conditions = Mapping[str, Any]
-GIVEN = ("x", "sigma")  # what the sampler itself says
 NEGATIVE, NULL, STEP, LABELS = "negative_", "null_", "step", "class_labels"
+VARIANCE = "learned_variance"
+GIVEN = ("x", "sigma", VARIANCE)  # what the sampler itself says
 NO_CLASS = -1
 
 
@@ -28,6 +29,10 @@ class Shared:
     """A condition that is the same for all samples; the model gets `value` as it is."""
 
     value: Any
+
+
+# As the condition VARIANCE: answer with D and the learned variance, `[N, 2, *shape]`.
+WANTED = Shared(True)
 
 
 class Step(Shared):
@@ -139,7 +144,8 @@ def alike(*conds: Conditions) -> bool:
 
 def own(cond: Conditions) -> dict[str, Any]:
     """Without those that are meant for guidance: what the model itself gets."""
-    return {k: v for k, v in cond.items() if k != STEP and not k.startswith((NEGATIVE, NULL))}
+    apart = (STEP, VARIANCE)
+    return {k: v for k, v in cond.items() if k not in apart and not k.startswith((NEGATIVE, NULL))}
 
 
 def negatives(cond: Conditions) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdiff.conditions import plain
+from kdiff.conditions import VARIANCE, plain
 from kdiff.counts import real_number, sizes
 from kdiff.networks import classes_of
 from kdiff.preconditioners import Precond
@@ -23,7 +23,8 @@ class Denoiser:
     unless `channels_last=False`) or any function, is called as `network(x, c_noise, **cond)`: `x`
     `[N, *shape]` in the network's dtype, `c_noise` `[N]` in float32 or wider. It answers in the
     shape of `x`, or, with a `learned_variance`, with twice the channels (axis 1), of which the
-    second half is dropped. None: the first answer decides. Any other shape is a ValueError.
+    second half is for samplers that ask for it. None: the first answer decides. Any other shape is
+    a ValueError.
     A model with classes takes `class_labels`, `[N]` integers, -1 for the null class; given to a
     network of kdiff's that has no classes, they are a ValueError.
 
@@ -76,24 +77,31 @@ class Denoiser:
 
     def __call__(self, x: Tensor, sigma: float, **cond: Any) -> Tensor:
         """`x` `[N, *shape]` at noise level `sigma`, one number -> the clean data, as `x`."""
+        paired = VARIANCE in cond
         cond, c = plain(cond), self.precond(real_number("sigma", sigma))
         if cond.get("class_labels") is not None:
             _check_takes_labels(self, cond["class_labels"], len(x))
         dtype = self.dtype or x.dtype
         clock = torch.promote_types(dtype, torch.float32)  # bfloat16 cannot tell t = 998 from 999
         c_noise = torch.full((len(x),), c.c_noise, dtype=clock, device=x.device)
-        f = self._mean(self.network((c.c_in * x).to(dtype), c_noise, **cond), x).to(x.dtype)
-        return c.c_skip * x + c.c_out * f
+        f, *variance = self._parts(self.network((c.c_in * x).to(dtype), c_noise, **cond), x)
+        d = c.c_skip * x + c.c_out * f.to(x.dtype)
+        if not paired:
+            return d
+        if not variance:
+            raise ValueError(f"{self.name} has no learned variance: choose another variance")
+        return torch.stack([d, variance[0].to(x.dtype)], dim=1)
 
-    def _mean(self, f: Tensor, x: Tensor) -> Tensor:
-        """The network's answer without its learned variance. ValueError for another shape."""
+    def _parts(self, f: Tensor, x: Tensor) -> Sequence[Tensor]:
+        """The network's answer and, if it has any, its learned variance. ValueError for another
+        shape."""
         one = tuple(x.shape)
         two = (*one[:1], *(2 * channels for channels in one[1:2]), *one[2:])
         if self.learned_variance is None and f.shape in (one, two):
             self.learned_variance = f.shape != one
         wanted = two if self.learned_variance else one
         if f.shape == wanted:
-            return f[:, : one[1]] if self.learned_variance else f
+            return f.split(one[1], dim=1) if self.learned_variance else (f,)
         hint = "; if half of that is a learned variance, say learned_variance=True"
         message = f"the network must answer with {wanted}, not {tuple(f.shape)}"
         raise ValueError(message + (hint if f.shape == two else ""))

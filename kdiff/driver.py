@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdiff.conditions import STEP, Conditions, Step, chosen
+from kdiff.conditions import STEP, VARIANCE, WANTED, Conditions, Step, chosen
 from kdiff.counts import finite_number, whole_number
 from kdiff.editing import begin
 from kdiff.guidance import suited
@@ -73,10 +73,16 @@ def drive(
         told = asked_cond(cond, ask)
         if getattr(denoise, "knows_step", False):
             told[STEP] = Step(step, plan.sigmas[step], plan.sigmas[step + 1])
+        if ask.variance is not None:
+            _check_has_variance(denoise)
+            told[VARIANCE] = WANTED
         with torch.set_grad_enabled(grad or ask.graph):
             answer = denoise(ask.x, ask.sigma, **told)
+        watch(answer, step, ask.sigma)
+        if ask.variance is not None:
+            answer, variance = answer.unbind(1)
+            ask.variance.fill(variance if grad or ask.graph else variance.detach())
         asked, denoised = (ask.x, answer) if grad else (ask.x.detach(), answer.detach())
-        watch(denoised, step, ask.sigma)
         known = (step, ask.sigma, asked, denoised, count.nfe, count.asks)
         yield State(*known, rounds=walk.rounds)
         walk.answer(answer)
@@ -107,6 +113,13 @@ def _checked_rows(plan: Plan, rows: Any, n: int) -> Sequence[int]:
     for row in rows:
         whole_number(f"a row that {plan.sampler.name} asks about", row, 0, n - 1)
     return rows
+
+
+def _check_has_variance(denoise: Isolated) -> None:
+    """ValueError if the model says, or it is known, that it has none."""
+    if getattr(denoise, "learned_variance", False) is False:
+        name = denoise.record()["name"]
+        raise ValueError(f"{name} has no learned variance: choose another variance")
 
 
 def check_like(what: str, found: Any, shape: Sequence[int]) -> None:
@@ -186,16 +199,18 @@ def _more(draw: int, stream: str) -> dict[str, Any]:
 class Isolated(Wrapper):
     """A denoiser that sees a copy of x, and whose answer is copied: samplers keep both, and
     networks write into what they are given, or answer into one buffer (as compiled ones do with
-    CUDA graphs). ValueError if the answer is not a tensor like x."""
+    CUDA graphs). ValueError if the answer is not a tensor like x, or of two like x where the
+    learned variance is wanted too."""
 
     def __init__(self, denoise: Denoise):
         super().__init__(as_model(denoise))
 
     def __call__(self, x: Tensor, sigma: float, **cond: Any) -> Tensor:
         answer = self.model(x.clone(), sigma, **cond)
-        if not isinstance(answer, Tensor) or answer.shape != x.shape:
+        wanted = (len(x), 2, *x.shape[1:]) if VARIANCE in cond else tuple(x.shape)
+        if not isinstance(answer, Tensor) or answer.shape != wanted:
             given = tuple(getattr(answer, "shape", ())) or type(answer).__name__
-            raise ValueError(f"the model must answer with {tuple(x.shape)}, not {given}")
+            raise ValueError(f"the model must answer with {wanted}, not {given}")
         return answer.to(x.dtype, copy=True)
 
 

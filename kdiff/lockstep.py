@@ -174,6 +174,10 @@ class Lane:
     def knows_step(self) -> bool:
         return getattr(self.answers.denoise, "knows_step", False)
 
+    @property
+    def learned_variance(self) -> bool | None:
+        return getattr(self.answers.denoise, "learned_variance", False)
+
     def check_plan(self, plan: Plan) -> None:
         suited(self.answers.denoise, plan)
 

@@ -40,6 +40,8 @@ from kdiff.rows import (
     ROWS,
     Clock,
     Row,
+    consistency_clock,
+    consistency_row,
     denoised_clock,
     discrete_clock,
     edm_clock,
@@ -135,15 +137,25 @@ def _plain(key: str, value: Any, default: Any) -> Any:
 def edm(sigma_data: float = 0.5, sigma_min: float = 0.002, sigma_max: float = 80.0) -> Precond:
     """EDM (Karras et al. 2022, table 1, "ours"): unit-variance input and training target for
     data of standard deviation `sigma_data`; c_noise = ln(sigma) / 4."""
+    _check_sigma_data(sigma_data)
+    row = partial(edm_row, sigma_data=sigma_data)
+    return Precond("edm", row, edm_clock, sigma_min, sigma_max)
+
+
+@_recorded
+def consistency(
+    sigma_data: float = 0.5, sigma_min: float = 0.002, sigma_max: float = 80.0
+) -> Precond:
+    """A consistency model (Song et al. 2023, appendix C): as `edm`, with c_skip and c_out moved so
+    that D(x; sigma_min) = x, and with OpenAI's clock; c_noise = 250 ln(sigma)."""
+    _check_sigma_data(sigma_data)
+    row = partial(consistency_row, sigma_data=sigma_data, sigma_min=sigma_min)
+    return Precond("consistency", row, consistency_clock, sigma_min, sigma_max)
+
+
+def _check_sigma_data(sigma_data: float) -> None:
     if not 0 < sigma_data <= _HUGE:
         raise ValueError(f"sigma_data must be above 0 and at most {_HUGE:g}, not {sigma_data}")
-    return Precond(
-        "edm",
-        partial(edm_row, sigma_data=sigma_data),
-        edm_clock,
-        sigma_min,
-        sigma_max,
-    )
 
 
 @_recorded
@@ -272,13 +284,13 @@ def _adopt(registry: Registry[Callable[..., Precond]], name: str, build: Any) ->
 PRECONDS: Registry[Callable[..., Precond]] = Registry(
     "preconditioner", "kdiff.preconditioners", _adopt
 )
-for _build in (edm, vp, sub_vp, ve, iddpm, eps, v, x0, flow, denoised):
+for _build in (edm, consistency, vp, sub_vp, ve, iddpm, eps, v, x0, flow, denoised):
     PRECONDS[_build.__name__] = _build
 
 
 def precond(name: str, **settings: Any) -> Precond:
-    """The preconditioner of that name: edm, vp, sub_vp, ve, iddpm, eps, v, x0, flow, denoised, or
-    one of another package.
+    """The preconditioner of that name: edm, consistency, vp, sub_vp, ve, iddpm, eps, v, x0,
+    flow, denoised, or one of another package.
 
     UnknownName, a ValueError, on an unknown name; TypeError on a setting that it does not have.
     """

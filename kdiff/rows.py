@@ -28,6 +28,13 @@ def edm_row(sigma: float, sigma_data: float = 0.5) -> tuple[float, float, float]
     return (sigma_data / total) ** 2, sigma * sigma_data / total, 1 / total
 
 
+def consistency_row(
+    sigma: float, sigma_data: float = 0.5, sigma_min: float = 0.002
+) -> tuple[float, float, float]:
+    above, total = sigma - sigma_min, math.hypot(sigma, sigma_data)
+    return (sigma_data / math.hypot(above, sigma_data)) ** 2, sigma_data * above / total, 1 / total
+
+
 def ve_row(s: float) -> tuple[float, float, float]:
     return 1.0, s, 1.0
 
@@ -82,6 +89,10 @@ ROWS: dict[str, Row] = {
 
 def edm_clock(sigma: float) -> float:
     return math.log(sigma) / 4
+
+
+def consistency_clock(sigma: float) -> float:
+    return 250 * math.log(sigma)
 
 
 def ve_clock(sigma: float) -> float:

@@ -55,7 +55,8 @@ def wrap(
     of no class; without a `null_class`, f is then called without them.
     f may answer with a tensor, an object with `.sample` (diffusers), or a tuple that starts with
     one. `learned_variance`: whether it answers with twice the channels (axis 1), of which the
-    second half is dropped; by default its first answer decides. Its memory format is left alone.
+    second half is for samplers that ask for it; by default its first answer decides. Its memory
+    format is left alone.
     ValueError or TypeError on settings that make no sense.
     """
     if not callable(f):

@@ -33,7 +33,7 @@ import kdiff.samplers.analytic_dpm  # noqa: F401
 # isort: on
 from kdiff.names import UnknownName
 from kdiff.options import Option
-from kdiff.samplers.contract import Ask, Coroutine, Noise, Walk
+from kdiff.samplers.contract import Ask, Coroutine, Noise, Variance, Walk
 from kdiff.samplers.registry import REGISTRY, Resolved, Sampler, resolve, sampler
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "Resolved",
     "Sampler",
     "UnknownName",
+    "Variance",
     "Walk",
     "resolve",
     "sampler",

@@ -19,6 +19,36 @@ MOST_EMPTY = 10_000  # lists of no asks, one after the other
 Coroutine = Generator[Any, Any, Any]
 
 
+class Variance:
+    """Where a sampler finds what the network has learned of its noise, once its ask is answered:
+
+        learned = Variance()
+        d = yield Ask(x, sigma, variance=learned)
+        use(learned.v)
+
+    `v` is the second half of what an iDDPM network answers, as it is, in the shape of D. If the
+    ask is answered several times, by an edit that guides for example, the first answer counts.
+    ValueError if whoever answered the ask gave none.
+    """
+
+    def __init__(self) -> None:
+        self._v: Any = None
+
+    def fill(self, v: Any) -> None:
+        """For those that answer."""
+        if self._v is None:
+            self._v = v
+
+    @property
+    def v(self) -> Any:
+        if self._v is None:
+            raise ValueError(
+                "a learned variance is asked for, and what answers gives none: choose another "
+                "variance"
+            )
+        return self._v
+
+
 class Ask(NamedTuple):
     """One question: D(x; sigma).
 
@@ -27,7 +57,8 @@ class Ask(NamedTuple):
     from 0, for samplers that do not have a fixed number of evaluations in a step. `graph`: answer
     with a tensor that `x` can be differentiated through. `cond`: conditions that take the place of
     the run's own, such as no class for each sample of `x`, or a function that makes conditions of
-    the run's own, for edits that guide.
+    the run's own, for edits that guide. `variance`: answer also with the network's learned
+    variance, from the same evaluation, which is put there.
     """
 
     x: Any
@@ -36,6 +67,7 @@ class Ask(NamedTuple):
     step: int | None = None
     graph: bool = False
     cond: Mapping[str, Any] | Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
+    variance: Variance | None = None
 
 
 class Noise(Protocol):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
+from kdiff.samplers.contract import Ask, Variance
 from kdiff.samplers.loops import ETA, ancestral, ancestral_split, churned
 from kdiff.samplers.registry import Coroutine, Noise, Option, sampler
 from kdiff.samplers.steps import euler_step
@@ -57,8 +58,11 @@ def ddim(
     noise: Noise,
     eta: Annotated[float, ETA] = 0.0,
     variance: Annotated[
-        Literal["eta", "sigma_hat"],
-        Option("sigma_hat: eta = 1 with the paper's larger variance 1 - alpha_s / alpha_t"),
+        Literal["eta", "sigma_hat", "learned"],
+        Option(
+            "eta = 1 with the larger variance 1 - alpha_s / alpha_t (sigma_hat), or with what the "
+            "network has learned (learned)"
+        ),
     ] = "eta",
 ) -> Coroutine:
     """x_t = D + sigma_down (x_s - D) / s + sigma_noise n. In the variance-exploding frame this is
@@ -67,13 +71,24 @@ def ddim(
     With `sigma_hat` the direction is that of eta = 1, and the noise, as sampled by DDPM, is
     sqrt(1 - a_s / a_t) in the variance-preserving frame with a = 1 / (1 + sigma^2), that is
     sqrt((s^2 - t^2) (1 + t^2) / (1 + s^2)) here; none is added in a step to sigma = 0.
+
+    With `learned` the network's v chooses between these two, in every component by itself:
+    sigma_noise = small^(1 - f) large^f, f = (1 + v) / 2 (Nichol & Dhariwal 2021, iDDPM, eq. 15).
+    ValueError if the network has no learned variance.
     """
     for s, t in pairwise(sigmas):
-        d = yield x, s
-        down, up = ancestral_split(s, t, 1.0 if variance == "sigma_hat" else eta)
-        if variance == "sigma_hat" and t > 0:
-            up = math.sqrt((s - t) * (s + t) * (1 + t * t) / (1 + s * s))
+        learned = Variance() if variance == "learned" and t > 0 else None
+        d = yield Ask(x, s, variance=learned)
+        down, up = ancestral_split(s, t, eta if variance == "eta" else 1.0)
         x = euler_step(x, d, s, down)
         if up:
-            x = x + up * noise(s, t)
+            x = x + spread(up, s, t, variance, learned) * noise(s, t)
     return x
+
+
+def spread(small: float, s: float, t: float, variance: str, learned: Variance | None) -> Any:
+    """sigma_noise of `ddim`, in the place of `small`."""
+    if variance == "eta":
+        return small
+    large = math.sqrt((s - t) * (s + t) * (1 + t * t) / (1 + s * s))
+    return large if learned is None else small * (large / small) ** ((1 + learned.v) / 2)

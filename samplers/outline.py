@@ -41,7 +41,7 @@ def outline(
     zero, answer = (0.0, _zero) if sampler.linear else _tensors()
     try:
         asks, _, draws = walk_through(
-            sampler, sigmas, options, x=zero, answer=answer, noise=lambda i: zero
+            sampler, sigmas, options, x=zero, answer=answer, noise=lambda i: zero, variance=zero
         )
     except (TypeError, AttributeError) as error:
         if not sampler.linear:
@@ -72,10 +72,12 @@ def walk_through(
     x: Any,
     answer: Callable[[int, Any], Any],
     noise: Callable[[int], Any],
+    variance: Any = None,
 ) -> tuple[list[tuple[int, Ask]], Any, list[Draw]]:
     """All asks with their steps, the result, and the noises drawn, of a walk from `x` in which the
-    i-th ask (from 1) gets `answer(i, its x)`, and the i-th noise is `noise(i)`. ValueError if the
-    sampler does not end."""
+    i-th ask (from 1) gets `answer(i, its x)`, the i-th noise is `noise(i)`, and every learned
+    variance is `variance`. ValueError if the sampler does not end, or wants one and there is none.
+    """
     draws: list[Draw] = []
 
     def source(s: float, t: float, draw: int = 0, *, stream: str = "") -> Any:
@@ -88,6 +90,10 @@ def walk_through(
         if len(asks) == MOST_ASKS:
             raise ValueError(f"{sampler.name} does not end: it has asked {MOST_ASKS:,} times")
         asks.append(walk.ask)
+        if walk.ask.variance is not None:
+            if variance is None:
+                raise ValueError(f"{sampler.name} has no tableau with a learned variance")
+            walk.ask.variance.fill(variance)
         walk.answer(answer(len(asks), walk.ask.x))
     steps = _steps(sampler, sigmas, asks)
     return list(zip(steps, asks, strict=True)), walk.result, draws

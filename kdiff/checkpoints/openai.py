@@ -64,8 +64,8 @@ def load(
     weights: str | None = None,
     dtype: torch.dtype | None = torch.float32,
 ) -> Denoiser:
-    """The denoiser, on the CPU, in `dtype` (None: the file's). It predicts eps; a learned variance
-    is dropped.
+    """The denoiser, on the CPU, in `dtype` (None: the file's). It predicts eps, and it may
+    have learned a variance.
 
     Most settings are flags that the model was trained with. Those not given are taken from the
     published model of the same shapes. If there is no such model, `num_heads` or

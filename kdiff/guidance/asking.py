@@ -14,6 +14,8 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from kdiff.conditions import (
+    VARIANCE,
+    WANTED,
     Conditions,
     Shared,
     alike,
@@ -58,6 +60,22 @@ def once(model: Any, x: Tensor, sigma: float, cond: Conditions, answer: Any) -> 
     return known[key][1]
 
 
+def with_variance(model: Base, x: Tensor, sigma: float, cond: Conditions, answer: Any) -> Tensor:
+    """`answer()`, what a guided model answers, and with it the learned variance of the model inside
+    under the run's own conditions; or the first that is computed, if the guidance asks for others
+    only. ValueError if it asks `model` nothing."""
+    import torch
+
+    known, kept = _known.get(), dict[Any, Any]()
+    assert known is not None
+    known[VARIANCE, id(model)] = None, kept
+    d = answer()
+    if not kept:
+        raise ValueError(f"{model.name} is not asked here, so it gives no learned variance")
+    first = next(iter(kept.values()))
+    return torch.stack([d, kept.get(model._key(x, sigma, cond), first)], dim=1)
+
+
 class Base(Wrapper):
     """The model inside all guidance. It gets a copy of `x`, since networks may write into it, and
     none of the conditions that are meant for guidance."""
@@ -74,8 +92,13 @@ class Base(Wrapper):
         known = {} if known is None else known
         asked = {self._key(x, sigma, cond): cond for cond in conds}
         new = {key: own(cond) for key, cond in asked.items() if key not in known}
+        _, variances = known.get((VARIANCE, id(self)), (None, None))
         if new:
-            for key, d in zip(new, self._together(x, sigma, list(new.values())), strict=True):
+            more = {} if variances is None else {VARIANCE: WANTED}
+            told = [{**cond, **more} for cond in new.values()]
+            for key, d in zip(new, self._together(x, sigma, told), strict=True):
+                if variances is not None:
+                    d, variances[key] = d.unbind(1)
                 known[key] = ((x, asked[key]), d)
         return [known[self._key(x, sigma, cond)][1] for cond in conds]
 

@@ -82,7 +82,8 @@ def classifier(
 
 
 def refuses(plan: Plan, **options: Any) -> str | None:
-    if plan.sampler.name in ("ddim", "euler_ancestral") and plan.options.get("eta") == 1:
+    small = plan.options.get("eta") == 1 and plan.options.get("variance") != "learned"
+    if plan.sampler.name in ("ddim", "euler_ancestral") and small:
         return None
     return (
         "is the mean shift of DDPM's steps: sample with euler_ancestral or ddim and eta=1, or take "

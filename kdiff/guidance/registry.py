@@ -8,8 +8,8 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdiff.conditions import LABELS, NEGATIVE, NULL, STEP
-from kdiff.guidance.asking import Base, once, one_call
+from kdiff.conditions import LABELS, NEGATIVE, NULL, STEP, VARIANCE
+from kdiff.guidance.asking import Base, once, one_call, with_variance
 from kdiff.model import Denoise, Model, Wrapper, as_model
 from kdiff.modifications import Modification, all_chosen, chosen
 from kdiff.names import Registry, made_of_functions
@@ -110,8 +110,13 @@ class Guided(Wrapper):
         if self.guidance.knows_step and STEP not in cond:
             name = self.guidance.name
             raise ValueError(f"the guidance {name} must know the step: it works in a run only")
+        wanted = cond.pop(VARIANCE, None)
         with one_call():
-            return once(self, x, sigma, cond, lambda: self._denoise(x, sigma, **cond))
+
+            def answer() -> Tensor:
+                return once(self, x, sigma, cond, lambda: self._denoise(x, sigma, **cond))
+
+            return with_variance(unguided(self), x, sigma, cond, answer) if wanted else answer()
 
     @property
     def classes(self) -> Sequence[str]:

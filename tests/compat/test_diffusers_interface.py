@@ -115,6 +115,21 @@ def test_learned_variance_is_dropped():
     close(loop(scheduler, kdiff.Noise(SEEDS, SHAPE).initial(), answer), ours)
 
 
+def test_learned_variance_is_for_samplers_that_ask_for_it():
+    network, options = make_unet(out_channels=6), {"variance": "learned"}
+    settings = {"sampler": "ddpm", "options": options, "schedule": "karras", "seeds": SEEDS}
+    scheduler = KDiffScheduler.from_config(CONFIGS["eps"], **settings)
+    answer = lambda x, t: network(x, t).sample  # noqa: E731
+    model = make_model(CONFIGS["eps"], answer, learned_variance=True)
+    ours = kdiff.sample(model, "ddpm", steps=3, seeds=SEEDS, options=options)
+    x = kdiff.Noise(SEEDS, SHAPE).initial()
+    scheduler.set_timesteps(3)
+    close(loop(scheduler, x, answer), ours)
+    scheduler.set_timesteps(3)
+    with pytest.raises(ValueError, match="what answers gives none: choose another variance"):
+        loop(scheduler, x, lambda x, t: network(x, t).sample[:, :3])
+
+
 def test_config_is_kept_and_saved(tmp_path):
     scheduler = KDiffScheduler.from_config(
         CONFIGS["flow"], sampler="DPM++ 2M Karras", options={"solver_type": "heun"}, rho=5

@@ -119,7 +119,7 @@ def test_an_early_end():
 
 
 def test_restarts_draw_again_on_one_interval():
-    plan = plan_of(odd_samplers.restart, [3.0, 1.0, 0.0], times=2)
+    plan = plan_of(odd_samplers.back_and_forth, [3.0, 1.0, 0.0], times=2)
     assert plan.outline.draws == [Draw(1.0, 3.0, 1), Draw(1.0, 3.0, 2)]
     first, second, third, fourth, _ = states_of(plan, model=lambda x, sigma: 0 * x, shape=(3,))
     asked = [(s.step, s.sigma) for s in (first, second, third, fourth)]
@@ -132,7 +132,7 @@ def test_restarts_draw_again_on_one_interval():
 
 
 def test_a_budget_of_evaluations_that_are_not_the_same_in_each_step():
-    s = odd_samplers.restart
+    s = odd_samplers.back_and_forth
     assert [s.nfe(n) for n in (1, 2, 3)] == [1, 4, 7]
     assert [s.steps(n) for n in (1, 3, 4, 6, 7)] == [1, 1, 2, 2, 3]
     assert odd_samplers.three_stages.steps(7, "sigma_min") == 2

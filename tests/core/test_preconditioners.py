@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,7 +16,10 @@ from kdiff.samplers import REGISTRY
 from kdiff.samplers.vp import vp_sigma, vp_time
 
 SIGMAS = [0.0021, 0.02, 0.3, 1.0, 7.5, 79.0]
-PARAMETERISATIONS = ("edm", "vp", "sub_vp", "ve", "iddpm", "eps", "v", "x0", "flow", "denoised")
+PARAMETERISATIONS = (
+    *("edm", "consistency", "vp", "sub_vp", "ve", "iddpm"),
+    *("eps", "v", "x0", "flow", "denoised"),
+)
 
 
 def alpha_bar(sigma: float) -> float:
@@ -42,6 +46,13 @@ PUBLISHED = {
         s * 0.5 / math.sqrt(0.5**2 + s**2),
         1 / math.sqrt(s**2 + 0.5**2),
         math.log(s) / 4,
+    ),
+    # Song et al. 2023, appendix C, and openai/consistency_models
+    "consistency": lambda s: (
+        0.5**2 / ((s - 0.002) ** 2 + 0.5**2),
+        0.5 * (s - 0.002) / math.sqrt(0.5**2 + s**2),
+        1 / math.sqrt(s**2 + 0.5**2),
+        1000 * 0.25 * math.log(s + 1e-44),
     ),
     "iddpm": lambda s: (1, -s, 1 / math.sqrt(s**2 + 1)),
     "eps": lambda s: (1, -s, math.sqrt(alpha_bar(s))),
@@ -124,9 +135,9 @@ def predicts_velocity(x_in: torch.Tensor, s: float) -> torch.Tensor:
     return (x_in - (1 - t) * x0) / t - x0
 
 
-def predicts_edm_target(x_in: torch.Tensor, s: float) -> torch.Tensor:
+def predicts_edm_target(x_in: torch.Tensor, s: float, name: str = "edm") -> torch.Tensor:
     """EDM, eq. 8: (x0 - c_skip x) / c_out."""
-    c_skip, c_out, c_in, _ = PUBLISHED["edm"](s)
+    c_skip, c_out, c_in, _ = PUBLISHED[name](s)
     x = x_in / c_in
     return (MIXTURE(x, s) - c_skip * x) / c_out
 
@@ -135,6 +146,10 @@ DISCRETE_SIGMAS = sigmas_of(kdiff.alphas_cumprod("linear"))
 # what the network predicts, and the sigma that it reads from c_noise
 NETWORKS = {
     "edm": (predicts_edm_target, lambda c: math.exp(4 * c)),
+    "consistency": (
+        partial(predicts_edm_target, name="consistency"),
+        lambda c: math.exp(c / 250),
+    ),
     "vp": (predicts_eps, lambda c: vp_sigma(c / 999)),
     "sub_vp": (
         lambda x, s: (x / sub_vp_alpha(s) - MIXTURE(x / sub_vp_alpha(s), s)) / s,
@@ -163,7 +178,8 @@ def test_no_parameterisation_is_left_out():
 def test_every_network_gives_the_same_denoised(name):
     model = denoiser(name)
     unit = kdiff.Noise(range(8), (2,), torch.float64).initial()
-    for sigma in np.geomspace(model.sigma_min, model.sigma_max, 50):
+    # at sigma_min, no network of a consistency model makes D anything but x
+    for sigma in np.geomspace(model.sigma_min, model.sigma_max, 50)[name == "consistency" :]:
         x = float(sigma) * unit
         assert relative(model(x, float(sigma)), MIXTURE(x, float(sigma))) < 1e-6, sigma
 
@@ -180,6 +196,14 @@ def test_every_network_gives_the_same_samples(run, sampler):
 
 
 # --- released code, and what is wrong ---
+
+
+def test_a_consistency_model_is_the_identity_at_sigma_min():
+    model = kdiff.Denoiser(lambda x, c: 1 + x**2, "consistency", shape=(2,))
+    x = kdiff.Noise(range(4), (2,), torch.float64).initial()
+    assert torch.equal(model(x, 0.002), x)
+    other = kdiff.precond("consistency", sigma_data=1.0, sigma_min=0.5)
+    assert other(0.5)[:2] == (1, 0) and other(2.5)[:2] == pytest.approx((0.2, 2 / math.sqrt(7.25)))
 
 
 def test_iddpm_against_the_released_code_of_karras():

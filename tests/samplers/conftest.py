@@ -1,5 +1,6 @@
 """Schedulers of the installed diffusers."""
 
+import inspect
 import sys
 
 import numpy as np
@@ -23,8 +24,8 @@ def make(monkeypatch):
         for numbers in (torch, np) if wide else ():
             short = numbers.__name__.replace("numpy", "np")
             monkeypatch.setattr(module, short, Wide(numbers), raising=False)
-        has_betas = "IPNDM" not in name and "EDM" not in name
-        scheduler = kind(**(BETAS if has_betas else {}) | config)
+        betas = BETAS if "beta_start" in inspect.signature(kind).parameters else {}
+        scheduler = kind(**betas | config)
         scheduler.set_timesteps(steps)
         return scheduler
 

@@ -134,6 +134,39 @@ def test_what_they_reduce_to(one, other):
     assert distance(found, expected) < 1e-12
 
 
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_a_consistency_model(steps, make):
+    """The scheduler scales the input and the output, as here the preconditioner does. Some of its
+    numbers are float32."""
+
+    def network(z, c_noise):
+        return torch.sin(2 * z + c_noise[:, None] / 500)
+
+    scheduler = make("CMStochasticIterativeScheduler", steps, clip_denoised=False)
+    grid = [*scheduler.sigmas.tolist()[:-1], 0.0]
+    x, noise = grid[0] * START, draws()
+    for t in scheduler.timesteps:
+        output = network(scheduler.scale_model_input(x, t), t.expand(len(x)))
+        x = scheduler.step(output, t, x).prev_sample
+    source = SimpleNamespace(white=lambda s, t: next(noise))
+    model = kdiff.Denoiser(network, "consistency", shape=(3,))
+    plan = kdiff.plan(sampler="CMStochasticIterativeScheduler", sigmas=grid)
+    *_, last = kdiff.drive(model, plan, grid[0] * START, source)
+    assert distance(last.x, x) < 1e-5
+
+
+@pytest.mark.parametrize("steps", [1, 4, 8])
+def test_lcm_without_its_boundary_scaling(steps, make):
+    """At the timesteps that students are trained for, it is less than rounding: x0 is all."""
+    scheduler = make("LCMScheduler", steps)
+    grid = [table(scheduler)[t] for t in scheduler.timesteps.tolist()]
+    z = preserving(grid[0] * START, grid[0])
+    for t, s in zip(scheduler.timesteps.tolist(), grid, strict=True):
+        x = z * math.hypot(1, s)
+        z = scheduler.step((x - MODEL(x, s)) / s, t, z).prev_sample
+    assert distance(kdiff_sample("lcm", [*grid, 0.0]), z) < 1e-5
+
+
 def test_consistency_against_algorithm_1():
     sigmas, epsilon = [80.0, 5.0, 0.6, 0.002], 0.002
     noise = draws()

@@ -1,7 +1,8 @@
 """Stochastic samplers against ComfyUI, Restart's code and score_sde, through values that
-tools/make_zoo_*_golden.py made with them in float64."""
+tools/make_zoo_*_golden.py made with them in float64; and against diffusers, live."""
 
 import json
+import sys
 from functools import partial
 from itertools import pairwise
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 import places
+from diffusers_parity import draws
 from kdiff.analytic import GaussianMixture
 from kdiff.samplers import REGISTRY, Walk
 
@@ -17,6 +19,7 @@ GOLDEN = {peer: json.loads((places.GOLDEN / f"zoo_{peer}.json").read_text()) for
 tensor = partial(torch.tensor, dtype=torch.float64)
 MODEL = GaussianMixture(**{k: tensor(v) for k, v in GOLDEN["comfyui"]["model"].items()})
 START = tensor(GOLDEN["comfyui"]["start"])
+ONE = START[:1]
 EXACT = 1e-11  # the goldens have 13 digits
 
 
@@ -42,7 +45,7 @@ def drive(name: str, options: dict, sigmas, noise=pseudo_noise) -> torch.Tensor:
 
 def distance(result: torch.Tensor, expected) -> float:
     """The largest difference, relative to the largest component."""
-    expected = tensor(expected)
+    expected = torch.as_tensor(expected, dtype=torch.float64)
     return float((result - expected).abs().max() / expected.abs().max())
 
 
@@ -146,3 +149,61 @@ def test_annealed_langevin(sample):
     )
     found = drive("annealed_langevin", ours, sigmas[:-1], lambda *interval: next(queue))
     assert distance(found, sample["result"]) < 1e-6
+
+
+# --- diffusers ---
+
+
+def score(x: torch.Tensor, s: float) -> torch.Tensor:
+    return (MODEL(x, s) - x) / s**2
+
+
+def from_one(name: str, sigmas: list[float], **options) -> torch.Tensor:
+    """kdiff's, from one sample: their norms are means over the batch."""
+    noise = draws()
+    sampler = REGISTRY[name]
+    walk = Walk(sampler.start(sigmas[0] * ONE, sigmas, lambda *_: next(noise)[:1], options))
+    while walk.ask is not None:
+        walk.answer(MODEL(walk.ask.x, walk.ask.sigma))
+    return walk.result
+
+
+@pytest.mark.parametrize("correct_steps", [0, 1, 3])
+def test_score_sde_ve(correct_steps, make, monkeypatch):
+    """The pipeline's loop, which ends with the mean of the last step. Their sigmas are float32."""
+    scheduler = make("ScoreSdeVeScheduler", 8, wide=False, sigma_min=0.05, sigma_max=20.0)
+    scheduler.set_sigmas(8)
+    sigmas, noise = scheduler.discrete_sigmas.tolist()[::-1], draws()
+    module = sys.modules[type(scheduler).__module__]
+    monkeypatch.setattr(module, "randn_tensor", lambda *_, **__: next(noise)[:1])
+    x = sigmas[0] * ONE
+    for t, s in zip(scheduler.timesteps, sigmas, strict=True):
+        for _ in range(correct_steps):
+            x = scheduler.step_correct(score(x, s), x).prev_sample
+        output = scheduler.step_pred(score(x, s), t, x)
+        x = output.prev_sample
+    options = {"corrector_steps": correct_steps, "snr": scheduler.config.snr}
+    ours = from_one("predictor_corrector", [*sigmas, 0.0], **options)
+    assert distance(ours, output.prev_sample_mean) < 1e-5
+
+
+def test_karras_ve(make, monkeypatch):
+    """Heun's method with churn; their own schedule has sigma^2 where sigma belongs."""
+    scheduler, sigmas = make("KarrasVeScheduler", 6, wide=False), [60.0, 14, 4, 0.9, 0.2, 0.03, 0.0]
+    module, noise = sys.modules[type(scheduler).__module__], draws()
+    # They draw also where no noise is added; so do not count those.
+    monkeypatch.setattr(
+        module,
+        "randn_tensor",
+        lambda *_, **__: next(noise)[:1] if 0.05 <= s <= 50 else torch.zeros(1, 3).double(),
+    )
+    x = sigmas[0] * ONE
+    for s, t in pairwise(sigmas):
+        hat, s_hat = scheduler.add_noise_to_input(x, s)
+        output = scheduler.step(s_hat * score(hat, s_hat), s_hat, t, hat)
+        x = output.prev_sample
+        if t > 0:
+            slope = t * score(x, t)
+            x = scheduler.step_correct(slope, s_hat, t, hat, x, output.derivative).prev_sample
+    options = {"S_churn": 80, "S_tmin": 0.05, "S_tmax": 50, "S_noise": 1.007}
+    assert distance(from_one("heun", sigmas, **options), x) < 1e-12

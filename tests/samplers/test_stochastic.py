@@ -255,6 +255,24 @@ def test_the_analytic_variance_is_exact_on_gaussian_data(eta, known, tolerance):
     assert variance == pytest.approx(STD**2 + sigmas[-1] ** 2, rel=tolerance)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_corrector_in_few_bits(dtype):
+    """Norms beyond float16's 65,504 do not matter, and where D is x to rounding, x stays."""
+    shape, sigmas = (3, 160, 160), [2.0, 0.5, 0.002, 0.001]
+    exact = kdiff.analytic.gaussian(torch.full(shape, 0.5), 0.2)
+    found, expected = (
+        kdiff.sample(
+            lambda x, s: x if s < 0.01 else exact(x.float(), s).to(x.dtype),
+            "predictor_corrector",
+            sigmas=sigmas[:levels],
+            shape=shape,
+            dtype=dtype,
+        ).double()
+        for levels in (4, 3)
+    )
+    assert found.std() < 1 and (found - expected).std() < 0.005
+
+
 def test_langevin_steps_have_the_variance_of_their_recursion():
     """On N(m, v): y = x - m gets (1 - a s^2 / (s^2 + v) / 2) y + s sqrt(a) n in each step."""
     sigmas, a, steps = [3.0, 1.0, 0.3], 0.2, 7

@@ -64,7 +64,7 @@ def _again(steps, final, options):
 
 
 @local(nfe=_again, noise="white", ode={"times": 0})
-def restart(x, sigmas, *, noise, times: Annotated[int, Option("how often", 0)] = 2):
+def back_and_forth(x, sigmas, *, noise, times: Annotated[int, Option("how often", 0)] = 2):
     """After each step back up with fresh noise, and down again (Xu et al. 2023)."""
     for i, (s, t) in enumerate(pairwise(sigmas)):
         for k in range(1 + (times if t else 0)):

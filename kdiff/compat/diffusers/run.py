@@ -72,12 +72,14 @@ class Run:
         the result, in `dtype`. ValueError if its shape is not the sample's."""
         ask = self._asked()
         c = self._precond(ask.sigma)
-        output = output[:, : self._shown.shape[1]].to(ask.x.dtype)  # beyond: a learned variance
+        output, *learned = output.to(ask.x.dtype).split(self._shown.shape[1], dim=1)
         if output.shape != self._shown.shape:
             said, of = tuple(output.shape), tuple(self._shown.shape)
             raise ValueError(f"the network said {said} of a {of} sample")
         denoised = self._limited(c.c_skip * ask.x + c.c_out * _rows(output, ask))
         self.denoised = _with_rows(self.denoised, ask, denoised)
+        if ask.variance is not None and learned:
+            ask.variance.fill(_rows(learned[0], ask))
         self._walk.answer(denoised)
         self._dtype = dtype
         return self._next().to(dtype)
