@@ -81,7 +81,7 @@ VARIABLES: dict[str, tuple[Callable[[Any], Any], Path]] = {
     "lms",
     order=lambda options: options["order"],
     paper="Liu et al. 2022 (PNDM), in the frame of Karras et al. 2022; Adams-Bashforth",
-    aliases=("LMSDiscreteScheduler", "zABSampler"),
+    aliases=("LMSDiscreteScheduler", "LMSD", "zABSampler"),
 )
 def lms(x: Any, sigmas: Sequence[float], *, order: Annotated[int, ORDER] = 4) -> Coroutine:
     """Linear multistep: x_t = x_s + sum_i c_i eps_i, eps a polynomial in sigma, to zero too."""

@@ -47,7 +47,7 @@ def to_the_denoised(x: Any, d: Any, s: float, low: float) -> Any:
     paper="Song et al. 2023 (consistency models), algorithm 1",
     noise="white",
     ode=None,
-    aliases=("CMStochasticIterativeScheduler",),
+    aliases=("CMStochasticIterativeScheduler", "CMSI"),
     presets={
         "lcm": {"epsilon": 0.0},
         "LCMScheduler": {"epsilon": 0.0},

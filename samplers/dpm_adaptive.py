@@ -55,7 +55,7 @@ def both_orders(x: Any, s: float, t: float, e: Any, order: int) -> Coroutine:
     linear=False,
     noise="brownian",
     ode={"eta": 0},
-    aliases=("DPM adaptive",),
+    aliases=("DPM adaptive", "DPM ad"),
 )
 def dpm_adaptive(
     x: Any,

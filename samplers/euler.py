@@ -25,7 +25,10 @@ sampler(
     paper="Karras et al. 2022 (EDM), algorithm 2 without its second-order correction",
     noise="white",
     ode={"S_churn": 0},
-    aliases=("EulerDiscreteScheduler",),
+    aliases=(
+        *("EulerDiscreteScheduler", "EDMEulerScheduler", "Euler EDM"),
+        "FlowMatchEulerDiscreteScheduler",
+    ),
 )(churned(euler))
 
 sampler(
@@ -48,8 +51,12 @@ sampler(
     paper="Song et al. 2021 (DDIM), eq. 12 and 16",
     noise="white",
     ode={"eta": 0, "variance": "eta"},
-    aliases=("DDIMScheduler",),
-    presets={"DDPM": {"eta": 1.0}, "DDPMScheduler": {"eta": 1.0}},
+    aliases=("DDIMScheduler", "CogVideoXDDIMScheduler"),
+    presets={
+        "DDPM": {"eta": 1.0},
+        "DDPMScheduler": {"eta": 1.0},
+        "DDPMParallelScheduler": {"eta": 1.0},
+    },
 )
 def ddim(
     x: Any,

@@ -105,6 +105,8 @@ def multistep(
         "DPM++ 2M Heun": {"solver_type": "heun"},
         "res_multistep": {"solver_type": "heun"},
         "DPMSolverMultistepScheduler": {"lower_order_final": True},
+        "EDMDPMSolverMultistepScheduler": {"lower_order_final": True},
+        "DPM++ 2M EDM": {"lower_order_final": True},
     },
 )
 def dpmpp_2m(
@@ -127,7 +129,7 @@ def dpmpp_2m(
     paper="Lu et al. 2022 (DPM-Solver++), section 5: SDE-DPM-Solver++(2M)",
     noise="brownian",
     ode={"eta": 0},
-    aliases=("DPM++ 2M SDE",),
+    aliases=("DPM++ 2M SDE", "CosineDPMSolverMultistepScheduler", "DPM++ Cosine"),
     presets={
         "DPM++ 2M SDE Heun": {"solver_type": "heun"},
         "res_multistep_ancestral": {"solver_type": "heun"},

@@ -35,7 +35,7 @@ flow_sampler(
     order=1,
     weak=1,
     paper="Song et al. 2021 (DDIM), eq. 12, with another sigma; ComfyUI, sample_euler_ancestral_RF",
-    aliases=("euler_ancestral_RF",),
+    aliases=("euler_ancestral_RF", "LTXEulerAncestralRFScheduler"),
 )(in_flow(euler))
 
 two_stage(

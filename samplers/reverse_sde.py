@@ -135,6 +135,7 @@ PREDICTORS: dict[str, Predictor] = {
     noise="white",
     ode=None,
     linear=False,
+    presets={"ScoreSdeVeScheduler": {"snr": 0.15}},
 )
 def predictor_corrector(
     x: Any,

@@ -34,6 +34,11 @@ VARIABLES = {
     "inverse_sigma": Variable(
         lambda s, t: (s - t) / s / t, lambda sigma: sigma, lambda x, d, sigma: d
     ),
+    "flow_time": Variable(
+        lambda s, t: (t - s) / (1 + s) / (1 + t),
+        lambda sigma: 1 + sigma,
+        lambda x, d, sigma: eps(x, d, sigma) - d,
+    ),
 }
 
 
@@ -85,6 +90,8 @@ PRESETS = {
     "rk6_7s": "butcher6",
 }
 
+HEUN_OF_FLOWS = {"tableau": "heun2", "variable": "flow_time"}
+
 
 @sampler(
     "runge_kutta",
@@ -92,7 +99,10 @@ PRESETS = {
     nfe=evaluations,
     paper="Runge 1895, Heun 1900, Kutta 1901; Butcher 1964",
     aliases=("rk4",),
-    presets={name: {"tableau": found} for name, found in PRESETS.items()},
+    presets={
+        **{name: {"tableau": found} for name, found in PRESETS.items()},
+        **dict.fromkeys(("FlowMatchHeunDiscreteScheduler", "Heun FlowMatch"), HEUN_OF_FLOWS),
+    },
 )
 def runge_kutta(
     x: Any,
@@ -100,13 +110,14 @@ def runge_kutta(
     *,
     tableau: Annotated[str, Option(f"its coefficients: {NAMES}, or a .json file")] = "rk4",
     variable: Annotated[
-        Literal["sigma", "log_sigma", "inverse_sigma"],
+        Literal["sigma", "log_sigma", "inverse_sigma", "flow_time"],
         Option("the variable in which the ODE is stepped"),
     ] = "sigma",
 ) -> Coroutine:
     """k_i = f(z_s + h sum_j a_ij k_j), z_t = z_s + h sum_i b_i k_i, of one of the forms of the ODE
-    dx/dsigma = (x - D) / sigma, dx/dlambda = D - x with lambda = -ln sigma, and
-    d(x / sigma)/d(1 / sigma) = D. Euler's step to sigma = 0."""
+    dx/dsigma = e = (x - D) / sigma, dx/dlambda = D - x with lambda = -ln sigma,
+    d(x / sigma)/d(1 / sigma) = D, and d(x / (1 + sigma))/dtau = e - D with the time of a rectified
+    flow, tau = sigma / (1 + sigma). Euler's step to sigma = 0."""
     method = tableau_of(tableau)
     for i, (s, t) in enumerate(pairwise(sigmas)):
         x = (yield x, s) if t == 0 else (yield from runge_kutta_step(x, s, t, method, variable, i))

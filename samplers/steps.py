@@ -17,12 +17,14 @@ def eps(x: Any, d: Any, s: float) -> Any:
 
 
 def level(variable: str, s: float, t: float, c: float) -> float:
-    """The sigma at the part c of a step from s to t, measured in `variable`: sigma, log_sigma or
-    inverse_sigma."""
+    """The sigma at the part c of a step from s to t, measured in `variable`: sigma, log_sigma,
+    inverse_sigma, or the time of a flow, sigma / (1 + sigma)."""
     if c in (0, 1):
         return t if c else s
     if variable == "log_sigma":
         return s * (t / s) ** c
     if variable == "inverse_sigma":
         return s * (t / (t + c * (s - t)))
+    if variable == "flow_time":
+        return s + c * (t - s) * (1 + s) / (1 + s + (1 - c) * (t - s))
     return s + c * (t - s)

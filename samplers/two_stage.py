@@ -41,6 +41,9 @@ two_stage(
     noise="white",
     ode={"S_churn": 0},
     aliases=("HeunDiscreteScheduler",),
+    presets={
+        "KarrasVeScheduler": {"S_churn": 80.0, "S_tmin": 0.05, "S_tmax": 50.0, "S_noise": 1.007}
+    },
 )(churned(heun))
 
 
@@ -160,7 +163,7 @@ def dpmpp_sde_step(
     paper="Lu et al. 2022 (DPM-Solver++), algorithm 1, on the SDE, as in k-diffusion",
     noise="brownian",
     ode={"eta": 0},
-    aliases=("DPM++ SDE", "DPMSolverSDEScheduler"),
+    aliases=("DPM++ SDE", "DPMSolverSDEScheduler", "DPM SDE"),
 )
 def dpmpp_sde(
     x: Any,

@@ -19,7 +19,7 @@ from kdiff.cli import sweep_choices as choices
 from kdiff.cli.choices import DTYPES, choose_device
 from kdiff.cli.errors import told
 from kdiff.cli.evaluating import evaluation_options
-from kdiff.cli.grid_options import CONTEXT, usage_errors
+from kdiff.cli.grid_options import CONTEXT, given_sigmas, usage_errors
 from kdiff.cli.lists import as_list, as_numbers
 from kdiff.cli.modification_options import SEE_EDITS, SEE_GUIDANCE
 from kdiff.cli.paths import UserPath
@@ -55,6 +55,11 @@ from kdiff.text import Request
 @click.option("--steps", help=f"Numbers of steps, a list.  [default: {DEFAULT_STEPS}]")
 @click.option("--nfe", help="Instead: the most steps for so many evaluations, a list.")
 @click.option("--schedule", "schedules", help="karras, exponential .., a list.")
+@click.option(
+    "--sigmas",
+    help="Instead of all of these: one grid for all cells, as for sample. Several grids are"
+    " schedules of a plug-in, or tableaux (--sampler t.json).",
+)
 @click.option("--sigma-min", type=float, help="Lowest noise level.  [default: the model's]")
 @click.option("--sigma-max", type=float, help="First noise level.  [default: the model's]")
 @click.option("--rho", type=float, help="Curvature of the karras schedule.  [default: 7]")
@@ -141,6 +146,7 @@ def command(
     dry_run: bool,
     out: Path,
     rho: float | None,
+    sigmas: str | None,
     **others: Any,
 ) -> None:
     """Measure every combination of samplers, steps, schedules, models and seeds.
@@ -177,6 +183,7 @@ def command(
             warn=warn,
             **others,
             **dict[str, Any]({} if rho is None else {"rho": rho}),
+            **dict[str, Any]({} if sigmas is None else {"sigmas": given_sigmas(sigmas, final)}),
         )
         sweep.check_judges(cells, loaded)
     folder = SweepFolder(out, choices.choose_shard(shard))

@@ -47,8 +47,10 @@ def test_schedulers_that_do_something_else_are_refused():
         for given in (kind(), {**kind().config, "_class_name": kind.__name__}):
             with pytest.raises(ValueError, match=f"^{kind.__name__} is not supported"):
                 KDiffScheduler.from_config(given)
-    with pytest.raises(ValueError, match="EDMEulerScheduler is not supported"):
-        KDiffScheduler.from_config(diffusers.EDMEulerScheduler())
+    with pytest.raises(
+        ValueError, match=r"DDIMInverseScheduler is not supported.*use kdiff\.invert"
+    ):
+        KDiffScheduler.from_config(diffusers.DDIMInverseScheduler())
 
 
 @pytest.mark.parametrize(

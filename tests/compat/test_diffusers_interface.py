@@ -154,10 +154,10 @@ def test_errors():
     with pytest.raises(ValueError, match="no setting 'smapler'"):
         KDiffScheduler.from_config(CONFIGS["eps"], smapler="heun").set_timesteps(3)
     with pytest.raises(ValueError, match="is not supported"):
-        KDiffScheduler.from_config(diffusers.EDMEulerScheduler().config).set_timesteps(3)
+        KDiffScheduler.from_config(diffusers.VQDiffusionScheduler(100).config).set_timesteps(3)
 
 
-@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize("name", [name for name in REGISTRY if REGISTRY[name].limit is None])
 def test_sigmas_are_those_asked_for(name):
     scheduler = KDiffScheduler.from_config(CONFIGS["eps"], sampler=name)
     scheduler.set_timesteps(4)

@@ -11,20 +11,7 @@ from kdiff.samplers.registry import SCHEDULE_SUFFIXES
 from kdiff.schedules import SCHEDULES
 
 
-def pending(names):
-    """The names in order, each once; those that no sampler has yet must fail."""
-    return [
-        pytest.param(
-            name,
-            marks=pytest.mark.xfail(reason=peer_names.PENDING[name], strict=True)
-            if name in peer_names.PENDING
-            else (),
-        )
-        for name in dict.fromkeys(names)
-    ]
-
-
-@pytest.mark.parametrize("name", pending(peer_names.SAMPLERS))
+@pytest.mark.parametrize("name", dict.fromkeys(peer_names.SAMPLERS))
 def test_a_sampler_s_name(name):
     if normalise(name) in REGISTRY.refused:
         with pytest.raises(UnknownName, match=f"there is no sampler .*: {'.' * 10}"):
@@ -55,7 +42,7 @@ def test_names_in_prefix_and_suffix():
         ("Heun Align Your Steps", "heun", "align_your_steps"),
         ("Euler SGM", "euler", "trailing"),
         ("KDPM2 a", "dpm_2_ancestral", None),
-        ("Heun FlowMatch", "heun", None),
+        ("Heun FlowMatch", "runge_kutta", None),
     ):
         found = resolve(name)
         assert (found.sampler.name, found.schedule) == (sampler, schedule), name

@@ -146,6 +146,20 @@ def test_multistep(scheduler, config, final, sampler, options, spacing, make):
     assert distance(ours, theirs) < TOLERANCE
 
 
+@pytest.mark.parametrize("spacing", DISCRETE, ids=str)
+@pytest.mark.parametrize("lower", [True, False])
+@pytest.mark.parametrize("tau", [0.0, 0.6, 1.0])
+def test_sa_solver(tau, lower, spacing, make):
+    """With one tau everywhere: theirs is of where a step begins, kdiff's of where it ends."""
+    config = {"tau_func": lambda t: tau, "lower_order_final": lower}
+    scheduler = make("SASolverScheduler", 10, **spacing, **config)
+    options = {"predictor_order": 2, "corrector_order": 2, "simple_order_2": True}
+    options |= {"tau": tau, "tau_min": 0, "tau_max": 1e9, "lower_order_final": lower}
+    theirs = diffusers_sample(scheduler, grid(scheduler))
+    ours = kdiff_sample("sa_solver", grid(scheduler), **options)
+    assert distance(ours, theirs) < TOLERANCE
+
+
 @pytest.mark.parametrize("scheduler", ["DPMSolverMultistepScheduler", "UniPCMultistepScheduler"])
 @pytest.mark.parametrize("spacing", ["use_karras_sigmas", "use_exponential_sigmas"])
 def test_multistep_on_karras_sigmas(scheduler, spacing, make):

@@ -196,7 +196,7 @@ def test_names(name, sampler, options, schedule):
         ("unipcc", "uni_pc"),
         ("zzz", "there is euler, "),
         ("", "there is euler, "),
-        ("Karras", "there is euler, "),
+        ("Karras", "unknown sampler .Karras."),
     ],
 )
 def test_an_unknown_name_suggests_the_nearest(name, nearest):

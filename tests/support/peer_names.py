@@ -91,22 +91,3 @@ SD_NEXT = (
 
 SAMPLERS = (*K_DIFFUSION, *COMFYUI, *A1111, *DIFFUSERS, *SD_NEXT)
 SCHEDULES = (*K_DIFFUSION_SCHEDULES, *COMFYUI_SCHEDULES, *A1111_SCHEDULES, *DIFFUSERS_SCHEDULES)
-
-# Which family of samplers each is to come with.
-PENDING = {
-    **dict.fromkeys(("heunpp2", "exp_heun_2_x0", "exp_heun_2_x0_sde", "sample_dpm_fast"), "rk"),
-    **dict.fromkeys(("dpm_fast", "DPM fast", "k_dpm_fast", "DPM++ 1S"), "rk"),
-    "FlowMatchHeunDiscreteScheduler": "rk",
-    **dict.fromkeys(("ipndm_v", "res_multistep", "res_multistep_ancestral", "LMSD"), "multi"),
-    **dict.fromkeys(("gradient_estimation", "sa_solver", "sa_solver_pece", "SA Solver"), "multi"),
-    **dict.fromkeys(("SASolverScheduler", "EDMDPMSolverMultistepScheduler"), "multi"),
-    **dict.fromkeys(("DPM++ 2M EDM", "CosineDPMSolverMultistepScheduler", "DPM++ Cosine"), "multi"),
-    **dict.fromkeys(("er_sde", "seeds_2", "seeds_3", "Restart", "DDPMParallelScheduler"), "sde"),
-    **dict.fromkeys(("EDMEulerScheduler", "FlowMatchEulerDiscreteScheduler", "Euler EDM"), "sde"),
-    **dict.fromkeys(("LTXEulerAncestralRFScheduler", "ScoreSdeVeScheduler"), "sde"),
-    **dict.fromkeys(("KarrasVeScheduler", "DDIMParallelScheduler"), "sde"),
-    **dict.fromkeys(("CogVideoXDDIMScheduler", "DPM SDE"), "sde"),
-    **dict.fromkeys(("lcm", "LCM", "LCMScheduler", "FlowMatchLCMScheduler", "CMSI"), "adapt"),
-    **dict.fromkeys(("CMStochasticIterativeScheduler", "TCD", "TCDScheduler"), "adapt"),
-    **dict.fromkeys(("sample_dpm_adaptive", "dpm_adaptive", "DPM adaptive", "k_dpm_ad"), "adapt"),
-}

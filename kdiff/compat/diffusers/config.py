@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from kdiff.checkpoints.diffusers_scheduler import dynamic_shift, is_flow, precond_of
+from kdiff.compat.diffusers.edm import KEYS, edm_of, is_edm
 from kdiff.counts import real_number
 from kdiff.modifications import Modification
 from kdiff.preconditioners import Precond
@@ -56,8 +57,8 @@ REPLACED = {
         "mu, which pipelines compute from them",
     ),
 }
-# These belong to schedulers for other kinds of models: consistency, EDM, score SDE, tokens, staged
-# and so on.
+# These belong to schedulers for other kinds of models: consistency, score SDE, tokens, staged and
+# so on. Those of EDM are followed in the configurations of EDM's schedulers.
 REFUSED = {
     *("sigma_data", "sigma_schedule", "rho", "clip_denoised", "snr", "sampling_eps"),
     *("beta_min", "beta_max", "correct_steps", "s", "scaler"),
@@ -83,10 +84,14 @@ def as_texts(edits: str | Modification | Iterable[str | Modification]) -> list[s
 def check(config: Mapping[str, Any]) -> list[str]:
     """Lines about what is left out. ValueError, in one line, for what would change the result."""
     name = str(config.get("_class_name", ""))
-    if "Inverse" in name or "FlowMap" in name:
-        raise ValueError(f"{name} is not supported: it inverts, or its network takes two times")
+    if "Inverse" in name:
+        raise ValueError(
+            f"{name} is not supported: it goes from a picture to noise: use kdiff.invert"
+        )
+    if "FlowMap" in name:
+        raise ValueError(f"{name} is not supported: its network takes two times")
     precond_for(config)
-    for key in sorted(REFUSED & set(config)):
+    for key in sorted((REFUSED - KEYS if is_edm(config) else REFUSED) & set(config)):
         if config[key] is not None:
             raise ValueError(f"{key} is not supported: it is of another kind of scheduler")
     for key in _NUMBERS:
@@ -112,7 +117,10 @@ def check(config: Mapping[str, Any]) -> list[str]:
 
 
 def precond_for(config: Mapping[str, Any], mu: float | None = None) -> Precond:
-    """`precond_of`; where the shift depends on the size, it comes from `mu`, or is 1 without."""
+    """`precond_of`, or `edm_of`; where the shift depends on the size, it comes from `mu`, or is 1
+    without."""
+    if is_edm(config):
+        return edm_of(config)
     if is_flow(config) and config.get("use_dynamic_shifting"):
         config = {**config, "use_dynamic_shifting": False, "shift": dynamic_shift(config, mu)}
     return precond_of(config)

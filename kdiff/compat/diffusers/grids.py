@@ -15,6 +15,7 @@ from kdiff.compat.diffusers.config import (
     training_times,
     without_lowest_snr,
 )
+from kdiff.compat.diffusers.edm import edm_level, edm_schedule, is_edm
 from kdiff.counts import whole_number
 from kdiff.plans import DEFAULT_STEPS, Plan
 from kdiff.plans import plan as make_plan
@@ -85,6 +86,9 @@ def level_at(config: _Config, precond: Precond, time: float) -> float:
         u = 1 - time / last if config.get("invert_sigmas") else time / last
         if 0 <= u <= 1:
             return _flow_level(u)
+    elif is_edm(config):
+        if precond.sigma_min / 2 < (sigma := edm_level(config, time)) < 2 * precond.sigma_max:
+            return sigma
     elif precond.sigmas and 0 <= time <= last - 1:
         table = np.log(precond.sigmas)
         return float(np.exp(np.interp(time, np.arange(len(table)), table)))
@@ -127,6 +131,9 @@ def _scheduled(config: _Config, precond: Precond, steps: int) -> Plan:
     precond = without_lowest_snr(precond, config.get("lambda_min_clipped"))
     name, settings = chosen_schedule(config), dict(config["settings"] or {})
     name = name or next((SPACINGS[key] for key in SPACINGS if config.get(key)), None)
+    if name is None and is_edm(config):
+        name, own = edm_schedule(config)
+        settings = own | settings
     final = _final(config)
     if name is None or not find(name).thing.discrete:
         for end in ("sigma_min", "sigma_max"):

@@ -16,10 +16,12 @@ from torch import Tensor
 
 from kdiff.checkpoints.diffusers_scheduler import ddpm_of, is_flow
 from kdiff.compat.diffusers.config import precond_for, training_times
+from kdiff.compat.diffusers.edm import edm_schedule, is_edm
 from kdiff.compat.diffusers.grids import flow_share, level_at
 from kdiff.compat.diffusers.samples import noised, velocity
 from kdiff.plans import Plan
 from kdiff.preconditioners import Precond
+from kdiff.schedules import schedule
 
 Times = float | Sequence[float] | Tensor
 
@@ -49,7 +51,8 @@ class NoiseLevels(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     @cached_property
     def betas(self) -> Tensor:
-        """The beta of each timestep that the network was trained on. AttributeError for flows."""
+        """The beta of each timestep that the network was trained on. AttributeError for flows and
+        EDM."""
         return self._ddpm.betas
 
     @cached_property
@@ -70,8 +73,9 @@ class NoiseLevels(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     @cached_property
     def _ddpm(self) -> Any:
-        if is_flow(self.config):
-            raise AttributeError("a flow has no betas and no alphas")
+        if is_flow(self.config) or is_edm(self.config):
+            kind = "a flow" if is_flow(self.config) else "EDM"
+            raise AttributeError(f"{kind} has no betas and no alphas")
         return ddpm_of(self.config)
 
     @cached_property
@@ -80,12 +84,18 @@ class NoiseLevels(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         `set_timesteps`."""
         if is_flow(self.config):
             return self.sigmas[:-1] * training_times(self.config)
+        if is_edm(self.config):
+            return torch.tensor([self.precond(s).c_noise for s in self.sigmas[:-1].tolist()])
         return torch.arange(training_times(self.config) - 1, -1, -1.0)
 
     @cached_property
     def sigmas(self) -> Tensor:
         """The noise level of each evaluation, on the CPU, and where the grid ends; for flows their
         time, 0 to 1. All that the network was trained on, before `set_timesteps`."""
+        if is_edm(self.config):
+            name, settings = edm_schedule(self.config)
+            grid = schedule(name, training_times(self.config), self.precond, **settings)
+            return torch.tensor(grid)
         return self._shown([*reversed(self.precond.sigmas or ()), 0.0])
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Times) -> Tensor:
@@ -105,6 +115,8 @@ class NoiseLevels(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         flows, whose target is noise - sample."""
         if is_flow(self.config):
             raise ValueError("a flow's velocity is noise - sample at every timestep")
+        if is_edm(self.config):
+            raise ValueError("EDM's networks are trained on the sample: use precond")
         return velocity(self.precond, self._sigmas_at(timesteps), sample, noise)
 
     def _sigmas_at(self, timesteps: Times) -> list[float]:
