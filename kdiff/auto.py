@@ -80,7 +80,7 @@ def told(plan: Plan, model: Any) -> str:
         f"final {plan.final}",
         *(["first analytic"] if plan.first else []),
     ]
-    another = "" if _is_measured(model) else ", which this model is not"
+    another = "" if _is_measured(model) and not plan.edits else ", which this model is not"
     return (
         f"auto: {', '.join(words)}: the best of {about['candidates']} by {about['judged']} on the "
         f"packaged {about['model']} model{another}"

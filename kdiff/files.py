@@ -3,6 +3,7 @@ all, and JSON so that every parser reads it."""
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -159,9 +160,12 @@ def whole_file(path: FilePath) -> Iterator[Path]:
     """A temporary path beside `path` (same suffix), renamed over it when the block succeeds and
     removed when it fails, so that no reader ever sees half a file.
 
-    OSError, with the name of `path`, if the disk is full or does not let it be written.
+    OSError, with the name of `path`, if the disk is full or does not let it be written, or if it is
+    a device or such, which a file must not take the place of.
     """
     path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.EINVAL, "it is not a file that can be replaced", str(path))
     with _named(path):
         handle, name = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)
         os.close(handle)

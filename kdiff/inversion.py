@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from inspect import signature
 from typing import Any
 
@@ -34,6 +34,8 @@ def invert(
     decreasing and end above 0, and the run goes through them from their end.
     ValueError on bad arguments, and for a sampler that always draws noise.
     """
+    if not isinstance(x, Tensor) or not x.is_floating_point() or not x.ndim:
+        raise ValueError("x must be a tensor of a floating-point dtype, a row for each sample")
     if seeds is not None:
         x = _noised(model, x, sampler, seeds, settings)
     return sample(model, sampler, start=x, upward=True, **settings)
@@ -43,8 +45,8 @@ def _noised(
     model: Any, x: Tensor, sampler: str, seeds: Sequence[int], settings: Mapping[str, Any]
 ) -> Tensor:
     """`x` with noise of the level where the run starts. ValueError unless a seed for each row."""
-    if len(seeds) != len(x):
-        raise ValueError(f"give a seed for each of the {len(x)} rows of x, not {len(seeds)}")
+    if not isinstance(seeds, Iterable) or len(seeds := list(seeds)) != len(x):
+        raise ValueError(f"give a seed for each of the {len(x)} rows of x, not {seeds!r:.80}")
     own = signature(sample).parameters
     planned = {key: value for key, value in settings.items() if key not in own}
     sigma = make_plan(model, sampler, upward=True, **planned).sigmas[0]

@@ -76,9 +76,9 @@ def plan(
     if upward:
         leave_out("a run upward begins where the data are", {"first": first})
     options = _options(found, options or {}, settings, upward)
-    final = "sigma_min" if upward else "zero" if final is None else final
-    if final not in FINALS:
+    if final not in (None, *FINALS):
         raise ValueError(f"final must be zero or sigma_min, not {final!r}")
+    final = "sigma_min" if upward else "zero" if final is None else final
     if sum(given is not None for given in (steps, nfe, sigmas)) > 1:
         raise ValueError("give only one of steps, nfe and sigmas")
     if sigmas is not None:

@@ -67,6 +67,7 @@ def sample(
     if class_labels is not None and (cond or {}).get("class_labels") is not None:
         raise ValueError("give class_labels once, not in cond as well")
     usual = len(prompt) if isinstance(prompt, list | tuple) else 1
+    _check_start(start)
     usual = usual if start is None else len(start)
     count = usual if n is None else whole_number("n", n, 1, MOST_SAMPLES)
     if seed is not None and seeds is not None:
@@ -148,13 +149,21 @@ def _shape_of(
     """The shape of a sample, from `start` if that is given: ValueError unless it fits all else."""
     if start is None:
         return shape
-    if not isinstance(start, Tensor) or not start.is_floating_point():
-        raise ValueError("start must be a tensor of a floating-point dtype")
+    _check_start(start)
     known = getattr(model, "shape", None) if shape is None else shape
     expected = (n, *(start.shape[1:] if known is None else known))
     if tuple(start.shape) != tuple(expected):
         raise ValueError(f"start must be {expected}, a row for each seed, not {tuple(start.shape)}")
     return start.shape[1:]
+
+
+def _check_start(start: Any) -> None:
+    if start is None:
+        return
+    if not isinstance(start, Tensor) or not start.is_floating_point() or not start.ndim:
+        raise ValueError("start must be a tensor of a floating-point dtype, a row for each sample")
+    if not start.isfinite().all():
+        raise ValueError("start must be finite")
 
 
 class Batch(NamedTuple):

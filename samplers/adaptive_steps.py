@@ -23,6 +23,13 @@ class VanishingStep(ArithmeticError):
     """No step is short enough for the tolerances."""
 
 
+def vanishing(u: float) -> VanishingStep:
+    return VanishingStep(
+        f"no step is short enough at {u:g}: the model's output is not finite, or not continuous, "
+        "or the tolerances are too small"
+    )
+
+
 class Control(Protocol):
     """Chooses the size of steps, `h`, which has the sign of their direction."""
 
@@ -54,10 +61,7 @@ def next_point(u: float, end: float, control: Control) -> float:
     v = u + control.h
     least = 10 * abs(math.nextafter(u, end) - u)
     if not abs(control.h) > least:  # also if it is NaN
-        raise VanishingStep(
-            f"no step is short enough at {u:g}: the model's output is not finite, or not "
-            "continuous, or the tolerances are too small"
-        )
+        raise vanishing(u)
     return end if abs(end - u) <= abs(control.h) * (1 + 1e-9) else v
 
 

@@ -12,6 +12,8 @@ from kdiff.samplers.loops import S_NOISE, S_TMAX, S_TMIN, at_step
 from kdiff.samplers.registry import Coroutine, Final, Noise, Option, sampler
 from kdiff.samplers.two_stage import heun
 
+MOST = 1000  # points, and times, of an interval
+LARGEST = 1e18  # noise level
 RHO = 7  # of the levels within an interval, as in Karras et al. 2022, eq. 5
 
 CIFAR10 = "[[3, 2, 0.14, 0.30]]"
@@ -47,17 +49,17 @@ def intervals(text: str) -> list[Interval]:
         listed = [Interval(*one) for one in (found.values() if isinstance(found, dict) else found)]
         if all(
             type(one.points) is type(one.times) is int
-            and one.points > 1
-            and one.times > 0
-            and 0 < one.t_min < one.t_max < math.inf
+            and 1 < one.points <= MOST
+            and 0 < one.times <= MOST
+            and 0 < one.t_min < one.t_max <= LARGEST
             for one in listed
         ):
             return listed
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         pass
     raise ValueError(
         "restarts must be [[points, times, t_min, t_max], ..] in JSON, with 2 points or more, "
-        f"whole numbers of both, and t_min below t_max, not {text!r:.80}"
+        f"whole numbers of both, at most {MOST:,}, and t_min below t_max, not {text!r:.80}"
     )
 
 

@@ -15,6 +15,7 @@ from kdiff.samplers.adaptive_steps import (
     integrate,
     rms,
     to_the_end,
+    vanishing,
 )
 from kdiff.samplers.butcher import named
 from kdiff.samplers.coefficients import combine
@@ -96,8 +97,11 @@ def estimated(h: float, ks: Sequence[Any], estimates: Sequence[Numbers], scale: 
 def first_step(
     x: Any, k: Any, slope: Slope, u: float, end: float, scale: Any, order: int
 ) -> Coroutine:
-    """The first h to try, from a small Euler step: Hairer, Norsett & Wanner 1993, II.4."""
+    """The first h to try, from a small Euler step: Hairer, Norsett & Wanner 1993, II.4.
+    VanishingStep if the tolerances are too small for any."""
     d_0, d_1 = rms(x / scale), rms(k / scale)
+    if not (math.isfinite(d_0) and math.isfinite(d_1)):  # no scale, or one that is far too small
+        raise vanishing(u)
     h = min(1e-6 if min(d_0, d_1) < 1e-5 else 0.01 * d_0 / d_1, abs(end - u))
     step = math.copysign(h, end - u)
     k_1 = yield from slope(x + step * k, u + step)

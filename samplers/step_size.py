@@ -8,6 +8,14 @@ from typing import Any
 _WORST = 1e30  # stands for an infinite error, whose powers have no value
 
 
+def power(a: float, b: float) -> float:
+    """a^b; infinity where that leaves the range of floats."""
+    try:
+        return a**b
+    except OverflowError:
+        return math.inf
+
+
 class PIDStepSizeController:
     """Chooses the step size `h` by the errors of the last three steps (Hairer & Wanner, "Solving
     Ordinary Differential Equations II", IV.2; Soderlind 2003). A step is accepted unless its error
@@ -42,7 +50,7 @@ class PIDStepSizeController:
         accuracy = 1 / (min(float(error), _WORST) + self.eps)
         before = self.accuracies or [accuracy, accuracy]
         recent = [accuracy, *before]
-        factor = self.limiter(math.prod(a**b for a, b in zip(recent, self.exponents, strict=True)))
+        factor = self.limiter(math.prod(map(power, recent, self.exponents)))
         accept = factor >= self.accept_safety
         self.accuracies = recent[:2] if accept else before
         self.h *= factor

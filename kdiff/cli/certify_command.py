@@ -46,6 +46,8 @@ def command(
     must not depend on. The status is 1 if one is not. docs/certificates.md explains each column."""
     for file in filter(None, [json_file, html_file]):
         check_free(file, overwrite)
+    if json_file is not None and json_file == html_file:
+        raise click.UsageError("--json and --html are two files: give them two names")
     with usage_errors("kdiff list samplers"):
         known = chosen(names or None)
         stored = [] if against is None else read(against)

@@ -20,10 +20,11 @@ def schedules_of(grid: Mapping[str, Any]) -> Grids:
     --rho is for those that have it. ValueError says what is wrong."""
     names = as_list("--schedule", grid["schedule"] or DEFAULT_SCHEDULE)
     given = {key: grid[key] for key in ("final", "sigma_min", "sigma_max", "steps", "nfe")}
+    if grid["sigmas"] is not None:
+        whole = {key: grid[key] for key in ("sigmas", "schedule", "rho")}
+        return {"given": make_plan(sampler="euler", **whole, **given).sigmas}
     if given["nfe"] is None and given["steps"] is None:
         given["steps"] = DEFAULT_STEPS
-    if grid["sigmas"] is not None:
-        return {"given": make_plan(sampler="euler", sigmas=grid["sigmas"]).sigmas}
 
     def sigmas(name: str) -> Sequence[float]:
         has_rho = grid["rho"] is not None and "rho" in find(name).thing.settings

@@ -78,9 +78,11 @@ def schedule(
             high = high if sigma_max is not None or end is None else end
             table = getattr(model, "sigmas", None)
             grid = _discrete(found, steps, table, sigma_min or 0.0, high, final, numbers)
+        sigmas = [float(s) for s in grid] + [0.0] * (final == "zero")
+        if not all(s > t for s, t in pairwise(sigmas)):
+            raise ArithmeticError(f"its sigmas at steps = {steps} are not strictly decreasing")
     except (ArithmeticError, TypeError) as error:
         raise ValueError(f"there is no {name} schedule with {settings}: {error}") from error
-    sigmas = [float(s) for s in grid] + [0.0] * (final == "zero")
     return check_sigmas(sigmas)
 
 
@@ -119,7 +121,8 @@ def _continuous(
         grid = grid_of(steps + to_end, *ends, **settings)
         if flow:
             grid = grid / np.maximum(1 - grid, 1e-18)
-    if not np.isfinite(grid).all() or not settings.get("rho", 1) > 0:
+    positive = all(settings.get(key, 1) > 0 for key in ("rho", "shift"))
+    if not np.isfinite(grid).all() or not positive:
         raise ArithmeticError("its sigmas are not finite and decreasing")
     grid[0], grid[-1] = high, (last if len(grid) > 1 else high)
     return grid[:-1] if to_end and final == "zero" else grid

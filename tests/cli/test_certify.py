@@ -1,6 +1,7 @@
 """`kdiff certify`: what it prints, writes and refuses."""
 
 import json
+import os
 import re
 import textwrap
 
@@ -76,11 +77,14 @@ def test_a_plug_in_is_certified_and_told_what_is_wrong(plug_in, tmp_path):
         (["euler", "--against", "other.json"], "write it with kdiff certify --json FILE"),
         (["euler", "--html", "other.json"], "other.json exists"),
         (["euler", "--jobs", "0"], "--jobs"),
+        (["euler", "--html", "new.json"], "give them two names"),
+        (["euler", "--html", "pipe", "--overwrite"], "pipe is not a file that can be replaced"),
     ],
 )
 def test_bad_words_are_one_line(words, told, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "other.json").write_text("{}")
+    os.mkfifo(tmp_path / "pipe")
     refused = certify(*words, "--json", "new.json")
     assert refused.exit_code == 2
     assert told in refused.stderr and "Traceback" not in refused.output

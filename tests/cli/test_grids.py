@@ -81,9 +81,12 @@ def test_schedules_side_by_side(tmp_path):
         (["--schedule", "karras,karass"], "did you mean karras"),
         (["--schedule", "karras,"], "none of them empty"),
         (["--schedule", "linspace"], "needs a discrete-time model"),
+        (["--sigmas", "9,1,0", "--schedule", "karras"], "leave out schedule"),
+        (["--sigmas", "9,1,0", "--steps", "2"], "only one of steps, nfe and sigmas"),
+        (["--sigmas", "9,1,0", "--rho", "2"], "leave out rho"),
         (["--save", "a.jpg"], "--save takes a name that ends in .png"),
-        (["--option", "eta=0"], "guidance and options are of a sampler"),
-        (["--guidance", "2"], "guidance and options are of a sampler"),
+        (["--option", "eta=0"], "guidance, options and --first are of a sampler"),
+        (["--guidance", "2"], "guidance, options and --first are of a sampler"),
     ],
 )
 def test_schedules_that_cannot_be_shown(words, message, tmp_path, monkeypatch):

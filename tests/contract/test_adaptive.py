@@ -12,6 +12,7 @@ from exact_models import Pointwise, two_humps
 from kdiff.analytic import gaussian, gaussian_solution
 from kdiff.lockstep import lockstep
 from kdiff.samplers import REGISTRY
+from kdiff.samplers.adaptive_steps import VanishingStep
 from kdiff.schedules import FINALS
 
 ADAPTIVE = [name for name, s in REGISTRY.items() if s.limit is not None]
@@ -56,6 +57,21 @@ def test_its_number_of_evaluations_is_known_after_the_run(name, options):
 def test_it_ends_at_its_limit(name):
     with pytest.raises(kdiff.TooManyEvaluations, match=f"{name} has not ended after 4 evaluations"):
         drive(name, kdiff.schedule("karras", 9), torch.ones(1, 3), limit=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("rk_adaptive", {"rtol": 0, "atol": 0}),
+        ("rk_adaptive", {"rtol": 0, "atol": 1e-30}),
+        ("dpm_adaptive", {"rtol": 0, "atol": 0}),
+        ("dpm_adaptive", {"pcoeff": 1e30}),
+    ],
+    ids=str,
+)
+def test_what_no_step_can_satisfy_is_said(name, options):
+    with pytest.raises(VanishingStep, match="no step is short enough"):
+        drive(name, kdiff.schedule("karras", 9), torch.ones(2, 3), **options)
 
 
 @every_case

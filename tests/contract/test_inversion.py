@@ -111,10 +111,16 @@ def test_what_cannot_be_inverted():
     for settings, message in [
         ({"sigmas": [3.0, 1.0, 0.0]}, "starts above 0"),
         ({"seeds": [1]}, "a seed for each of the 2 rows"),
+        ({"seeds": 1}, "a seed for each of the 2 rows"),
+        ({"final": "one"}, "final must be zero or sigma_min, not 'one'"),
         ({"seed": 3, "n": 3}, r"start must be \(3, 3\)"),
     ]:
         with pytest.raises(ValueError, match=message):
             kdiff.invert(Pointwise(), x, "ddim", **settings)
+    for nothing in (None, [[1.0]], torch.tensor(1.0), torch.ones(2, 3, dtype=torch.int64)):
+        for seeds in (None, [1]):
+            with pytest.raises(ValueError, match="x must be a tensor of a floating-point dtype"):
+                kdiff.invert(Pointwise(), nothing, "ddim", seeds=seeds)
     for wrong, message in [
         (torch.ones(2, 4), r"start must be \(2, 3\), a row for each seed, not \(2, 4\)"),
         (torch.ones(2, 3, dtype=torch.int64), "floating-point"),

@@ -166,6 +166,13 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
     assert caught.value.filename == str(tmp_path / "no" / "a.json")
 
 
+def test_a_file_does_not_take_the_place_of_a_pipe_or_device(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="not a file that can be replaced"):
+        write_json(tmp_path / "pipe", 1)
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_json_is_written_whole_or_not_at_all(tmp_path):
     write_json(tmp_path / "a.json", {"a": [1, float("inf")]})
     assert json.loads((tmp_path / "a.json").read_bytes()) == {"a": [1, "inf"]}

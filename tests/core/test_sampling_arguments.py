@@ -1,5 +1,6 @@
 """Arguments of `kdiff.sample` and `kdiff.plan`: seeds, conditions, budgets, sigmas."""
 
+import math
 import re
 
 import pytest
@@ -52,6 +53,9 @@ def test_seeds():
         ({"dtype": torch.int32}, "noise needs a floating-point dtype"),
         ({"schedule": ""}, "unknown schedule ''"),
         ({"schedule": "karass"}, "did you mean karras"),
+        ({"start": 3}, "start must be a tensor of a floating-point dtype"),
+        ({"start": torch.tensor(1.0)}, "start must be a tensor of a floating-point dtype"),
+        ({"start": torch.full((1, 3, 4, 4), math.nan)}, "start must be finite"),
         ({"rh": 3}, "the karras schedule has no setting 'rh'"),
     ],
 )

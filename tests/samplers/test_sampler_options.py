@@ -81,6 +81,7 @@ def test_the_case_of_an_option_does_not_count():
 
 
 BAD = "[[3, 2, 0.3, 0.14]]", "[[1, 2, 0.1, 0.3]]", "[[3, 2.5, 0.1, 0.3]]", "[3, 2]", "{", "7"
+BAD += "[[3, 2000, 0.1, 0.3]]", "[[3, 2, 0.1, 1e300]]", f"[[3, 2, 0.1, 1{400 * '0'}]]", 9999 * "["
 
 
 @pytest.mark.parametrize(
@@ -90,7 +91,7 @@ BAD = "[[3, 2, 0.3, 0.14]]", "[[1, 2, 0.1, 0.3]]", "[[3, 2.5, 0.1, 0.3]]", "[3, 
         *[("analytic_dpm", {"gammas": bad}, "gammas must be") for bad in ("[1]", "{", "[[0, 1]]")],
         ("seeds_3", {"r_1": 0.7}, "seeds_3 needs r_1 below r_2, not r_1=0.7"),
     ],
-    ids=str,
+    ids=lambda value: f"{value!s:.40}",
 )
 def test_options_that_do_not_go_together_are_refused_when_the_plan_is_outlined(
     name, options, message
