@@ -205,7 +205,11 @@ def _noises(values: Sequence[Any]) -> tuple[NoiseKind | None, list[Draw]]:
         one = _object(where, value, {"from", "to", "draw", "stream", "kind"})
         s, t = (_number(f"{key} of {where}", one[key]) for key in ("from", "to"))
         least = 0.0 if one["kind"] == "white" else SMALLEST_SIGMA
-        if not (least <= s <= LARGEST_SIGMA and least <= t <= LARGEST_SIGMA and s != t):
+        if not (
+            least <= s <= LARGEST_SIGMA
+            and least <= t <= LARGEST_SIGMA
+            and (s != t or one["kind"] == "white")
+        ):
             raise ValueError(f"{where} must be for an interval of noise levels, from {least:g} on")
         if not isinstance(one["stream"], str) or len(one["stream"]) > 100:
             raise ValueError(f"the stream of {where} must be text of at most 100 characters")

@@ -142,6 +142,8 @@ def etdrk4(x: Any, sigmas: Sequence[float]) -> Coroutine:
     calls=2,
     first_calls=2,
     paper="Gonzalez et al. 2023 (SEEDS), SEEDS-2 with c2 = 1, as in ComfyUI",
+    strong=1,
+    weak=2,
     noise="brownian",
     ode={"eta": 0},
 )

@@ -86,8 +86,6 @@ SHARED: dict[str, Any] = {
     "paper": "Xue et al. 2023 (SA-Solver), algorithm 1, eq. 14 and 17, on the data prediction",
     "noise": "brownian",
     "ode": {"tau": 0},
-    "strong": 1,
-    "weak": 2,
 }
 # The table of Stable Diffusion has sigma 0.571 and 5.092 at 20 and 80 per cent of its timesteps,
 # the linear betas of diffusers' default 0.724 and 25.7.

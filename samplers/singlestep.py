@@ -163,6 +163,8 @@ def dpm_fast(
     "dpmpp_singlestep",
     order=order_of_blocks,
     paper="Lu et al. 2022 (DPM-Solver++), algorithm 1 and the single steps of order 3 of its code",
+    strong=1,
+    weak=2,
     noise="brownian",
     ode={"eta": 0},
     presets={"DPM++ 1S": {"order": 2, "lower_order_final": True}},

@@ -15,6 +15,7 @@ STEPS = (16, 32, 64, 128, 256)
 FINER = (16, 24, 32, 48, 64, 96, 128)  # where most of those are below rounding
 BAND = 0.3
 ROUNDING = 1e-12  # below it errors are of the arithmetic
+FURTHER = (64, 256, 1024)  # for orders that show later; alike modulo 3, as `dpm_fast` cares
 LATE_STEPS = (192, 256, 384)
 LOWEST_LATE, HIGHEST = 3, 6  # orders
 
@@ -28,7 +29,7 @@ def error(sampler: Sampler, options: Options, steps: int) -> float:
 
 def measure(sampler: Sampler, options: Options) -> Finding | None:
     """Minus the slope of log error over log steps, from 16 steps to 256, as far as errors are above
-    rounding. Where the first steps of a method of order 3 or more are what is seen there, from a
+    rounding; up to 1024, if the order shows only there. Where the first steps of a method of order 3 or more are what is seen there, from a
     start that leaves no error in them. Samplers that solve no ODE, or that choose their own steps,
     have none; nor have orders above 6, between whose stability and rounding nothing is left."""
     ode = as_ode(sampler, options)
@@ -44,11 +45,16 @@ def measure(sampler: Sampler, options: Options) -> Finding | None:
     if unsure and declared >= LOWEST_LATE and sampler.limit is None:
         late = (_measured_late(sampler, ode, declared, unit) for unit in (False, True))
         found = next((one for one in late if not one.failure), found)
+    elif found.failure and sampler.limit is None:
+        further = _measured(sampler, ode, declared, FURTHER)
+        found = found if further.failure else further
     return found
 
 
-def _measured(sampler: Sampler, options: Options, declared: int) -> Finding:
-    steps, errors = _above_rounding(sampler, options)
+def _measured(
+    sampler: Sampler, options: Options, declared: int, choice: Sequence[int] = STEPS
+) -> Finding:
+    steps, errors = _above_rounding(sampler, options, choice)
     # It lowers the order of the last steps alone, where there is little left to do.
     return _finding(declared, steps, errors, at_least=bool(options.get("lower_order_final")))
 
@@ -81,12 +87,14 @@ def _finding(
     )
 
 
-def _above_rounding(sampler: Sampler, options: Options) -> tuple[list[int], list[float]]:
+def _above_rounding(
+    sampler: Sampler, options: Options, first: Sequence[int]
+) -> tuple[list[int], list[float]]:
     """Steps and errors, down to where rounding begins: three at least."""
-    for choice in (STEPS, FINER):
+    for choice in (first, FINER):
         errors = {n: error(sampler, options, n) for n in choice}
         kept = list(takewhile(lambda n: errors[n] > ROUNDING, choice))  # noqa: B023
-        if len(kept) >= 4:
+        if len(kept) >= min(4, len(choice)):
             break
     kept = kept if len(kept) >= 3 else list(choice[:3])
     return kept, [errors[n] for n in kept]

@@ -14,7 +14,7 @@ from kdiff.certificates.problems import HUMPS
 from kdiff.certificates.runs import Options, grid, rms, solve
 from kdiff.samplers import Sampler
 
-STEPS = (32, 64, 128, 256, 512)
+STEPS = (128, 256, 512, 1024)
 PATHS = 256  # of a sampler that is not linear
 BAND = 0.3
 ROUNDING = 1e-12

@@ -170,8 +170,12 @@ def test_a_part_of_the_grid_is_a_run_of_its_own():
     assert torch.equal(states_of(whole)[-1].x, states_of(cut)[-1].x)
     assert planned("dpmpp_2m", "repeated:times=2").nfe == 2 + 2 * 2 + 2
     for sampler in REGISTRY:  # half of two levels is one, from which there is nowhere to go
-        *states, last = states_of(planned(sampler, "repeated:times=2", sigmas=[4.0, 0.0]))
-        assert len(states) == 3
+        edited = planned(sampler, "repeated:times=2", sigmas=[4.0, 0.0])
+        one = edited.sampler.nfe(1, "zero", edited.options)
+        if one is None or edited.sampler.ode is None:
+            continue  # it chooses its own steps, or makes several at one level
+        *states, last = states_of(edited)
+        assert len(states) == 3 * one
         torch.testing.assert_close(last.x, states[-1].denoised)
     steps = [state.step for state in states_of(planned("heun", "repeated"))]
     assert steps == [0, 1, 1, 2, 0, 1, 1, 2, 2, 3, 3, 4]

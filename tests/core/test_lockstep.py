@@ -80,10 +80,14 @@ def test_samplers_on_one_grid_share_until_they_part():
     assert (only.asked, only.computed) == (10 + 19 + 19 + 10, 10 + (19 - 2) + (19 - 1))
 
 
+# Adaptive ones ask about some rows at a time, and again where they were before.
+FIXED = [name for name, s in REGISTRY.items() if s.limit is None]
+
+
 @pytest.mark.parametrize("batch", [5, 2])
 def test_no_equal_ask_is_answered_twice(batch):
     """Counted on all samplers alone: as many answers as there are different (sigma, x)."""
-    plans = [kdiff.plan(GAUSSIAN, name, steps=n) for name in REGISTRY for n in (3, 6)]
+    plans = [kdiff.plan(GAUSSIAN, name, steps=n) for name in FIXED for n in (3, 6)]
     plans += [kdiff.plan(GAUSSIAN, "heun", steps=6, options={"S_churn": 4}), plans[0]]
     plans += [kdiff.plan(GAUSSIAN, "euler", steps=6, options={"S_churn": 4})]
     alone = Counted(GAUSSIAN)

@@ -135,7 +135,7 @@ def test_align_your_steps():
         sigmas = schedulers.AysSchedules[f"{theirs}Sigmas"]
         settings = {"sigma_min": 0.002, "sigma_max": 700.0} if ours == "ays_svd" else {}
         # printed to three decimals, of a table that differs in the last
-        assert kdiff.schedule(ours, 10, SD, **settings) == pytest.approx(sigmas, abs=3e-3)
+        assert kdiff.schedule(ours, 10, SD, **settings) == pytest.approx(sigmas, abs=4e-3)
 
 
 def test_zero_terminal_snr():
@@ -151,7 +151,7 @@ def test_zero_terminal_snr():
     assert ours[-1] == 0 and ours[0] == pytest.approx(alphas[0], rel=1e-15)
     model = kdiff.precond("v", alphas_cumprod="scaled_linear", zero_snr=True)
     assert model.sigmas[:-1] == pytest.approx([math.sqrt(1 / a - 1) for a in ours[:-1]])
-    assert model.sigmas[-1] == 4096
+    assert model.sigmas[-1] == pytest.approx(4096, rel=1e-7)
     for wrong in ([0.5], [0.2, 0.5], 3):
         with pytest.raises(ValueError, match="alphas_cumprod must be a list that decreases"):
             zero_terminal_snr(wrong)

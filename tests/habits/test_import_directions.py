@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "cli": BELOW_EVAL | {"eval", "certificates", "compat"},
 }
 # Of others', beside Python's own. What is not here may import all but click.
-OTHERS = {"tools": set(), "samplers": {"numpy", "torch"}, "networks": {"numpy", "torch"}}
+OTHERS = {"tools": set(), "samplers": {"numpy", "scipy", "torch"}, "networks": {"numpy", "torch"}}
 
 
 def wrong_imports(root):

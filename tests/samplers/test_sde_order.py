@@ -5,11 +5,15 @@ import pytest
 from kdiff.samplers import REGISTRY
 from sde_orders import orders
 
-# By default, one draws no noise, and the other is exact on this problem.
-WITH_NOISE = {"ddim": {"eta": 1.0}, "analytic_dpm": {"sigma_data": 0.3}}
+# By default, these draw no noise, but for analytic_dpm, which is exact on this problem.
+WITH_NOISE = {name: {"eta": 1.0} for name in ("ddim", "dpmpp_singlestep")}
+WITH_NOISE |= {"dpmpp_km": {"eta": 1.0, "order": 2}, "analytic_dpm": {"sigma_data": 0.3}}
 SOLVERS = [name for name, s in REGISTRY.items() if s.strong is not None]
-# Churn, restarts and Langevin steps at one level: none of them is a step of an SDE.
-NO_SDE = {"euler", "heun", "dpm_2", "restart", "annealed_langevin", "predictor_corrector"}
+# Churn, restarts, Langevin steps at one level, and jumps to the data and back are no steps of an
+# SDE. Where SA-Solver's noise begins and ends, and the orders of `dpm_fast`, depend on the grid.
+NO_SDE = {"euler", "heun", "rk2", "dpm_2", "heunpp2", "restart", "annealed_langevin"}
+NO_SDE |= {"predictor_corrector", "consistency", "tcd", "ctm"}
+NO_SDE |= {"sa_solver", "sa_solver_pece", "dpm_fast", "dpm_adaptive"}
 
 
 @pytest.mark.parametrize("name", SOLVERS)
