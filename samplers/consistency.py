@@ -44,6 +44,7 @@ def to_the_denoised(x: Any, d: Any, s: float, low: float) -> Any:
 @sampler(
     "consistency",
     order=1,
+    student=True,
     paper="Song et al. 2023 (consistency models), algorithm 1",
     noise="white",
     ode=None,
@@ -70,6 +71,7 @@ def consistency(
 @sampler(
     "tcd",
     order=1,
+    keeps_marginals=False,  # but of a student's data
     paper="Zheng et al. 2024 (TCD), algorithm 2: strategic stochastic sampling",
     noise="white",
     ode={"gamma": 0},
@@ -95,6 +97,7 @@ def tcd(
 @sampler(
     "ctm",
     order=1,
+    keeps_marginals=False,
     paper="Kim et al. 2024 (CTM), algorithm 2: gamma-sampling, with D alone",
     noise="white",
     ode={"gamma": 0},

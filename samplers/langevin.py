@@ -42,6 +42,7 @@ def corrected(x: Any, d: Any, s: float, snr: float, shrink: float, n: Any) -> An
 @sampler(
     "annealed_langevin",
     order=1,
+    keeps_marginals=False,
     nfe=lambda steps, final, o: o["per_level"] * (steps + (final != "zero")) + (final == "zero"),
     paper="Song & Ermon 2019 (NCSN), algorithm 1; 2020 (NCSN++, v2) for the defaults",
     noise="white",

@@ -15,6 +15,7 @@ from kdiff.samplers.refused import REFUSED
 
 Final = Literal["zero", "sigma_min"]
 NoiseKind = Literal["white", "brownian"]
+SdeOrder = float | Callable[[Mapping[str, Any]], float | None] | None
 # nfe(steps, final, options): the number of evaluations.
 Count = Callable[[int, Final, Mapping[str, Any]], int]
 
@@ -45,7 +46,9 @@ class Sampler:
     most evaluations of an adaptive sampler, whose number is not known before it has run; None for
     all others.
     `strong` and `weak`: the orders at which the paths, and the moments, of a sampler that draws
-    noise converge to those of its SDE, by default; None if it stands for no SDE.
+    noise converge to those of its SDE, given its options; None if it stands for no SDE.
+    `keeps_marginals`: whether what a sampler that draws noise makes is, with ever more steps,
+    distributed as the model's data are.
     `student`: it asks for the end of the ODE from x, which few-step students of a model predict,
     instead of the denoised.
     `linear`: its result is a linear combination of the start, the answers and the noises, so that
@@ -61,8 +64,9 @@ class Sampler:
     first_calls: int = 1
     count: Count | None = None
     limit: int | None = None
-    strong: float | None = None
-    weak: float | None = None
+    strong: SdeOrder = None
+    weak: SdeOrder = None
+    keeps_marginals: bool = True
     student: bool = False
     linear: bool = True
     noise: NoiseKind | None = None
@@ -81,6 +85,11 @@ class Sampler:
         if self.noise is None:
             return False
         return not self.ode or any(full[k] != v for k, v in self.ode.items())
+
+    def sde_orders(self, options: Mapping[str, Any]) -> tuple[float | None, float | None]:
+        """`strong` and `weak` with these options."""
+        strong, weak = (one(options) if callable(one) else one for one in (self.strong, self.weak))
+        return strong, weak
 
     def calls_per_step(self, steps: int, final: Final = "zero") -> list[int]:
         """Evaluations in each of `steps` steps, as `calls` and `first_calls` claim.

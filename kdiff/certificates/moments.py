@@ -10,11 +10,13 @@ from kdiff.certificates.finding import Finding
 from kdiff.certificates.gaussians import MEAN, STD, response
 from kdiff.certificates.problems import GAUSSIAN
 from kdiff.certificates.runs import Options, grid, solve
+from kdiff.certificates.tolerances import tightened
 from kdiff.noise import Noise
 from kdiff.samplers import Sampler
 
 SIGMA_MAX, SIGMA_MIN = 20.0, 0.05
 STEPS = 256
+TOLERANCE = 1e-3  # of adaptive samplers
 SAMPLES = 10_000  # whose standard errors are the measure
 MOST_ERRORS = 3.0
 
@@ -22,8 +24,10 @@ MOST_ERRORS = 3.0
 def measure(sampler: Sampler, options: Options) -> Finding | None:
     """After 256 steps, within three standard errors of 10,000 samples: exactly for a linear
     sampler, whose mean and variance are known, and of as many samples for any other."""
-    if not sampler.stochastic(options):
+    if not sampler.stochastic(options) or not sampler.keeps_marginals:
         return None
+    if sampler.limit is not None:
+        options = tightened(sampler, options, TOLERANCE)
     mean, variance = errors(*moments(sampler, options, STEPS))
     off = not max(mean, variance) <= MOST_ERRORS
     return Finding(

@@ -29,9 +29,10 @@ def error(sampler: Sampler, options: Options, steps: int) -> float:
 
 def measure(sampler: Sampler, options: Options) -> Finding | None:
     """Minus the slope of log error over log steps, from 16 steps to 256, as far as errors are above
-    rounding; up to 1024, if the order shows only there. Where the first steps of a method of order 3 or more are what is seen there, from a
-    start that leaves no error in them. Samplers that solve no ODE, or that choose their own steps,
-    have none; nor have orders above 6, between whose stability and rounding nothing is left."""
+    rounding; up to 1024, if the order shows only there. Where the first steps of a method of order
+    3 or more are what is seen there, from a start that leaves no error in them. Samplers that solve
+    no ODE, that claim no order, or that choose their own steps, have none; nor have orders above 6,
+    between whose stability and rounding nothing is left."""
     ode = as_ode(sampler, options)
     declared = None if ode is None else sampler.order(ode)
     if ode is None or declared is None or declared > HIGHEST:

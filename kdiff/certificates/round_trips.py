@@ -9,7 +9,7 @@ from kdiff.samplers import Sampler
 
 STEPS = (32, 64, 128)
 SIGMA_MAX, SIGMA_MIN = 20.0, 0.02
-FALLS = 0.75  # twice the steps, at most this much of the error
+FALLS = 0.8  # twice the steps, at most this much of the error
 ROUNDING = 1e-9
 SMALL = 0.1
 

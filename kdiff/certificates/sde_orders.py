@@ -24,7 +24,8 @@ def strong(sampler: Sampler, options: Options) -> Finding | None:
     """Minus the slope of the log change, rms, when the steps are halved, all noises being
     increments of one path over log sigma. Linear samplers on a Gaussian, where it is exact; others
     on two humps, over 256 paths."""
-    if sampler.strong is None or not _stochastic(sampler, options):
+    declared, _ = sampler.sde_orders(options)
+    if declared is None or not _stochastic(sampler, options):
         return None
     levels = [grid(n, SIGMA_MIN, SIGMA_MAX) for n in STEPS]
     if sampler.linear:
@@ -34,16 +35,17 @@ def strong(sampler: Sampler, options: Options) -> Finding | None:
         start = HUMPS.quantiles(PATHS, SIGMA_MAX)
         ends = [solve(sampler, options, one, HUMPS, start, kind="brownian").x for one in levels]
         changes = [rms(fine - coarse) for coarse, fine in pairwise(ends)]
-    return _finding("strong", sampler.strong, STEPS[:-1], changes)
+    return _finding("strong", declared, STEPS[:-1], changes)
 
 
 def weak(sampler: Sampler, options: Options) -> Finding | None:
     """Minus the slope of the log error of mean and variance, of linear samplers, of which both are
     exact: there are not enough samples of others to tell."""
-    if sampler.weak is None or not sampler.linear or not _stochastic(sampler, options):
+    _, declared = sampler.sde_orders(options)
+    if declared is None or not sampler.linear or not _stochastic(sampler, options):
         return None
     errors = [max(moments.errors(*moments.moments(sampler, options, n))) for n in STEPS]
-    return _finding("weak", sampler.weak, STEPS, errors)
+    return _finding("weak", declared, STEPS, errors)
 
 
 def _stochastic(sampler: Sampler, options: Options) -> bool:

@@ -49,7 +49,7 @@ def test_a_sampler_is_on_the_page_as_it_is_declared(name):
     assert row["noise"] == (sampler.noise or "none") + (
         "" if sampler.noise is None or sampler.stochastic() else ", off"
     )
-    stands = [sampler.strong, sampler.weak] if sampler.strong else []
+    stands = sampler.sde_orders(sampler.with_defaults()) if sampler.strong else ()
     if "strong / weak" in row:
         assert row["strong / weak"] == " / ".join(map(str, stands))
     assert row["when to use it"] and row["source"]
