@@ -156,7 +156,7 @@ _BY_CALLS: Any = object()
 def sampler(
     name: str,
     *,
-    order: int | Callable[[Mapping[str, Any]], int],
+    order: int | Callable[[Mapping[str, Any]], int | None],
     paper: str,
     nfe: Count | None = _BY_CALLS,
     limit: int | None = None,

@@ -28,7 +28,7 @@ from kdiff.samplers.outline import Draw
 from kdiff.samplers.tableau import Linear, Tableau, trace
 from kdiff.tableau_files import PREFIX, TableauFile, write_tableau
 
-MOST_STEPS = 1000
+MOST_STEPS, MOST_ASKS = 1000, 10_000
 MADE_FROM = ("sampler", "options", "schedule", "final", "steps")
 
 
@@ -72,6 +72,10 @@ def command(
         name = plan.sampler.name
         raise click.UsageError(f"{name} is adaptive: what it computes depends on the model")
     with usage_errors():
+        if plan.nfe is not None and plan.nfe > MOST_ASKS:
+            raise ValueError(
+                f"at most {MOST_ASKS:,} evaluations, not {plan.nfe:,}: take fewer steps"
+            )
         tableau = trace(plan.solver, plan.sigmas, plan.options)
         if save is not None:
             with writing(save):
