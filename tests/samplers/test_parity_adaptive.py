@@ -1,6 +1,9 @@
-"""Adaptive samplers against k-diffusion's interface and scipy's solvers, run side by side."""
+"""Adaptive samplers against k-diffusion's interface and scipy's solvers, run side by side,
+and against values that tools/make_zoo_k_diffusion_golden.py made with k-diffusion."""
 
+import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,11 +11,21 @@ import torch
 from scipy.integrate import solve_ivp
 
 import kdiff
+import places
 from diffusers_parity import MODEL, START
+from kdiff.analytic import GaussianMixture
 from kdiff.compat import k_diffusion
 
 RANGE = [20.0, 0.02]
 X = RANGE[0] * START[:1]  # k-diffusion decides for the whole batch, kdiff for each sample
+
+
+def f64(values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+GOLDEN = json.loads((places.GOLDEN / "zoo_k_diffusion.json").read_text())
+STORED_MODEL = GaussianMixture(**{key: f64(value) for key, value in GOLDEN["model"].items()})
 
 
 def ours(name, **options):
@@ -82,3 +95,32 @@ def test_rk_adaptive_is_solve_ivp(pair, method, variable):
     asked = np.array([state.sigma for state in states])
     for u in theirs.t[1:-1]:  # the steps that were accepted
         assert np.isclose(asked, math.exp(u) if logs else u, rtol=1e-5, atol=0).any()
+
+
+def as_one_sample(x, sigma):
+    """k-diffusion decides for the whole batch: here a batch of one, with its samples as rows."""
+    return STORED_MODEL(x[0], sigma)[None]
+
+
+def stored_noise(s, t, draw=0, *, stream=""):
+    """As in tools/golden_problem.py."""
+    index = torch.arange(1.0, 7.0, dtype=torch.float64)
+    return torch.sin(index * (1 + math.log(s)) + math.log(t) / index + 0.7 * draw).view(1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        pytest.param(sample, id=str(sample["options"]))
+        for sample in GOLDEN["samples"]
+        if sample["name"] == "dpm_adaptive"
+    ],
+)
+def test_dpm_adaptive_against_stored_values_of_k_diffusion(sample):
+    plan = kdiff.plan(sampler="dpm_adaptive", sigmas=RANGE, options=sample["options"])
+    noise = SimpleNamespace(white=stored_noise, brownian=stored_noise)
+    x = RANGE[0] * f64(GOLDEN["start"])[None]
+    *_, last = kdiff.drive(as_one_sample, plan, x, noise)
+    info = sample["info"]
+    assert last.asks == info["nfe"] - info["n_reject"]
+    torch.testing.assert_close(last.x[0], f64(sample["result"]), rtol=0, atol=1e-10)
