@@ -284,7 +284,7 @@ def _adopt(registry: Registry[Callable[..., Precond]], name: str, build: Any) ->
 PRECONDS: Registry[Callable[..., Precond]] = Registry(
     "preconditioner", "kdiff.preconditioners", _adopt
 )
-for _build in (edm, consistency, vp, sub_vp, ve, iddpm, eps, v, x0, flow, denoised):
+for _build in (edm, vp, sub_vp, ve, iddpm, eps, v, x0, flow, denoised, consistency):
     PRECONDS[_build.__name__] = _build
 
 

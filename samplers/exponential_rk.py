@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
@@ -162,10 +163,14 @@ def exp_heun_2_x0_sde(
     for i, (s, t) in enumerate(pairwise(sigmas)):
         if t == 0:
             return (yield x, s)
-        n = s_noise * t * math.sqrt(1 - (t / s) ** (2 * eta)) * noise(s, t) if eta else None
 
-        def added(level: float, n: Any = n) -> Any:
-            return n
+        @cache  # one noise for both stages, drawn once D_s is known
+        def drawn(s: float = s, t: float = t) -> Any:
+            up = s_noise * t * math.sqrt(1 - (t / s) ** (2 * eta))
+            return up * noise(s, t) if eta else None
+
+        def added(level: float, drawn: Callable[[], Any] = drawn) -> Any:
+            return drawn()
 
         x = yield from exponential_step(x, s, t, method, prediction, i, added)
     return x

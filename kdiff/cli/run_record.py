@@ -46,7 +46,7 @@ class Taken:
         return {
             "nfe": self.nfe,
             **({} if self.asks == self.nfe else {"asks": self.asks}),
-            **({"rounds": self.rounds} if self.rounds < self.asks else {}),
+            **({"rounds": self.rounds} if 0 < self.rounds < self.asks else {}),
             **({"nfe_mean": self.evaluations / self.images} if varied else {}),
         }
 

@@ -30,7 +30,8 @@ PLUG_IN = """
 
 
 def certify(*words):
-    return CliRunner().invoke(main, ["certify", "--jobs", "1", *map(str, words)])
+    wide = {"COLUMNS": "250"}
+    return CliRunner().invoke(main, ["certify", "--jobs", "1", *map(str, words)], env=wide)
 
 
 @pytest.fixture

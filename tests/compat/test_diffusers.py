@@ -15,9 +15,11 @@ diffusers.utils.logging.disable_progress_bar()
 
 
 CHURN = {"S_churn": 10, "S_noise": 1.0}
+# test_diffusers_adaptive has the others, whose steps depend on the last digit of their errors.
+FIXED = {name: s for name, s in REGISTRY.items() if s.limit is None}
 CASES = [
-    *((name, {}, {}) for name in REGISTRY),
-    *((name, s.ode, {}) for name, s in REGISTRY.items() if s.ode),
+    *((name, {}, {}) for name in FIXED),
+    *((name, s.ode, {}) for name, s in FIXED.items() if s.ode),
     ("unipc", {"order": 3}, {"schedule": "exponential", "final": "sigma_min"}),
     ("heun", {}, {"final": "sigma_min", "schedule": "vp"}),
     ("dpmpp_2m", {}, {"schedule": "trailing"}),
@@ -37,7 +39,9 @@ def test_every_sampler(name, options, planned, kind):
     wide = {"dtype": torch.float64, "seeds": SEEDS}
     ours = kdiff.sample(model, name, steps=5, options=options, **wide, **planned)
     close(loop(scheduler, kdiff.Noise(SEEDS, SHAPE).initial().double()), ours)
-    assert len(scheduler.timesteps) == kdiff.plan(model, name, steps=5, **planned).nfe
+    assert (
+        len(scheduler.timesteps) == kdiff.plan(model, name, steps=5, options=options, **planned).nfe
+    )
 
 
 @pytest.mark.parametrize("name", ["euler", "heun", "dpm_2"])

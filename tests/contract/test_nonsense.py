@@ -30,7 +30,7 @@ NONSENSE = {
     "nothing": (says(lambda x, s: None), TypeError, "must yield (x, sigma), or a list"),
     "text": (says(lambda x, s: "xs"), TypeError, "must yield (x, sigma), or a list"),
     "one thing": (says(lambda x, s: (x,)), TypeError, "must yield (x, sigma), or a list"),
-    "too much": (says(lambda x, s: (x, s, *"abcde")), TypeError, "must yield (x, sigma)"),
+    "too much": (says(lambda x, s: (x, s, *"abcdef")), TypeError, "must yield (x, sigma)"),
     "in a list": (says(lambda x, s: [(x, s), x]), TypeError, "must yield (x, sigma)"),
     "a number for x": (
         says(lambda x, s: (1.0, s)),

@@ -53,6 +53,8 @@ def test_on_a_gaussian_nothing_changes_but_the_count(name, final):
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_budget_buys_what_the_run_then_takes(name):
     for nfe in (5, 6, 9):
+        if REGISTRY[name].nfe(2) > nfe + 1:
+            continue  # one step is all that it pays for
         plan = kdiff.plan(Counted(), name, nfe=nfe, first="analytic")
         plain = kdiff.plan(Counted(), name, nfe=nfe + 1)
         assert plan.sigmas == plain.sigmas

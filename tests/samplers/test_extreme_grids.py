@@ -47,13 +47,16 @@ def settings(s: Sampler) -> list[dict]:
     numbers |= {"order": (1, 2, 3, 4, 9), "tau": (0.0, 1.0), "m": (1, 3), "stages": (3, 50)}
     numbers["gamma"] = (0.0, 0.5, 1.0)
 
+    def known(option: Option) -> list[str]:
+        return [value for value in option.choices if value != "learned"]  # by a network
+
     def within(option: Option) -> list[float]:
         low = -math.inf if option.low is None else option.low
         high = math.inf if option.high is None else option.high
         return [value for value in numbers.get(option.name, ()) if low <= value <= high]
 
     axes = {
-        key: (False, True) if option.type is bool else option.choices or within(option)
+        key: (False, True) if option.type is bool else known(option) or within(option)
         for key, option in s.options.items()
     }
     axes = {key: values for key, values in axes.items() if values}

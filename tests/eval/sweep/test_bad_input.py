@@ -93,7 +93,7 @@ def test_bad_input_is_one_line_with_status_2_and_writes_nothing(kdiff_sweep, cas
         ("a: [1\n", "is not YAML"),
         ("option: eta\n", "takes a mapping"),
         ("steps: !!python/object/apply:os.getcwd []\n", "is not YAML"),
-        ("final: never\n", "'never' is not one of"),
+        ("final: never\n", "--final takes a list of zero and sigma_min, not 'never'"),
     ],
 )
 def test_a_bad_file_is_one_line(kdiff_sweep, tmp_path, text, message):
