@@ -289,8 +289,8 @@ for _build in (edm, vp, sub_vp, ve, iddpm, eps, v, x0, flow, denoised, consisten
 
 
 def precond(name: str, **settings: Any) -> Precond:
-    """The preconditioner of that name: edm, consistency, vp, sub_vp, ve, iddpm, eps, v, x0,
-    flow, denoised, or one of another package.
+    """The preconditioner of that name: edm, vp, sub_vp, ve, iddpm, eps, v, x0, flow,
+    denoised, consistency, or one of another package.
 
     UnknownName, a ValueError, on an unknown name; TypeError on a setting that it does not have.
     """

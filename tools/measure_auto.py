@@ -234,7 +234,7 @@ def chosen(lines: Lines, budgets: Sequence[int], keep: int) -> dict[str, Any]:
         raise ValueError("these sweeps have no sampler of the ODE with an RMSE at these budgets")
     counts = {m: about["metrics"][m]["n"] for m in (RMSE, FD) if m in about["metrics"]}
     judged = f"RMSE to the converged solution ({counts[RMSE]} seeds)"
-    if FD in counts:
+    if FD in counts and keep > 1:
         judged += f", and of the nearest {keep} by {FD} of {counts[FD]} images"
     model = about["cell"]["model"]
     return {
