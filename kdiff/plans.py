@@ -63,7 +63,9 @@ def plan(
     path, edited = tableau_path(sampler), all_chosen(EDITS, edits)
     if path is not None or is_auto(sampler):
         chosen: dict[str, Any] = {"schedule": schedule, "sigmas": sigmas, "final": final}
-        chosen |= {"first": first, "upward": upward or None}
+        chosen["first"] = first
+        if upward:
+            raise ValueError("neither auto nor a tableau runs upward: name a sampler, such as ddim")
         ends = {"sigma_min": sigma_min, "sigma_max": sigma_max}
         said = {**chosen, "options": options or None, **settings}
         if path is None:

@@ -115,6 +115,8 @@ def test_a_sampler_that_always_draws_noise_is_refused():
 
 def test_what_cannot_be_inverted():
     x = torch.ones(2, 3)
+    with pytest.raises(ValueError, match="neither auto nor a tableau runs upward"):
+        kdiff.invert(Pointwise(), x, "auto", nfe=5)
     for settings, message in [
         ({"sigmas": [3.0, 1.0, 0.0]}, "starts above 0"),
         ({"seeds": [1]}, "a seed for each of the 2 rows"),
