@@ -91,6 +91,9 @@ def compare(save: Path | None, as_json: bool, guides: Sequence[Any], grid: dict[
         raise click.UsageError(f"--save takes a name that ends in .png, not {save}")
     with usage_errors("kdiff list schedules"):
         grids = schedules.schedules_of({**grid, "sigmas": given_sigmas(**grid)})
+    if found := schedules.discrete(grids):
+        told = f"Note: {', '.join(found)}: over Stable Diffusion's timesteps"
+        click.echo(told, err=True)
     if save is not None:
         with writing(save):
             schedules.draw(grids, save)

@@ -10,8 +10,10 @@ from kdiff.cli.lists import as_list
 from kdiff.files import whole_file
 from kdiff.plans import DEFAULT_SCHEDULE, DEFAULT_STEPS
 from kdiff.plans import plan as make_plan
-from kdiff.schedules import find
+from kdiff.preconditioners import precond
+from kdiff.schedules import Range, find
 
+GIVEN = "given"  # by --sigmas
 Grids = Mapping[str, Sequence[float]]
 
 
@@ -22,16 +24,28 @@ def schedules_of(grid: Mapping[str, Any]) -> Grids:
     given = {key: grid[key] for key in ("final", "sigma_min", "sigma_max", "steps", "nfe")}
     if grid["sigmas"] is not None:
         whole = {key: grid[key] for key in ("sigmas", "schedule", "rho")}
-        return {"given": make_plan(sampler="euler", **whole, **given).sigmas}
+        return {GIVEN: make_plan(sampler="euler", **whole, **given).sigmas}
     if given["nfe"] is None and given["steps"] is None:
         given["steps"] = DEFAULT_STEPS
 
     def sigmas(name: str) -> Sequence[float]:
         has_rho = grid["rho"] is not None and "rho" in find(name).thing.settings
         rho = {"rho": grid["rho"]} if has_rho else {}
-        return make_plan(sampler="euler", schedule=name, **given, **rho).sigmas
+        model = stable_diffusion() if find(name).thing.discrete else None
+        return make_plan(model, "euler", schedule=name, **given, **rho).sigmas
 
     return {name: sigmas(name) for name in dict.fromkeys(names)}
+
+
+def stable_diffusion() -> Range:
+    """Its timesteps, over which schedules go that need some, as no model is named here."""
+    table = precond("eps", alphas_cumprod="scaled_linear")
+    return Range(table.sigma_min, table.sigma_max, table.sigmas)
+
+
+def discrete(grids: Grids) -> list[str]:
+    """Those that go over timesteps."""
+    return [name for name in grids if name != GIVEN and find(name).thing.discrete]
 
 
 def table(grids: Grids) -> str:

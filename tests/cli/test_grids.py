@@ -70,6 +70,10 @@ def test_schedules_side_by_side(tmp_path):
     assert lines[2].split()[1] == f"{kdiff.schedule('karras', 4, rho=5)[1]:.4g}"
     shown = json.loads(told("--schedule", "karras,beta", "--steps", "4", "--json").output)
     assert shown == {name: kdiff.schedule(name, 4) for name in ("karras", "beta")}
+    result = told("--schedule", "karras,trailing", "--steps", "4")
+    assert result.stderr == "Note: trailing: over Stable Diffusion's timesteps\n"
+    alphas = kdiff.alphas_cumprod("scaled_linear")
+    assert result.stdout.splitlines()[1].split()[2] == f"{(1 / alphas[-1] - 1) ** 0.5:.4g}"
     path = tmp_path / "new" / "schedules.png"
     result = told("--schedule", "karras,beta", "--steps", "4", "--save", str(path))
     assert result.exit_code == 0 and path.read_bytes().startswith(b"\x89PNG")
@@ -80,7 +84,7 @@ def test_schedules_side_by_side(tmp_path):
     [
         (["--schedule", "karras,karass"], "did you mean karras"),
         (["--schedule", "karras,"], "none of them empty"),
-        (["--schedule", "linspace"], "needs a discrete-time model"),
+        (["--schedule", "linspace", "--steps", "1001"], "at most the model's 1000 timesteps"),
         (["--sigmas", "9,1,0", "--schedule", "karras"], "leave out schedule"),
         (["--sigmas", "9,1,0", "--steps", "2"], "only one of steps, nfe and sigmas"),
         (["--sigmas", "9,1,0", "--rho", "2"], "leave out rho"),
