@@ -20,7 +20,8 @@ def tableau_of(name: str) -> Butcher:
     if found is not None:
         return found
     if not name.endswith(".json"):
-        raise UnknownName(f"{unknown_name('tableau', name, TABLEAUX)} A file must end in .json")
+        known = unknown_name("tableau", name, TABLEAUX).removesuffix("?")
+        raise UnknownName(f"{known}; a file's name must end in .json")
     try:
         with open(name, encoding="utf-8") as file:
             text = file.read(LARGEST_FILE + 1)

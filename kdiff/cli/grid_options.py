@@ -103,6 +103,7 @@ def choose_plan(
     with usage_errors():
         levels, chosen = given_sigmas(sigmas, **grid), dict(map(key_value, options))
         made = plan(model, sampler, options=chosen, sigmas=levels, **settings, **grid)
+        _ = made.levels  # a walk, in which samplers say what is wrong with options such as files
     if is_auto(sampler):
         click.echo(told(made, model), err=True)
     said = None if model is None else beginning(model)

@@ -99,3 +99,26 @@ def test_schedules_that_cannot_be_shown(words, message, tmp_path, monkeypatch):
     assert result.exit_code == 2
     assert message in result.output.splitlines()[-1]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["sample", "eval-fid", "explain", "sweep"])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["runge_kutta", "tableau=rk5"], "unknown tableau 'rk5'"),
+        (["runge_kutta", "tableau=/etc/passwd"], "a file's name must end in .json"),
+        (["restart", "restarts=[[1, 2]]"], "restarts must be [[points, times, t_min, t_max], ..]"),
+        (["analytic_dpm", "gammas=[1]"], "gammas must be [[sigma, gamma], ..]"),
+    ],
+)
+def test_options_that_a_sampler_reads_itself(command, words, message, tmp_path, monkeypatch):
+    """Before anything is computed, and with the status of a usage error."""
+    monkeypatch.chdir(tmp_path)
+    sampler, option = words
+    named = [sampler] if command == "explain" else ["--sampler", sampler, "--model", "mnist"]
+    named += ["--ref", "mnist"] if command == "eval-fid" else []
+    steps = ["--metrics", "rmse"] if command == "sweep" else []
+    result = CliRunner().invoke(main, [command, *named, *steps, "--steps", "3", "--option", option])
+    assert result.exit_code == 2, result.output
+    assert message in result.output.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
